@@ -1,0 +1,31 @@
+# Everything a person needs: each target makes .venv and installs the package by itself.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.fcot-vl-installed
+
+.PHONY: help demo reproduce test lint docs
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)       ## train and judge two students in minutes; report in runs/demo/report
+	$(BIN)/fcot-vl demo
+
+reproduce: $(READY)  ## three seeds, all peers and controls (hours; resumable); report in runs/reproduce/report
+	$(BIN)/fcot-vl reproduce
+
+test: $(READY)       ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)       ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(READY)       ## write docs/cli.md from the command line's own help
+	$(BIN)/python -m typer fcot_vl.cli utils docs --name fcot-vl --output docs/cli.md
