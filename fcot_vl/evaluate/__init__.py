@@ -1,0 +1,1 @@
+"""Judging: metrics, benchmarks, the runner that writes result files, and the report made from them."""
