@@ -1,0 +1,1 @@
+"""Data: samples, pictures, collation and synthesis. Knows nothing of models (imports go down only)."""

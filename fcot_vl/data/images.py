@@ -1,0 +1,162 @@
+"""Opening a picture from a person: every odd input becomes 8-bit RGB, or a one-line error that names the file.
+
+Stands at the very front of the flow, before tiling. JPEG, PNG, WebP, TIFF, GIF and BMP; nothing here runs an outside
+program (which is why other formats Pillow knows, such as EPS, are not accepted).
+"""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+MAX_PIXELS = 100_000_000  # 300 MB as RGB; an A4 page at 1,000 dpi has 97 million
+_BITS_PER_SAMPLE = 258  # TIFF tag
+
+
+class ImageError(ValueError):
+    """The picture cannot be used; the one-line message names the file, the reason, and what to do."""
+
+
+def open_image(
+    source: str | Path | bytes | IO[bytes], name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Read one picture as an upright 8-bit RGB image on white.
+
+    EXIF rotation is applied, transparency is composited on white, CMYK goes through its embedded colour profile
+    where it has one, 16-bit grey is scaled (not clipped) to 8 bits, and of an animation or a multi-page file the
+    first frame is taken. Pictures above `max_pixels` are refused from their header, before any pixel is decoded.
+
+    `source` is a path, the file's bytes, or a binary stream; `name` is what errors call it. Raises ImageError.
+    """
+    label = _label(source, name)
+    data: Path | BytesIO | IO[bytes]
+    if isinstance(source, (str, Path)):
+        data = _regular_file(Path(source), label)
+    elif isinstance(source, bytes):
+        data = BytesIO(source)
+    else:
+        data = source
+    if isinstance(data, BytesIO) and not data.getbuffer().nbytes:
+        raise ImageError(f"{label}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Our own bound, below, says more than Pillow's warning; a damaged EXIF block only loses the rotation.
+            warnings.simplefilter("ignore")
+            with Image.open(data, formats=FORMATS) as image:
+                _refuse_large(image, label, max_pixels)
+                image.load()
+                return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{label}: too large ({_one_line(error)}); make it smaller first") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{label}: not a picture that can be read (JPEG, PNG, WebP, TIFF, GIF or BMP)"
+        ) from None
+    except MemoryError:
+        raise ImageError(f"{label}: not enough memory to decode it; make it smaller first") from None
+    except Exception as error:  # a decoder given damaged bytes may raise nearly anything
+        raise ImageError(f"{label}: damaged or cut short ({_one_line(error)})") from None
+
+
+def _label(source: str | Path | bytes | IO[bytes], name: str | None) -> str:
+    if name is None:
+        if isinstance(source, (str, Path)):
+            name = str(source)
+        else:
+            name = str(getattr(source, "name", "the picture"))
+    return " ".join(name.split()) or "''"
+
+
+def _regular_file(path: Path, label: str) -> Path:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        raise ImageError(f"{label}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{label}: cannot be opened ({_one_line(error)})") from None
+    if stat.S_ISDIR(info.st_mode):
+        raise ImageError(f"{label}: is a folder, not a picture")
+    if not stat.S_ISREG(info.st_mode):
+        raise ImageError(f"{label}: is not a regular file")
+    if info.st_size == 0:
+        raise ImageError(f"{label}: the file is empty")
+    return path
+
+
+def _refuse_large(image: Image.Image, label: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{label}: {width:,} x {height:,} pixels are more than the {max_pixels / 1e6:,.0f} million accepted; "
+            "scale it down or cut it into pages first"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the picture is there, only its EXIF block is damaged
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _wide_grey_to_rgb(image)
+    if image.mode == "CMYK":
+        return _through_profile(image) or image.convert("RGB")
+    if image.mode == "LAB":
+        return _through_profile(
+            image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        ) or image.convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    rgb = image.convert("RGB")
+    return rgb if rgb is not image else image.copy()
+
+
+def _through_profile(
+    image: Image.Image, profile: ImageCms.ImageCmsProfile | None = None
+) -> Image.Image | None:
+    """The picture in sRGB by its colour profile; None if it has none or a broken one."""
+    embedded = image.info.get("icc_profile")
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(embedded)) if embedded else profile
+        if source is None:
+            return None
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+def _wide_grey_to_rgb(image: Image.Image) -> Image.Image:
+    """Grey deeper than 8 bits: scaled from its full range, which for 32-bit and float files is their own range."""
+    grey = np.asarray(image).astype(np.float64)
+    transparent = image.info.get("transparency")
+    if image.mode == "F" or grey.max() > 65535 or grey.min() < 0:
+        grey = np.nan_to_num(grey, nan=0.0, posinf=float(np.finfo(np.float32).max), neginf=0.0)
+        low, high = float(grey.min()), float(grey.max())
+        if image.mode == "F" and low >= 0.0 and high <= 255.0:
+            low, high = 0.0, 1.0 if high <= 1.0 else 255.0
+    else:
+        tags = getattr(image, "tag_v2", {})
+        bits = int(np.max(tags.get(_BITS_PER_SAMPLE, 16)))
+        low, high = 0.0, float(2 ** min(bits, 16) - 1)
+    scaled = np.clip((grey - low) * (255.0 / max(high - low, 1e-12)), 0.0, 255.0)
+    if isinstance(transparent, int):
+        scaled[grey == transparent] = 255.0
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

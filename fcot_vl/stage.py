@@ -1,0 +1,248 @@
+"""Stage folders: what every step of the path reads and writes.
+
+The bottom layer. A stage is one step (synthesize, realign, post-train, evaluate, bench, report) with one output
+folder; the folder's `stage.json` says what was asked, with what, where, and whether it is finished. That file is
+what makes a path resumable: a finished stage asked for again returns at once, an interrupted one goes on, and one
+asked for with other settings is refused instead of silently mixed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.version import __version__
+
+FILE = "stage.json"
+
+
+class StageError(ValueError):
+    """A stage folder cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass
+class Stage:
+    """One step's output folder. `done` is True when the same step already finished here."""
+
+    folder: Path
+    name: str
+    done: bool
+    record: dict[str, Any]
+    _started: float = field(default_factory=time.monotonic, repr=False)
+
+    def finish(self, figures: dict[str, Any]) -> None:
+        """Mark the stage done, atomically, with its headline numbers.
+
+        `seconds` in the record is the wall time of the run that finished; time lost to an interruption before the
+        last resume is not in it (`runs` says how often the stage was opened).
+        """
+        self.record |= {
+            "status": "done",
+            "seconds": round(time.monotonic() - self._started, 3),
+            "figures": _plain(figures),
+        }
+        write_json(self.folder / FILE, self.record)
+        self.done = True
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The headline numbers given to `finish`; empty while the stage is running."""
+        figures: dict[str, Any] = self.record["figures"]
+        return figures
+
+
+def open_stage(
+    folder: Path, name: str, settings: dict[str, Any], inputs: dict[str, str], seed: int | None = None
+) -> Stage:
+    """Create, resume or recognise the stage in `folder`.
+
+    Returns a Stage whose `done` is True if the same stage with the same settings, inputs and seed already
+    finished; the caller then returns at once. If it was interrupted, `done` is False and the caller resumes from
+    what lies in the folder.
+
+    Raises StageError if the folder belongs to another stage, or to this one with other settings, inputs or seed
+    (the differing keys are named), or if its `stage.json` cannot be read.
+    """
+    folder = Path(folder)
+    asked = {"stage": name, "inputs": _plain(inputs), "settings": _plain(settings), "seed": seed}
+    before = _read(folder)
+    if before is not None:
+        _refuse_other(folder, before, asked)
+    done = before is not None and before["status"] == "done"
+    if done and before is not None:
+        return Stage(folder, name, True, before)
+    record = {
+        "stage": name,
+        "status": "running",
+        "inputs": asked["inputs"],
+        "settings": asked["settings"],
+        "seed": seed,
+        "versions": versions(),
+        "commit": git_commit(),
+        "hardware": hardware(),
+        "date": now(),
+        "runs": 1 + (before or {}).get("runs", 0),
+        "seconds": None,
+        "figures": {},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FILE, record)
+    except OSError as error:
+        raise StageError(
+            f"{folder}: cannot write here ({error.strerror}); choose another output folder"
+        ) from None
+    return Stage(folder, name, False, record)
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """The record of a stage folder. Raises StageError if there is none or it cannot be read."""
+    record = _read(Path(folder))
+    if record is None:
+        raise StageError(f"{folder}: no {FILE} here; run the stage that writes this folder first")
+    return record
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def now() -> str:
+    """The date and time in UTC, to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result: this package, Python, torch, transformers."""
+    found = {"fcot-vl": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers"):
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+@lru_cache
+def git_commit() -> str | None:
+    """The commit this package runs from, with `-dirty` if its files differ from it; None outside a git checkout."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        try:
+            ran = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return ran.stdout.strip() if ran.returncode == 0 else None
+
+    # An installed copy may lie below somebody else's checkout: only a tracked file says that this one is ours.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
+
+
+@lru_cache
+def hardware() -> str:
+    """One line naming what this runs on: the GPU if torch sees one, else the CPU; cores and memory (GiB)."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    host = f"{_cpu_model()}, {cores} cores, {_memory_gib():.0f} GiB"
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB; host {host}"
+    return host
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _memory_gib() -> float:
+    """Memory of the machine, or of the control group that holds this process, whichever is less."""
+    total = float("nan")
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit) / 2**30) if limit.isdigit() else total
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON would give it back, so that comparing with a record read from disk is exact."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise StageError(f"{folder}: is a file, not a folder; choose another output folder") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StageError(
+            f"{path}: cannot be read ({reason}); delete the folder or choose another output folder"
+        ) from None
+    if not isinstance(record, dict) or not {"stage", "status", "settings", "inputs"} <= record.keys():
+        raise StageError(f"{path}: not a stage record; delete the folder or choose another output folder")
+    return record
+
+
+def _refuse_other(folder: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
+    if before["stage"] != asked["stage"]:
+        raise StageError(
+            f"{folder}: holds the stage {before['stage']!r}, not {asked['stage']!r}; choose another output folder"
+        )
+    differing = [
+        f"{part}.{key} (there {json.dumps(before[part].get(key))}, asked {json.dumps(asked[part].get(key))})"
+        for part in ("settings", "inputs")
+        for key in sorted(before[part].keys() | asked[part].keys())
+        if before[part].get(key) != asked[part].get(key)
+    ]
+    if before.get("seed") != asked["seed"]:
+        differing.append(f"seed (there {before.get('seed')}, asked {asked['seed']})")
+    if differing:
+        raise StageError(
+            f"{folder}: was begun with other settings: {'; '.join(differing)}. "
+            "Give the same settings to resume, or delete the folder, or choose another output folder"
+        )
