@@ -1,0 +1,10 @@
+"""FCoT-VL: document vision-language models that read with a half or a quarter of their visual tokens.
+
+`import fcot_vl` registers the student model with the Auto classes of transformers, so that a saved student loads with
+`AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained` like any other model.
+"""
+
+from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.version import __version__
+
+__all__ = ["FCoTVLConfig", "FCoTVLForConditionalGeneration", "FCoTVLProcessor", "__version__"]

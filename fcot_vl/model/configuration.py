@@ -1,0 +1,107 @@
+"""Configuration of the student: InternVL's plus the compress ratio, the compressor and the position scheme.
+
+First file of the model room: everything that depends on the ratio (visual tokens per tile, compressor shapes, prompt
+length) derives from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import InternVLConfig
+
+from fcot_vl.model.compressor import COMPRESSORS
+
+COMPRESS_RATIOS = (1, 2, 4, 8, 16)
+VISUAL_POSITIONS = ("kept", "compact")
+
+
+class FCoTVLConfig(InternVLConfig):
+    """An InternVL configuration with one dial, `compress_ratio`.
+
+    Attributes:
+        compress_ratio: visual tokens of the teacher per visual token of the student (1, 2, 4, 8 or 16). Ratio 1 is the
+            teacher itself: its compressor is the identity, without parameters.
+        compressor: "conv" (the paper's, section 3), "pooling" or "qformer".
+        visual_positions: "compact" numbers the tokens one after another; "kept" gives a compressed visual token the
+            position of the first token it replaces, and leaves all text at the position it has for the teacher.
+        image_seq_length: visual tokens per tile after compression. Always derived from the tile size and the ratio;
+            a value that is passed in is ignored.
+
+    Raises:
+        ValueError: unknown ratio, compressor or position scheme, or a ratio that does not divide the tokens of a tile.
+    """
+
+    model_type = "fcot_vl"
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "compact"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.compress_ratio not in COMPRESS_RATIOS:
+            raise ValueError(f"compress_ratio must be one of {COMPRESS_RATIOS}, got {self.compress_ratio!r}.")
+        if self.compressor not in COMPRESSORS:
+            raise ValueError(f"compressor must be one of {tuple(COMPRESSORS)}, got {self.compressor!r}.")
+        if self.visual_positions not in VISUAL_POSITIONS:
+            raise ValueError(
+                f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}."
+            )
+        if self.tokens_per_tile % self.compress_ratio:
+            raise ValueError(
+                f"compress_ratio {self.compress_ratio} does not divide the {self.tokens_per_tile} visual tokens of a "
+                f"{self.vision_config.image_size[0]}-pixel tile; choose a ratio that does."
+            )
+        self.image_seq_length = self.tokens_per_tile // self.compress_ratio
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Visual tokens of one tile before compression (256 for a 448-pixel tile with 14-pixel patches)."""
+        height, width = self.vision_config.image_size
+        patch_height, patch_width = self.vision_config.patch_size
+        return round((height // patch_height) * (width // patch_width) * self.downsample_ratio**2)
+
+    @property
+    def visual_channels(self) -> int:
+        """Channels of a visual token before the adaptor: the ViT's width times the patches merged into one token."""
+        return self.vision_config.hidden_size * int(1 / self.downsample_ratio) ** 2
+
+    @property
+    def position_stride(self) -> int:
+        """Positions that one visual token takes up: the ratio when positions are kept, else 1."""
+        return self.compress_ratio if self.visual_positions == "kept" else 1
+
+    @classmethod
+    def from_teacher(
+        cls,
+        teacher: InternVLConfig,
+        compress_ratio: int,
+        compressor: str = "conv",
+        visual_positions: str = "compact",
+    ) -> FCoTVLConfig:
+        """The student's configuration for a teacher's.
+
+        Raises:
+            ValueError: the teacher is not an InternVL, or is itself compressed, or an option is wrong (see the class).
+        """
+        if not isinstance(teacher, InternVLConfig):
+            raise ValueError(
+                f"The teacher must be an InternVL in the Hugging Face layout (model_type 'internvl'), "
+                f"got model_type {getattr(teacher, 'model_type', None)!r}."
+            )
+        if getattr(teacher, "compress_ratio", 1) != 1:
+            raise ValueError(
+                f"The teacher is itself a student with compress_ratio {teacher.compress_ratio}; "
+                "start from the model it was made from."
+            )
+        settings = teacher.to_dict()
+        for key in ("model_type", "architectures", "image_seq_length", "transformers_version"):
+            settings.pop(key, None)
+        settings.update(
+            compress_ratio=compress_ratio, compressor=compressor, visual_positions=visual_positions
+        )
+        return cls(**settings)
+
+
+__all__ = ["COMPRESS_RATIOS", "VISUAL_POSITIONS", "FCoTVLConfig"]

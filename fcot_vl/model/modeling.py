@@ -1,0 +1,415 @@
+"""The student: InternVL with its projector replaced by compressor `V_c` + student adaptor `A_s`.
+
+One sample, InternVL2-2B at ratio 2: tiles `[n, 3, 448, 448]` -> ViT `[n, 1025, 1024]` -> drop CLS, pixel shuffle
+`[n, 256, 4096]` -> `V_c` `[n, 128, 4096]` -> `A_s` `[n, 128, 2048]` -> scattered into the prompt -> LLM. Everything but
+`V_c` is transformers' own code and carries the teacher's weight names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, InternVLForConditionalGeneration, InternVLModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.internvl.modeling_internvl import (
+    InternVLMultiModalProjector,
+    InternVLPreTrainedModel,
+)
+from transformers.utils.import_utils import torch_compilable_check
+
+from fcot_vl.model.compressor import COMPRESSORS, build_compressor
+from fcot_vl.model.configuration import FCoTVLConfig
+
+NEW_WEIGHTS = "model.multi_modal_projector.compressor."  # all that a student has and its teacher has not
+
+
+@contextmanager
+def _quiet_load_report() -> Iterator[None]:
+    """Hold back transformers' table of weights that do not fit: here they are expected, or an error that names them."""
+
+    def is_not_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_not_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_not_report)
+
+
+class StudentAdaptor(InternVLMultiModalProjector):
+    """`A_s(V_c(x))`: the teacher's projector behind a compressor.
+
+    `[n_tiles, tokens_per_tile, visual_channels]` -> `[n_tiles, tokens_per_tile / ratio, text_width]`.
+    """
+
+    def __init__(self, config: FCoTVLConfig) -> None:
+        super().__init__(config)
+        self.compressor = build_compressor(config)
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        return super().forward(self.compressor(image_features))
+
+
+class FCoTVLModel(InternVLModel):
+    """ViT, student adaptor and decoder, without the language-model head."""
+
+    config: FCoTVLConfig
+    config_class = FCoTVLConfig
+
+    def __init__(self, config: FCoTVLConfig) -> None:
+        super().__init__(config)
+        self.multi_modal_projector = StudentAdaptor(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, tuple(COMPRESSORS.values())):
+            module.reset_parameters()  # type: ignore[operator]
+        else:
+            super()._init_weights(module)
+
+    def get_visual_features(self, pixel_values: Tensor) -> Tensor:
+        """ViT and pixel shuffle, before the adaptor: what teacher and students share, and what may be cached.
+
+        Args:
+            pixel_values: `[n_tiles, 3, height, width]`.
+
+        Returns:
+            `[n_tiles, tokens_per_tile, visual_channels]`, tokens in raster order.
+        """
+        layer = self.config.vision_feature_layer
+        pixel_values = pixel_values.to(dtype=self.dtype)
+        outputs = self.vision_tower(
+            pixel_values=pixel_values, return_dict=True, output_hidden_states=False if layer == -1 else layer
+        )
+        features = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
+        if self.config.vision_feature_select_strategy == "default":
+            features = features[:, 1:]
+        side = int(features.shape[1] ** 0.5)
+        features = features.unflatten(1, (side, side))
+        return self.pixel_shuffle(features, scale_factor=self.config.downsample_ratio).flatten(1, 2)
+
+    def adapt_visual_features(self, visual_features: Tensor) -> dict[str, BaseModelOutputWithPooling]:
+        """Run the adaptor on features of `get_visual_features`; the result goes to `forward(mm_encoder_outputs=)`.
+
+        Raises:
+            ValueError: the features are not those of this model's ViT.
+        """
+        expected = (self.config.tokens_per_tile, self.config.visual_channels)
+        if visual_features.ndim != 3 or tuple(visual_features.shape[1:]) != expected:
+            raise ValueError(
+                f"visual_features must be [n_tiles, {expected[0]}, {expected[1]}] (the output of get_visual_features), "
+                f"got {list(visual_features.shape)}."
+            )
+        adaptor_dtype = self.multi_modal_projector.linear_1.weight.dtype
+        adapted = self.multi_modal_projector(visual_features.to(self.device, adaptor_dtype))
+        return {"image": BaseModelOutputWithPooling(pooler_output=adapted)}
+
+    def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Positions of a prompt's tokens under the configured scheme.
+
+        With "kept", visual token number j of a tile takes the position of token j * ratio of the teacher's tile, and
+        text stands where it stands for the teacher. With "compact", every token takes one position. Padding is 0 and
+        takes none.
+
+        Args:
+            input_ids: `[batch, length]`, from the first token of the sequence on.
+            attention_mask: `[batch, length]`, 0 on padding.
+
+        Returns:
+            `[batch, length]`, int64.
+        """
+        steps = torch.where(input_ids == self.config.image_token_id, self.config.position_stride, 1)
+        if attention_mask is None:
+            return steps.cumsum(-1) - steps
+        real = attention_mask.to(steps.device) != 0
+        steps = steps * real
+        return (steps.cumsum(-1) - steps) * real
+
+    def get_placeholder_mask(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor, image_features: Tensor
+    ) -> Tensor:
+        """Where the visual tokens go, `[batch, length, 1]`.
+
+        Raises:
+            ValueError: the number of image placeholders is not the number of visual tokens of the tiles.
+        """
+        if input_ids is None:
+            token = torch.full((), self.config.image_token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = (input_ids == self.config.image_token_id).to(inputs_embeds.device)
+        n_tiles, per_tile = image_features.shape[:2]
+        needs = f"{n_tiles} tiles of {per_tile} visual tokens need {n_tiles * per_tile}"
+        advice = (
+            f"Prepare the prompt with this model's own processor: its image_seq_length must be "
+            f"{self.config.image_seq_length} (compress_ratio {self.config.compress_ratio})."
+        )
+        torch_compilable_check(
+            mask.sum() == n_tiles * per_tile,
+            lambda: f"The prompt has {int(mask.sum())} image placeholders, but {needs}. {advice}",
+        )
+        if n_tiles > 1 and per_tile == self.config.image_seq_length:  # not a slice of a chunked prefill
+            torch_compilable_check(
+                (mask.sum(-1) % per_tile == 0).all(),
+                lambda: (
+                    f"The prompts have {mask.sum(-1).tolist()} image placeholders; each must be a multiple of the "
+                    f"{per_tile} visual tokens of a tile. {advice}"
+                ),
+            )
+        return mask.unsqueeze(-1)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
+        if self.config.position_stride > 1:
+            position_ids, attention_mask = self._kept_positions(
+                input_ids, attention_mask, position_ids, past_key_values
+            )
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+
+    def _kept_positions(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past_key_values: Cache | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Position ids and attention mask for kept positions, where the caller left them out."""
+        if position_ids is None:
+            if input_ids is None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+                raise ValueError(
+                    'visual_positions="kept" needs the input_ids of the whole sequence to number its tokens; with '
+                    "inputs_embeds or a filled cache pass position_ids as well (see visual_position_ids)."
+                )
+            if attention_mask is not None and attention_mask.ndim != 2:
+                raise ValueError(
+                    'visual_positions="kept" needs a [batch, length] attention_mask, or position_ids.'
+                )
+            position_ids = self.visual_position_ids(input_ids, attention_mask)
+        if attention_mask is None and past_key_values is None:
+            # transformers takes any step in the positions other than 1 for the seam between two packed sequences,
+            # and masks across it, unless there is a mask or a cache.
+            if bool((position_ids.diff(dim=-1) < 0).any()):
+                raise ValueError(
+                    'Packing several sequences in a row by position_ids works with visual_positions="compact" only; '
+                    "pass a [batch, 1, length, length] attention_mask."
+                )
+            attention_mask = torch.ones_like(position_ids)
+        return position_ids, attention_mask
+
+
+class FCoTVLForConditionalGeneration(InternVLForConditionalGeneration):
+    """The student with its language-model head: `generate()`, `from_pretrained()` and the pipelines work on it."""
+
+    config: FCoTVLConfig
+    config_class = FCoTVLConfig
+
+    def __init__(self, config: FCoTVLConfig) -> None:
+        InternVLPreTrainedModel.__init__(
+            self, config
+        )  # not super(): it would build the teacher's model first
+        self.model = FCoTVLModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_teacher(
+        cls,
+        path_or_id: str | Path,
+        compress_ratio: int,
+        compressor: str = "conv",
+        visual_positions: str = "compact",
+        **kwargs: Any,
+    ) -> FCoTVLForConditionalGeneration:
+        """A student that starts from a teacher's weights; only the compressor is new.
+
+        Args:
+            path_or_id: an InternVL in the Hugging Face layout (folder or hub id).
+            compress_ratio, compressor, visual_positions: see `FCoTVLConfig`.
+            kwargs: passed to `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...). Note that without
+                `dtype` the teacher's stored dtype is taken.
+
+        Raises:
+            ValueError: not an InternVL, a wrong option, or weights that are missing, left over or of another shape.
+        """
+        hub = {
+            k: kwargs[k]
+            for k in ("cache_dir", "local_files_only", "token", "revision", "subfolder")
+            if k in kwargs
+        }
+        teacher = AutoConfig.from_pretrained(path_or_id, **hub)
+        config = FCoTVLConfig.from_teacher(teacher, compress_ratio, compressor, visual_positions)
+        model, info = cls._load_checked(path_or_id, NEW_WEIGHTS, config=config, **kwargs)
+        if info["missing_keys"]:
+            model.model.multi_modal_projector.compressor.reset_parameters()  # type: ignore[operator]
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but weights that are missing, left over or of another shape are an error.
+
+        Raises:
+            ValueError: names the weights that do not fit.
+        """
+        want_info = kwargs.pop("output_loading_info", False)
+        model, info = cls._load_checked(pretrained_model_name_or_path, None, *args, **kwargs)
+        return (model, info) if want_info else model
+
+    @classmethod
+    def _load_checked(
+        cls, path: Any, may_miss: str | None, *args: Any, **kwargs: Any
+    ) -> tuple[FCoTVLForConditionalGeneration, dict[str, Any]]:
+        kwargs["ignore_mismatched_sizes"] = (
+            True  # so that the names come back here instead of a bare RuntimeError
+        )
+        with _quiet_load_report():
+            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        missing = {key for key in info["missing_keys"] if may_miss is None or not key.startswith(may_miss)}
+        wrong = {
+            "missing": sorted(missing),
+            "unexpected": sorted(info["unexpected_keys"]),
+            "of another shape": sorted(
+                f"{key} ({list(found)}, expected {list(want)})"
+                for key, found, want in info["mismatched_keys"]
+            ),
+        }
+        if any(wrong.values()):
+            lines = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in wrong.items() if keys)
+            hint = ""
+            if any(key.startswith(NEW_WEIGHTS) for key in missing):
+                hint = " To start a student from a teacher's weights use FCoTVLForConditionalGeneration.from_teacher."
+            raise ValueError(f"The weights in {path} do not fit the model. {lines}.{hint}")
+        return model, info
+
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
+    ) -> None:
+        """As in transformers, but under the model's own weight names (`model.vision_tower.*`).
+
+        `Trainer` loads checkpoints without renaming, so InternVL's older names would load nothing on resume.
+        """
+        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+    def get_visual_features(self, pixel_values: Tensor) -> Tensor:
+        """See `FCoTVLModel.get_visual_features`."""
+        return self.model.get_visual_features(pixel_values)
+
+    def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """See `FCoTVLModel.visual_position_ids`."""
+        return self.model.visual_position_ids(input_ids, attention_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        visual_features: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """InternVL's forward; `visual_features` takes the place of `pixel_values` and skips the ViT.
+
+        Args:
+            input_ids: `[batch, length]` with `image_seq_length` placeholders a tile.
+            pixel_values: `[n_tiles, 3, height, width]` over the whole batch, in the order of the placeholders.
+            visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, from `get_visual_features`.
+            labels: `[batch, length]`, -100 where there is no loss.
+
+        Raises:
+            ValueError: placeholders and tiles do not match, or pictures are given in two forms at once.
+        """
+        if visual_features is not None:
+            mm_encoder_outputs = self._features_to_encoder_outputs(
+                visual_features, pixel_values, mm_encoder_outputs
+            )
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+
+    def _features_to_encoder_outputs(
+        self, visual_features: Tensor, pixel_values: Tensor | None, mm_encoder_outputs: dict[str, Any] | None
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        if pixel_values is not None or mm_encoder_outputs:
+            raise ValueError("Pass pictures once: pixel_values, visual_features or mm_encoder_outputs.")
+        return self.model.adapt_visual_features(visual_features)
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        # generate() encodes pictures once, before it repeats prompts for beams; cached features join it here.
+        if (visual_features := model_kwargs.pop("visual_features", None)) is not None:
+            model_kwargs["mm_encoder_outputs"] = self._features_to_encoder_outputs(
+                visual_features, model_kwargs.get("pixel_values"), model_kwargs.get("mm_encoder_outputs")
+            )
+        return super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
+
+    def _prepare_position_ids_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        # Called once per generate(); afterwards transformers appends last + 1 for each new token, which is right for
+        # both schemes because new tokens are text. Nothing is remembered between calls.
+        if self.config.position_stride == 1:
+            return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+        input_ids = model_kwargs.get("input_ids")
+        if input_ids is None or input_ids.shape[1] == 0:
+            input_ids = inputs_tensor
+        attention_mask = model_kwargs.get("attention_mask")
+        cache = model_kwargs.get("past_key_values")
+        whole = attention_mask is None or attention_mask.shape == input_ids.shape
+        if (
+            input_ids.is_floating_point()
+            or not whole
+            or (cache and cache.get_seq_length() >= input_ids.shape[1])
+        ):
+            raise ValueError(
+                'visual_positions="kept" needs the input_ids of the whole sequence, also when generation goes on from '
+                "a cache; pass them, or position_ids (see visual_position_ids)."
+            )
+        return self.visual_position_ids(input_ids, attention_mask)
+
+
+__all__ = ["FCoTVLForConditionalGeneration", "FCoTVLModel", "StudentAdaptor"]

@@ -1,0 +1,139 @@
+"""Image-only processor: pictures and chat messages in, `input_ids`, `attention_mask` and `pixel_values` out.
+
+transformers' `InternVLProcessor` insists on a video processor, and with it on torchvision; this one does without. The
+tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, ProcessorMixin
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.processing_utils import MultiModalData
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class FCoTVLProcessor(ProcessorMixin):
+    """Pictures become tiles plus a thumbnail; each `<IMG_CONTEXT>` of a prompt becomes the placeholders of one picture.
+
+    One picture stands as `<img>` + `<IMG_CONTEXT>` * (tiles * image_seq_length) + `</img>`.
+
+    Args:
+        image_processor: tiles and normalises (`GotOcr2ImageProcessorPil`).
+        tokenizer: knows `<img>`, `</img>` and `<IMG_CONTEXT>`.
+        image_seq_length: visual tokens per tile of the model this processor feeds, after compression.
+        chat_template: Jinja template; a picture in it is one `<IMG_CONTEXT>`.
+    """
+
+    text_kwargs: ClassVar[dict[str, Any]] = {"padding_side": "left"}
+    images_kwargs: ClassVar[dict[str, Any]] = {"crop_to_patches": True}
+
+    def __init__(
+        self,
+        image_processor: GotOcr2ImageProcessorPil | None = None,
+        tokenizer: Any = None,
+        image_seq_length: int = 256,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+        self.image_seq_length = image_seq_length
+        self.start_image_token = getattr(tokenizer, "start_image_token", "<img>")
+        self.end_image_token = getattr(tokenizer, "end_image_token", "</img>")
+        self.image_token = getattr(tokenizer, "context_image_token", "<IMG_CONTEXT>")
+        self.start_image_token_id, self.end_image_token_id, self.image_token_id = (
+            self._known_token_id(token)
+            for token in (self.start_image_token, self.end_image_token, self.image_token)
+        )
+
+    def _known_token_id(self, token: str) -> int:
+        token_id = self.tokenizer.get_vocab().get(token)
+        if token_id is None:
+            raise ValueError(
+                f"The tokenizer does not know {token!r}; it is not the tokenizer of an InternVL model."
+            )
+        return token_id
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> FCoTVLProcessor:
+        """Load from any InternVL folder in the Hugging Face layout, or from a saved student.
+
+        `image_seq_length` is read from the model's own `config.json` where there is one, so that prompt and model
+        agree; pass it to override.
+        """
+        image_seq_length = kwargs.pop("image_seq_length", None)
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if image_seq_length is None:
+            options = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
+            try:
+                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **options)
+            except OSError:  # a folder with the processor's files alone
+                return processor
+            image_seq_length = getattr(config, "image_seq_length", processor.image_seq_length)
+        processor.image_seq_length = image_seq_length
+        return processor
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, processor_dict: dict | None = None, **kwargs: Any
+    ) -> list[Any]:
+        # Always the PIL backend, whatever class the folder names, so that pixels do not depend on what is installed.
+        image_processor = GotOcr2ImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
+        return [image_processor, tokenizer]
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """Tokens and pixels of one prompt or a batch of prompts.
+
+        Args:
+            images: pictures in the order of their placeholders over the batch (one, a list, or a list per
+                prompt).
+            text: prompt or prompts, one `<IMG_CONTEXT>` a picture.
+
+        Returns:
+            BatchFeature with `input_ids` and `attention_mask` `[batch, length]` (left-padded when asked to pad) and
+            `pixel_values` `[n_tiles, 3, height, width]` over all pictures.
+
+        Raises:
+            ValueError: no text, a video, or a number of pictures that differs from the number of placeholders.
+        """
+        if text is None:
+            raise ValueError("Pass text: a prompt with one <IMG_CONTEXT> per picture.")
+        if kwargs.pop("videos", None) is not None:
+            raise ValueError("FCoT-VL reads pictures only; pass the frames you want as images.")
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        n_tokens = self.image_seq_length * int(image_inputs["num_patches"][image_idx])
+        return f"{self.start_image_token}{self.image_token * n_tokens}{self.end_image_token}"
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list[list[int]] | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Tokens and tiles per picture from (height, width) alone, without decoding pixels."""
+        if image_sizes is None:
+            return MultiModalData()
+        images_kwargs = self._merge_kwargs(**kwargs)["images_kwargs"]
+        tiles = [
+            self.image_processor.get_number_of_image_patches(height, width, images_kwargs)
+            for height, width in image_sizes
+        ]
+        tokens = [2 + self.image_seq_length * n for n in tiles]  # 2: <img> and </img>
+        return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
+
+    @property
+    def image_token_ids(self) -> list[int]:
+        """Ids of the tokens that belong to a picture."""
+        return [self.image_token_id, self.start_image_token_id, self.end_image_token_id]
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        """Outputs of the image processor that the model does not take."""
+        return ["num_patches"]
+
+
+__all__ = ["FCoTVLProcessor"]
