@@ -1,0 +1,107 @@
+"""Sequences, labels and padding against the processor's own prompt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcot_vl.data.collate import (
+    Page,
+    PostTrainCollator,
+    RealignCollator,
+    count_tiles,
+    encode,
+    tokenize_prompt,
+)
+from fcot_vl.model import FCoTVLProcessor
+
+MESSAGES = [
+    {"role": "user", "content": "What is the total?"},
+    {"role": "assistant", "content": "12.50"},
+]
+TWO_TURNS = [*MESSAGES, {"role": "user", "content": "And the date?"}, {"role": "assistant", "content": "1 May"}]
+
+
+@pytest.fixture(scope="module")
+def processor(teacher_folder):
+    return FCoTVLProcessor.from_pretrained(teacher_folder)
+
+
+def picture(width: int = 100, height: int = 100, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def page(processor, images, messages=MESSAGES) -> Page:
+    return Page(tokenize_prompt(messages, count_tiles(processor, images), processor), lambda: list(images))
+
+
+@pytest.mark.parametrize("images", [[], [picture()], [picture(), picture(330, 120)]])
+def test_input_ids_are_those_of_the_processor(processor, images):
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": "What is it?"}]
+    messages = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "A page."},
+    ]
+    chat = [{"role": "user", "content": content}, messages[1]]
+    expected = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+    ours = encode(messages, count_tiles(processor, images), processor.image_seq_length, processor)
+    assert ours["input_ids"].tolist() == expected["input_ids"][0].tolist()
+
+
+def test_labels_hold_the_answers_and_their_end(processor):
+    sequence = encode(TWO_TURNS, 1, 4, processor)
+    learned = sequence["labels"] != -100
+    assert torch.equal(sequence["labels"][learned], sequence["input_ids"][learned])
+    assert processor.tokenizer.decode(sequence["labels"][learned]) == "12.50<|im_end|>1 May<|im_end|>"
+
+
+def test_teacher_and_students_mark_the_same_answers(processor):
+    pages = [page(processor, [picture()]), page(processor, [picture(400, 120)], TWO_TURNS)]
+    batch = RealignCollator(processor, 16, [2, 4])(pages)
+    answers = [s["labels"][s["labels"] != -100] for s in (batch["teacher"], *batch["students"].values())]
+    assert torch.equal(answers[0], answers[1]) and torch.equal(answers[0], answers[2])
+    n_tiles = batch["pixel_values"].shape[0]
+    for tokens_per_tile, sequence in zip(
+        (16, 8, 4), (batch["teacher"], *batch["students"].values()), strict=True
+    ):
+        assert (sequence["input_ids"] == processor.image_token_id).sum() == n_tiles * tokens_per_tile
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_no_sequence(processor, side):
+    pages = [page(processor, [picture()]), page(processor, [picture()], TWO_TURNS)]
+    batch = PostTrainCollator(processor, 16, side)(pages)
+    for row, one in enumerate(pages):
+        real = batch["attention_mask"][row].bool()
+        ids, labels = one.prompt.expand(16)
+        assert torch.equal(batch["input_ids"][row][real], ids)
+        assert torch.equal(batch["labels"][row][real], labels)
+        assert (batch["input_ids"][row][~real] == processor.tokenizer.pad_token_id).all()
+        assert (batch["labels"][row][~real] == -100).all()
+        assert real[0 if side == "right" else -1]
+        assert one.prompt.length(16) == len(ids)
+
+
+def test_cached_features_take_the_place_of_pixels(processor):
+    one = page(processor, [picture()])
+    with_features = Page(one.prompt, lambda: pytest.fail("pictures were opened"), torch.ones(1, 16, 128))
+    batch = PostTrainCollator(processor, 16)([with_features, with_features])
+    assert batch["visual_features"].shape == (2, 16, 128) and "pixel_values" not in batch
+
+
+def test_a_batch_of_text_has_no_pixels(processor):
+    assert set(PostTrainCollator(processor, 16)([page(processor, [])])) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_mistakes_are_named(processor):
+    with pytest.raises(ValueError, match="assistant turn"):
+        encode(MESSAGES[:1], 1, 4, processor)
+    with pytest.raises(ValueError, match="user turn"):
+        encode(MESSAGES[1:], 1, 4, processor)
+    with pytest.raises(ValueError, match="must not contain <IMG_CONTEXT>"):
+        encode([{"role": "user", "content": "<IMG_CONTEXT>"}, MESSAGES[1]], 1, 4, processor)
+    wrong = Page(tokenize_prompt(MESSAGES, [3], processor), lambda: [picture()])
+    with pytest.raises(ValueError, match="same processor"):
+        PostTrainCollator(processor, 16)([wrong])
