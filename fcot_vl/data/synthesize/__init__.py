@@ -1,0 +1,1 @@
+"""Synthetic document pages: the embedded benchmark MiniDoc and, later, OCR-like training pages."""

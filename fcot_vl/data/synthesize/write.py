@@ -1,0 +1,74 @@
+"""The `synthesize` stage: MiniDoc records written as Parquet shards, seeded per record, resumable per shard.
+
+Record k is the same whatever the shard size; a shard already complete is kept, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fcot_vl.data.sample import write_shard
+from fcot_vl.data.synthesize.minidoc import SPLITS, TASKS, Split, make_sample
+from fcot_vl.stage import open_stage
+
+
+def synthesize(
+    folder: Path,
+    split: Split,
+    records: int,
+    seed: int = 0,
+    tasks: list[str] | None = None,
+    shard_size: int = 500,
+) -> Path:
+    """Write `records` MiniDoc records of `split` to ``folder/*.parquet`` and return the folder.
+
+    Args:
+        folder: output folder, with its `stage.json`.
+        split: ``train`` (every question of a page), ``validation`` or ``test`` (one question a page).
+        records: number of pages; tasks take turns.
+        seed: of the content; the split's content words never depend on it.
+        tasks: only these tasks (all eight by default).
+        shard_size: records a Parquet file.
+
+    Raises:
+        ValueError: unknown split or task, or no record asked for.
+        StageError: the folder holds another stage or other settings.
+    """
+    chosen = list(TASKS) if tasks is None else tasks
+    if split not in SPLITS:
+        raise ValueError(f"unknown MiniDoc split {split!r}: choose one of {', '.join(SPLITS)}")
+    if not chosen or any(task not in TASKS for task in chosen):
+        raise ValueError(f"unknown MiniDoc task among {chosen}: choose from {', '.join(TASKS)}")
+    if records < 1 or shard_size < 1:
+        raise ValueError(f"{records} records in shards of {shard_size}: both must be at least 1")
+    settings = {"split": split, "records": records, "tasks": chosen, "shard_size": shard_size}
+    stage = open_stage(folder, "synthesize", settings, {}, seed)
+    if stage.done:
+        print(f"synthesize: {folder} is finished, {records} {split} records")
+        return folder
+    print(f"synthesize: {records} MiniDoc pages, split {split}, seed {seed} -> {folder}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        bar = progress.add_task("pages", total=records)
+        for shard, first in enumerate(range(0, records, shard_size)):
+            path = folder / f"{split}-{shard:05d}.parquet"
+            last = min(first + shard_size, records)
+            if not path.exists():
+                write_shard(
+                    path,
+                    (
+                        make_sample(split, i // len(chosen), seed, chosen[i % len(chosen)])
+                        for i in range(first, last)
+                    ),
+                )
+            progress.update(bar, completed=last)
+    stage.finish({"records": records, "shards": (records + shard_size - 1) // shard_size})
+    return folder

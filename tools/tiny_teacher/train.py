@@ -1,0 +1,414 @@
+"""Train the embedded teacher from a seed: ViT first, then the whole model, shown where to look.
+
+    python tools/tiny_teacher/train.py runs/teacher --pages 100000
+
+1. *Glyphs.* The ViT learns to read with a dense loss: the characters of every 14x14 patch.
+2. *Reading.* The whole model learns MiniDoc's training split: cross-entropy on answer tokens, plus a guide: one
+   attention head of the two middle decoder layers is pulled towards the visual token that holds the next character
+   (the generator knows it). Without the guide a decoder of this size stays on the letter-frequency plateau for hours.
+   The guide fades out before the end.
+
+The learning rate is constant and decays linearly over the last fifth (`--decay`). A checkpoint is written every 1,000
+steps; the same command goes on from it. Only MiniDoc's training split is read here, and the validation split for the
+printed figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from muon import Muon
+from PIL import Image
+from torch import nn
+from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, Qwen2Config
+
+from fcot_vl.data.synthesize.minidoc import TASKS, Document, make_document
+from fcot_vl.data.synthesize.minidoc.page import CELL_HEIGHT, CELL_WIDTH, TILE
+
+TINY = Path(__file__).resolve().parents[2] / "fcot_vl" / "model" / "tiny"
+MIX = {
+    "transcribe": 0.28,
+    "forms": 0.16,
+    "dense_pages": 0.14,
+    "table_markdown": 0.08,
+    "table_qa": 0.10,
+    "chart_qa": 0.08,
+    "multiple_choice": 0.08,
+    "sums": 0.08,
+}
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+GUIDED_LAYERS, GUIDED_HEAD = (1, 2), 0
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGeneration:
+    """The teacher with fresh weights."""
+    vision = InternVLVisionConfig(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        attention_bias=True,
+        image_size=TILE,
+        patch_size=14,
+        initializer_range=0.07,
+        layer_scale_init_value=1.0,
+        norm_type="layer_norm",
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        initializer_range=0.07,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=64,
+        tie_word_embeddings=False,
+    )
+    config._attn_implementation = "sdpa"
+    model = InternVLForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim == 2 and "embed" not in name:
+                p.normal_(0, 0.07 if p.shape[1] < 400 else 0.05)
+            elif "lambda" in name:
+                p.fill_(1.0)
+        model.model.vision_tower.embeddings.position_embeddings.normal_(0, 0.07)
+        model.model.vision_tower.embeddings.cls_token.normal_(0, 0.07)
+        model.model.vision_tower.embeddings.patch_embeddings.projection.weight.normal_(0, 0.05)
+    return model
+
+
+def tiles_of(document: Document) -> torch.Tensor:
+    """Normalised tiles ``[n, 3, 224, 224]``: the grid in raster order, then the thumbnail, as the processor does."""
+    page = document.page.pixels(document.rng)
+    tiles = [
+        page[r * TILE : (r + 1) * TILE, c * TILE : (c + 1) * TILE]
+        for r in range(document.page.tile_rows)
+        for c in range(document.page.tile_columns)
+    ]
+    if len(tiles) > 1:
+        tiles.append(np.asarray(Image.fromarray(page).resize((TILE, TILE), Image.Resampling.BICUBIC)))
+    grey = torch.from_numpy(np.stack(tiles)).float().div(255)[:, None]
+    return (grey - MEAN) / STD
+
+
+def glyphs_of(document: Document) -> torch.Tensor:
+    """Character codes of the first tile's patches ``[256, 2]`` (left and right glyph; 0 is blank)."""
+    target = torch.zeros(16, 16, 2, dtype=torch.long)
+    for span in document.page.spans:
+        for character, (column, row) in zip(span.text, span.cells, strict=True):
+            if column >= 32 or row >= 16:
+                continue
+            if span.scale == 1:
+                target[row, column // 2, column % 2] = ord(character) - 32
+            else:
+                target[row : row + 2, column // 2, 0] = ord(character) - 32
+    return target.view(256, 2)
+
+
+@dataclass
+class Example:
+    """Token ids, answer-masked labels, the visual token each answer token was copied from (-1: none), tiles."""
+
+    ids: list[int]
+    labels: list[int]
+    look: list[int]
+    tiles: torch.Tensor
+    task: str
+
+
+def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
+    """The chat of a document, every turn; `look` counts visual tokens from the first of the page."""
+    start, end, newline = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>", "\n"))
+    user, assistant = tokenizer.convert_tokens_to_ids("user"), tokenizer.convert_tokens_to_ids("assistant")
+    image, close, context = (tokenizer.convert_tokens_to_ids(t) for t in ("<img>", "</img>", "<IMG_CONTEXT>"))
+    first = tokenizer.convert_tokens_to_ids(" ")
+    code = {chr(32 + i): first + i for i in range(95)} | {"\n": newline}
+    ids, labels, look = [], [], []
+
+    def add(token: int, label: bool = False, source: int = -1) -> None:
+        ids.append(token)
+        labels.append(token if label else -100)
+        look.append(source)
+
+    for i, turn in enumerate(document.turns):
+        for token in (start, user, newline):
+            add(token)
+        if i == 0:
+            for token in [image] + [context] * (64 * document.page.tiles) + [close, newline]:
+                add(token)
+        for character in turn.question:
+            add(code[character])
+        for token in (end, newline, start, assistant, newline):
+            add(token)
+        for piece in turn.pieces:
+            if isinstance(piece, str):
+                for character in piece:
+                    add(code[character], True)
+            else:
+                for character, cell in zip(piece.text, piece.cells, strict=True):
+                    add(code[character], True, document.page.token_of(cell, piece.scale))
+        add(end, True)
+        add(newline)
+    return Example(ids, labels, look, tiles_of(document), document.task)
+
+
+def draw(index: int, seed: int) -> Document:
+    """Training record `index`, its task drawn from `MIX`."""
+    rng = random.Random(f"teacher/{seed}/{index}")
+    return make_document("train", index, seed, rng.choices(list(MIX), list(MIX.values()))[0])
+
+
+def batches(start: int, seed: int, tokens: int, tokenizer: PreTrainedTokenizerFast):  # noqa: ANN201
+    """Endless batches of examples of like length, at most `tokens` padded tokens each; yields (next index, batch)."""
+    index = start
+    while True:
+        pool = [encode(draw(i, seed), tokenizer) for i in range(index, index + 256)]
+        index += 256
+        pool.sort(key=lambda e: len(e.ids))
+        groups: list[list[Example]] = [[]]
+        for example in pool:
+            if (len(groups[-1]) + 1) * len(example.ids) > tokens and groups[-1]:
+                groups.append([])
+            groups[-1].append(example)
+        random.Random(f"{seed}/{index}").shuffle(groups)
+        for i, group in enumerate(groups):
+            yield (index if i == len(groups) - 1 else None), group
+
+
+class Guide:
+    """Reads the inputs of the guided layers' attention and scores one head's look at the source token."""
+
+    def __init__(self, model: InternVLForConditionalGeneration) -> None:
+        self.layers = [model.model.language_model.layers[i].self_attn for i in GUIDED_LAYERS]
+        self.inputs: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
+        for k, layer in enumerate(self.layers):
+            layer.register_forward_pre_hook(self._keep(k), with_kwargs=True)
+
+    def _keep(self, k: int):  # noqa: ANN202
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            self.inputs[k] = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0], kwargs["position_embeddings"])
+
+        return hook
+
+    def loss(self, rows: torch.Tensor, positions: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy of the guided heads at (row, position) towards key `sources`, and their accuracy."""
+        total, right = torch.zeros(()), torch.zeros(())
+        for k, attention in enumerate(self.layers):
+            hidden, (cos, sin) = self.inputs[k]
+            width = attention.head_dim
+            part = slice(GUIDED_HEAD * width, (GUIDED_HEAD + 1) * width)
+            q = F.linear(hidden, attention.q_proj.weight[part], attention.q_proj.bias[part])
+            key = F.linear(hidden, attention.k_proj.weight[part], attention.k_proj.bias[part])
+            half = width // 2
+            q, key = (
+                x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, key)
+            )
+            scores = q @ key.transpose(1, 2) * width**-0.5
+            length = scores.shape[-1]
+            scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
+            picked = scores[rows, positions]
+            total = total + F.cross_entropy(picked, sources)
+            right = right + (picked.argmax(-1) == sources).float().mean()
+        return total / len(self.layers), right / len(self.layers)
+
+
+def collate(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Right-padded ids, labels, look ``[batch, length]`` and all tiles ``[n, 3, 224, 224]``."""
+    length = max(len(e.ids) for e in batch)
+    ids = torch.full((len(batch), length), pad)
+    labels, look = torch.full_like(ids, -100), torch.full_like(ids, -1)
+    for i, e in enumerate(batch):
+        ids[i, : len(e.ids)] = torch.tensor(e.ids)
+        labels[i, : len(e.ids)] = torch.tensor(e.labels)
+        look[i, : len(e.ids)] = torch.tensor(e.look)
+    return ids, labels, look, torch.cat([e.tiles for e in batch])
+
+
+def optimisers(model: nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, AdamW for embeddings, head, norms, biases."""
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        hidden = p.ndim == 2 and not any(part in name for part in ("embed", "lm_head", "glyph"))
+        (matrices if hidden else rest).append(p)
+    return [Muon(matrices, muon_lr, weight_decay=0.01), torch.optim.AdamW(rest, adam_lr, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
+def learn_glyphs(model: InternVLForConditionalGeneration, pages: int, seed: int) -> float:
+    """Stage 1: the ViT reads the characters of every patch; returns the accuracy on the last pages."""
+    tower = model.model.vision_tower
+    head = nn.Linear(128, 2 * 96)
+    chain = nn.ModuleDict({"tower": tower, "glyph": head})
+    optimizers = optimisers(chain, 0.02, 3e-3)
+    begun, right = time.time(), 0.0
+    for step in range(pages // 16):
+        documents = [draw(10_000_000 + step * 16 + i, seed) for i in range(16)]
+        documents = [d for d in documents if d.task != "dense_pages"]
+        tiles = torch.cat([tiles_of(d)[:1] for d in documents])
+        target = torch.stack([glyphs_of(d) for d in documents])
+        features = tower(pixel_values=tiles).last_hidden_state[:, 1:]
+        logits = head(features).view(*target.shape, 96)
+        weight = torch.ones(96)
+        weight[0] = 0.2
+        loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), weight)
+        for o in optimizers:
+            for g in o.param_groups:
+                g["lr"] = g.setdefault("peak", g["lr"]) * min(1.0, step / 20, (pages // 16 - step) / (pages // 64))
+            o.zero_grad()
+        loss.backward()
+        for o in optimizers:
+            o.step()
+        printed = target > 0
+        right = 0.95 * right + 0.05 * (logits.argmax(-1) == target)[printed].float().mean().item()
+        if step % 25 == 0:
+            print(f"glyphs step {step} loss {loss.item():.3f} read {right:.3f} {time.time() - begun:.0f} s", flush=True)
+    return right
+
+
+@torch.no_grad()
+def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+    """Teacher-forced share of right answer characters per task, and of wholly right first answers, validation split."""
+    model.eval()
+    figures: dict[str, float] = {}
+    for task in TASKS:
+        examples = [encode(make_document("validation", i, 0, task), tokenizer) for i in range(24)]
+        right = total = whole = answers = 0
+        for k in range(0, len(examples), 6):
+            ids, labels, _, tiles = collate(examples[k : k + 6], tokenizer.pad_token_id)
+            logits = model(input_ids=ids, pixel_values=tiles).logits[:, :-1]
+            target = labels[:, 1:]
+            hit = (logits.argmax(-1) == target) | (target < 0)
+            right += int((hit & (target >= 0)).sum())
+            total += int((target >= 0).sum())
+            for row in range(len(ids)):
+                edges = torch.cat([torch.tensor([False]), target[row] >= 0, torch.tensor([False])])
+                starts = (edges[1:] & ~edges[:-1]).nonzero().flatten().tolist()
+                ends = (~edges[1:] & edges[:-1]).nonzero().flatten().tolist()
+                for a, b in zip(starts, ends, strict=True):
+                    whole += bool(hit[row, a:b].all())
+                    answers += 1
+        figures[task] = round(right / total, 4)
+        figures[task + "_whole"] = round(whole / answers, 4)
+    model.train()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pages", type=int, default=100_000)
+    parser.add_argument("--glyph-pages", type=int, default=6_000)
+    parser.add_argument("--tokens", type=int, default=6_000, help="padded tokens a batch")
+    parser.add_argument("--decay", type=float, default=0.2, help="share of the pages over which the rate decays")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    model = build(tokenizer)
+    model.train()
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    saved = args.folder / "state.pt"
+    optimizers = optimisers(model, args.muon_lr, args.adam_lr)
+    step = pages = index = 0
+    if saved.exists():
+        state = torch.load(saved, weights_only=True)
+        model.load_state_dict(state["model"])
+        for o, s in zip(optimizers, state["optimizers"], strict=True):
+            lr = [g["lr"] for g in o.param_groups]
+            o.load_state_dict(s)
+            for g, peak in zip(o.param_groups, lr, strict=True):
+                g["peak"] = peak
+        step, pages, index = state["step"], state["pages"], state["index"]
+        print(f"going on from step {step}, {pages} pages", flush=True)
+    else:
+        learn_glyphs(model, args.glyph_pages, args.seed)
+        optimizers = optimisers(model, args.muon_lr, args.adam_lr)
+    guide = Guide(model)
+    begun, first_page = time.time(), pages
+    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0}
+    log = (args.folder / "log.jsonl").open("a")
+    for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
+        progress = pages / args.pages
+        rate = min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - progress) / args.decay))
+        pull = min(1.0, max(0.0, (1 - progress) / args.decay - 0.5) * 2)  # gone half-way through the decay
+        ids, labels, look, tiles = collate(batch, tokenizer.pad_token_id)
+        hidden = model.model(input_ids=ids, pixel_values=tiles).last_hidden_state
+        rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
+        logits = model.lm_head(hidden[rows, columns])
+        target = labels[rows, columns + 1]
+        loss = ce = F.cross_entropy(logits, target)
+        if pull > 0:
+            source = look[rows, columns + 1]
+            copied = source >= 0
+            # visual tokens start after <|im_start|>, user, newline, <img>
+            guided, hit = guide.loss(rows[copied], columns[copied], source[copied] + 4)
+            loss = ce + pull * guided
+            shown["guide"] += 0.02 * (guided.item() - shown["guide"])
+            shown["look"] += 0.02 * (hit.item() - shown["look"])
+        for o in optimizers:
+            o.zero_grad()
+            for g in o.param_groups:
+                g["lr"] = g.setdefault("peak", g["lr"]) * rate
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for o in optimizers:
+            o.step()
+        step, pages = step + 1, pages + len(batch)
+        shown["ce"] += 0.02 * (ce.item() - shown["ce"])
+        shown["right"] += 0.02 * ((logits.argmax(-1) == target).float().mean().item() - shown["right"])
+        if step % 50 == 0:
+            speed = (pages - first_page) / (time.time() - begun)
+            figures = {k: round(v, 3) for k, v in shown.items()}
+            print(f"step {step} pages {pages} {speed:.1f} pages/s rate {rate:.2f} {figures}", flush=True)
+            log.write(json.dumps({"step": step, "pages": pages, "seconds": time.time() - begun, **figures}) + "\n")
+            log.flush()
+        if step % 500 == 0:
+            print("validation", validate(model, tokenizer), flush=True)
+        finished = pages >= args.pages
+        if next_index is not None:
+            index = next_index
+            if finished or step // 200 != getattr(main, "kept", 0):
+                main.kept = step // 200  # type: ignore[attr-defined]
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizers": [o.state_dict() for o in optimizers],
+                        "step": step,
+                        "pages": pages,
+                        "index": index,
+                    },
+                    saved.with_suffix(".partial"),
+                )
+                saved.with_suffix(".partial").replace(saved)
+            if finished:
+                break
+    print("validation", validate(model, tokenizer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
