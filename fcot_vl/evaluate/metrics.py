@@ -1,10 +1,10 @@
 """The scores of document benchmarks, as their original scripts give them, and intervals around their means.
 
-Stands at the end of the evaluation: `runner.py` hands over a prediction and the accepted answers of one question and
-gets a number in [0, 1]. Nothing here knows a model, a page or a task.
+Stands at the end of the evaluation: `runner.py` hands over a prediction and the accepted answers of one
+question and gets a number in [0, 1]. Nothing here knows a model, a page or a task.
 
-The quirks of the original scripts (a period stripped or kept, what counts as a number) are kept on purpose: a score
-that differs from the published evaluation in the third digit cannot be compared with published numbers.
+The quirks of the original scripts (a period stripped or kept, what counts as a number) are kept on purpose: a
+score that differs from the published evaluation in the third digit cannot be compared with published numbers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 ANLS_THRESHOLD = 0.5
 RELAXED_TOLERANCE = 0.05
 
-# ----------------------------------------------------------------------------------------------------- edit distance
+# ---------------------------------------------------------------------------------------------- edit distance
 
 
 def levenshtein(a: str, b: str) -> int:
     """Number of single-character insertions, deletions and substitutions that turn `a` into `b`.
 
-    Bit-parallel (Myers 1999, in Hyyrö's 2003 form) on Python's unbounded integers: one pass over `b`, so a page of
-    600 characters costs well under a millisecond.
+    Bit-parallel (Myers 1999, in Hyyrö's 2003 form) on Python's unbounded integers: one pass over `b`, so a
+    page of 600 characters costs well under a millisecond.
     """
     if not a or not b:
         return len(a) + len(b)
@@ -49,14 +49,14 @@ def levenshtein(a: str, b: str) -> int:
     return distance
 
 
-# ------------------------------------------------------------------------------------------------------------- scores
+# ----------------------------------------------------------------------------------------------------- scores
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESHOLD) -> float:
     """Average normalised Levenshtein similarity of one question (DocVQA, InfoVQA).
 
-    Both sides are lower-cased and stripped; the best accepted answer counts; a similarity below `threshold` is 0, one
-    equal to it is kept. Two empty strings agree (the original script divides by zero there).
+    Both sides are lower-cased and stripped; the best accepted answer counts; a similarity below `threshold`
+    is 0, one equal to it is kept. Two empty strings agree (the original script divides by zero there).
 
     Source: Biten et al. 2019 eq. 1, as scored by the evaluation scripts of InternVL.
     """
@@ -75,8 +75,8 @@ def _anls_of_pair(prediction: str, answer: str, threshold: float) -> float:
 def relaxed_correctness(target: str, prediction: str, tolerance: float = RELAXED_TOLERANCE) -> bool:
     """Whether a ChartQA answer counts: numbers within 5% of the target, anything else equal but for case.
 
-    As the original: a trailing `%` divides by 100, a target of 0 is compared as text, nothing is stripped from text,
-    thousands separators and units make a string text.
+    As the original: a trailing `%` divides by 100, a target of 0 is compared as text, nothing is stripped
+    from text, thousands separators and units make a string text.
 
     Source: Masry et al. 2022 (ChartQA) section 5.1, in the form of pix2struct's metrics.
     """
@@ -106,8 +106,8 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 def cer(prediction: str, reference: str) -> float:
     """Character error rate: edits / characters of the reference; above 1 when the prediction runs on.
 
-    Outer whitespace is ignored, everything else (case, line breaks) counts. An empty reference gives 0 for an empty
-    prediction and 1 otherwise.
+    Outer whitespace is ignored, everything else (case, line breaks) counts. An empty reference gives 0 for an
+    empty prediction and 1 otherwise.
     """
     prediction, reference = prediction.strip(), reference.strip()
     if not reference:
@@ -123,8 +123,8 @@ def cer_score(prediction: str, answers: Sequence[str]) -> float:
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Soft VQA accuracy of one question (TextVQA) against its ten human answers.
 
-    Each human is left out in turn and the prediction scores min(1, matches among the other nine / 3); the mean over the
-    ten is returned. Both sides go through the EvalAI normalisation of `normalise_vqa`.
+    Each human is left out in turn and the prediction scores min(1, matches among the other nine / 3); the
+    mean over the ten is returned. Both sides go through the EvalAI normalisation of `normalise_vqa`.
 
     Raises ValueError unless there are ten answers.
     """
@@ -152,14 +152,15 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "textvqa": textvqa_accuracy,
 }
 
-# -------------------------------------------------------------------------------------- EvalAI normalisation (TextVQA)
+# ----------------------------------------------------------------------------- EvalAI normalisation (TextVQA)
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-# The original pattern reads "(?!<=\d)(\.)(?!\d)": its first group was meant as a look-behind and never excludes
-# anything, so every period that no digit follows goes. Its flags land in the place of `count`: re.UNICODE is 32.
+# The original pattern reads "(?!<=\d)(\.)(?!\d)": its first group was meant as a look-behind and never
+# excludes anything, so every period that no digit follows goes. Its flags land in the place of `count`:
+# re.UNICODE is 32.
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_STRIPPED = 32
 
@@ -167,8 +168,8 @@ _PERIODS_STRIPPED = 32
 def normalise_vqa(text: str) -> str:
     """An answer as EvalAI compares it: lower case, no articles, digits for words, contractions, few marks.
 
-    A punctuation mark disappears where it stands next to a space and becomes a space elsewhere; a period stays only in
-    front of a digit.
+    A punctuation mark disappears where it stands next to a space and becomes a space elsewhere; a period
+    stays only in front of a digit.
 
     Source: `EvalAIAnswerProcessor` of Pythia, used by TextVQA's evaluation and by InternVL.
     """
@@ -194,25 +195,26 @@ _CONTRACTIONS = _contraction_table(
     couldnt've:couldn't've didnt:didn't doesnt:doesn't dont:don't hadnt:hadn't hadnt've:hadn't've
     hadn'tve:hadn't've hasnt:hasn't havent:haven't hed:he'd hed've:he'd've he'dve:he'd've hes:he's howd:how'd
     howll:how'll hows:how's isnt:isn't itd:it'd itd've:it'd've it'dve:it'd've itll:it'll maam:ma'am
-    mightnt:mightn't mightnt've:mightn't've mightn'tve:mightn't've mightve:might've mustnt:mustn't mustve:must've
-    neednt:needn't notve:not've oclock:o'clock oughtnt:oughtn't ow's'at:'ow's'at 'ows'at:'ow's'at 'ow'sat:'ow's'at
-    shant:shan't shed've:she'd've she'dve:she'd've shouldve:should've shouldnt:shouldn't
-    shouldnt've:shouldn't've shouldn'tve:shouldn't've somebody'd:somebodyd somebodyd've:somebody'd've
-    somebody'dve:somebody'd've somebodyll:somebody'll somebodys:somebody's someoned:someone'd
-    someoned've:someone'd've someone'dve:someone'd've someonell:someone'll someones:someone's
-    somethingd:something'd somethingd've:something'd've something'dve:something'd've somethingll:something'll
-    thats:that's thered:there'd thered've:there'd've there'dve:there'd've therere:there're theres:there's
-    theyd:they'd theyd've:they'd've they'dve:they'd've theyll:they'll theyre:they're theyve:they've twas:'twas
-    wasnt:wasn't wed've:we'd've we'dve:we'd've weve:we've werent:weren't whatll:what'll whatre:what're
-    whats:what's whatve:what've whens:when's whered:where'd wheres:where's whereve:where've whod:who'd
-    whod've:who'd've who'dve:who'd've wholl:who'll whos:who's whove:who've whyll:why'll whyre:why're whys:why's
-    wont:won't wouldve:would've wouldnt:wouldn't wouldnt've:wouldn't've wouldn'tve:wouldn't've yall:y'all
-    yall'll:y'all'll y'allll:y'all'll yall'd've:y'all'd've y'alld've:y'all'd've y'all'dve:y'all'd've youd:you'd
-    youd've:you'd've you'dve:you'd've youll:you'll youre:you're youve:you've
+    mightnt:mightn't mightnt've:mightn't've mightn'tve:mightn't've mightve:might've mustnt:mustn't
+    mustve:must've neednt:needn't notve:not've oclock:o'clock oughtnt:oughtn't ow's'at:'ow's'at
+    'ows'at:'ow's'at 'ow'sat:'ow's'at shant:shan't shed've:she'd've she'dve:she'd've shouldve:should've
+    shouldnt:shouldn't shouldnt've:shouldn't've shouldn'tve:shouldn't've somebody'd:somebodyd
+    somebodyd've:somebody'd've somebody'dve:somebody'd've somebodyll:somebody'll somebodys:somebody's
+    someoned:someone'd someoned've:someone'd've someone'dve:someone'd've someonell:someone'll
+    someones:someone's somethingd:something'd somethingd've:something'd've something'dve:something'd've
+    somethingll:something'll thats:that's thered:there'd thered've:there'd've there'dve:there'd've
+    therere:there're theres:there's theyd:they'd theyd've:they'd've they'dve:they'd've theyll:they'll
+    theyre:they're theyve:they've twas:'twas wasnt:wasn't wed've:we'd've we'dve:we'd've weve:we've
+    werent:weren't whatll:what'll whatre:what're whats:what's whatve:what've whens:when's whered:where'd
+    wheres:where's whereve:where've whod:who'd whod've:who'd've who'dve:who'd've wholl:who'll whos:who's
+    whove:who've whyll:why'll whyre:why're whys:why's wont:won't wouldve:would've wouldnt:wouldn't
+    wouldnt've:wouldn't've wouldn'tve:wouldn't've yall:y'all yall'll:y'all'll y'allll:y'all'll
+    yall'd've:y'all'd've y'alld've:y'all'd've y'all'dve:y'all'd've youd:you'd youd've:you'd've
+    you'dve:you'd've youll:you'll youre:you're youve:you've
     """
 )
 
-# ---------------------------------------------------------------------------------------------------------- intervals
+# -------------------------------------------------------------------------------------------------- intervals
 
 
 def bootstrap_interval(

@@ -1,0 +1,36 @@
+"""Random dropping: the control that every ranking of visual tokens has to beat.
+
+One of the training-free peers of `fcot_vl.prune`. A random share of each row's visual tokens is dropped
+before the first decoder layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcot_vl.prune.engine import Prompt, PruneHandle, decoder_of, install, keep_top, row_fingerprints
+
+
+def apply_random(model: nn.Module, keep: float, seed: int = 0) -> PruneHandle:
+    """Prune `model` by chance until the returned handle is removed.
+
+    keep: share of visual tokens that stay, (0, 1]. What is dropped depends on `seed` and on the row's own
+    tokens and pixels, not on the batch around it, so a resumed or re-batched run drops the same tokens.
+    Raises ValueError for values out of range.
+    """
+
+    def select(prompt: Prompt) -> Tensor:
+        counts = prompt.counts()
+        score_BL = torch.zeros(prompt.image_BL.shape, device=prompt.image_BL.device)
+        for row, fingerprint in enumerate(row_fingerprints(prompt)):
+            # torch's own CPU generator looks at 32 bits of a seed only, too few for both numbers.
+            generator = np.random.default_rng((seed, fingerprint))
+            scores = torch.from_numpy(generator.random(counts[row], dtype=np.float32))
+            score_BL[row, prompt.image_BL[row]] = scores.to(score_BL.device)
+        return keep_top(prompt, score_BL, keep)
+
+    handle = PruneHandle("random", keep, 0, len(decoder_of(model).layers))
+    install(model, handle, select)
+    return handle

@@ -1,0 +1,483 @@
+"""Pruning against a naive reference: layers run by hand on a sequence from which the tokens were taken out."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    LlamaConfig,
+    Qwen2Config,
+)
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from fcot_vl.prune.engine import (
+    Prompt,
+    keep_for_layer_mean,
+    keep_top,
+    layer_mean_keep,
+    n_kept,
+    row_fingerprints,
+)
+from fcot_vl.prune.fastv import apply_fastv, fastv_keep_for_layer_mean
+from fcot_vl.prune.random_drop import apply_random
+from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
+from fcot_vl.prune.uniform import apply_uniform
+
+IMAGE, PAD, PER_TILE, N_LAYERS = 7, 0, 16, 4
+SIZES: dict[str, int] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 512,
+    "pad_token_id": PAD,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@cache
+def make_model(decoder: str = "qwen2", attention: str = "sdpa") -> InternVLForConditionalGeneration:
+    torch.manual_seed(0)
+    vision = InternVLVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=[32, 32],
+        patch_size=[4, 4],
+        attn_implementation=attention,
+    )
+    text = (Qwen2Config if decoder == "qwen2" else LlamaConfig)(**SIZES, initializer_range=0.3)
+    config = InternVLConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        image_token_id=IMAGE,
+        image_seq_length=PER_TILE,
+        downsample_ratio=0.5,
+    )
+    config._attn_implementation = attention
+    model = InternVLForConditionalGeneration._from_config(config, attn_implementation=attention)
+    for parameter in model.model.language_model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.generation_config.eos_token_id = None  # every test decodes to its last token
+    model.generation_config.pad_token_id = PAD
+    return model.eval()
+
+
+def prompt_ids(n_tiles: int, n_before: int, n_after: int, seed: int) -> list[int]:
+    words = torch.randint(
+        8, 64, (n_before + n_after,), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
+    return words[:n_before] + [IMAGE] * (PER_TILE * n_tiles) + words[n_before:]
+
+
+def batch_of(*rows: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
+    """Left-padded rows of (tiles, tokens before, tokens after); row contents do not depend on the batch."""
+    ids = [prompt_ids(*row, seed=seed + sum(row)) for row in rows]
+    longest = max(map(len, ids))
+    tiles = [
+        torch.randn(row[0], 3, 32, 32, generator=torch.Generator().manual_seed(seed + sum(row)))
+        for row in rows
+    ]
+    return {
+        "input_ids": torch.tensor([[PAD] * (longest - len(row)) + row for row in ids]),
+        "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids]),
+        "pixel_values": torch.cat(tiles),
+    }
+
+
+RAGGED = batch_of((1, 3, 4), (3, 2, 6), (2, 5, 9))
+
+
+@torch.no_grad()
+def run(model: Any, inputs: dict[str, Tensor], n_new: int = 6) -> tuple[Tensor, Tensor, Any]:
+    """Greedy tokens, their logits, and the cache."""
+    out = model.generate(
+        **inputs,
+        max_new_tokens=n_new,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1), out.past_key_values
+
+
+@torch.no_grad()
+def naive_row(
+    model: Any, inputs: dict[str, Tensor], row: int, kept: Tensor, layer: int, new: Tensor
+) -> Tensor:
+    """Next-token logits after the row's prompt and each of `new`, without batch, padding, cache or hooks.
+
+    kept: bool over the row's visual tokens. The whole text is recomputed in every layer, and from `layer` on the
+    dropped tokens are simply not there; positions are those of the whole text.
+    """
+    decoder = model.model.language_model
+    valid = inputs["attention_mask"][row].bool()
+    ids = torch.cat([inputs["input_ids"][row][valid], new])
+    hidden = decoder.embed_tokens(ids)[None]
+    first = int((inputs["input_ids"][:row] == IMAGE).sum()) // PER_TILE
+    n_tiles = int((ids == IMAGE).sum()) // PER_TILE
+    features = model.get_image_features(inputs["pixel_values"][first : first + n_tiles]).pooler_output
+    hidden[0, ids == IMAGE] = features.flatten(0, 1)
+    positions = torch.arange(len(ids))[None]
+    stays = torch.ones(len(ids), dtype=torch.bool)
+    stays[ids == IMAGE] = kept
+    for number, block in enumerate(decoder.layers):
+        if number == layer:
+            hidden, positions = hidden[:, stays], positions[:, stays]
+        n = hidden.shape[1]
+        mask = torch.full((1, 1, n, n), torch.finfo(torch.float32).min).triu(1)
+        rotary = decoder.rotary_emb(hidden, positions)
+        hidden = block(hidden, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
+    logits = model.lm_head(decoder.norm(hidden))[0]
+    return logits[-len(new) - 1 :]
+
+
+@torch.no_grad()
+def eager_scores(inputs: dict[str, Tensor], row: int, layer: int, decoder: str) -> Tensor:
+    """Attention of the row's last token at `layer`, mean over heads, from a model with eager attention maps."""
+    model = make_model(decoder, "eager")
+    valid = inputs["attention_mask"][row].bool()
+    first = int((inputs["input_ids"][:row] == IMAGE).sum()) // PER_TILE
+    ids = inputs["input_ids"][row][valid]
+    n_tiles = int((ids == IMAGE).sum()) // PER_TILE
+    out = model(
+        input_ids=ids[None],
+        pixel_values=inputs["pixel_values"][first : first + n_tiles],
+        output_attentions=True,
+    )
+    return out.attentions[layer][0, :, -1].mean(dim=0)[ids == IMAGE]
+
+
+def top_mask(scores: Tensor, keep: float) -> Tensor:
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[scores.topk(n_kept(keep, len(scores))).indices] = True
+    return kept
+
+
+def visual_counts(inputs: dict[str, Tensor]) -> list[int]:
+    return (inputs["input_ids"] == IMAGE).sum(1).tolist()
+
+
+@pytest.mark.parametrize("decoder", ["qwen2", "llama"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("layer", "keep"), [(1, 0.5), (2, 0.25), (3, 0.01)])
+def test_fastv_ranks_as_eager_maps_do_and_decodes_as_if_tokens_were_never_there(
+    decoder: str, attention: str, layer: int, keep: float
+) -> None:
+    model = make_model(decoder, attention)
+    with apply_fastv(model, keep, layer) as handle:
+        new, logits, _ = run(model, RAGGED)
+    assert handle.total == visual_counts(RAGGED)
+    assert handle.kept == [n_kept(keep, n) for n in handle.total]
+    for row in range(3):
+        kept = top_mask(eager_scores(RAGGED, row, layer - 1, decoder), keep)
+        expected = naive_row(model, RAGGED, row, kept, layer, new[row, :-1])
+        torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("decoder", ["qwen2", "llama"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_uniform_before_the_first_layer_equals_the_naive_run(decoder: str, attention: str) -> None:
+    model = make_model(decoder, attention)
+    with apply_uniform(model, 0.25) as handle:
+        new, logits, _ = run(model, RAGGED)
+    assert handle.kept == [4, 12, 8]
+    for row, n_tokens in enumerate(visual_counts(RAGGED)):
+        kept = torch.arange(n_tokens) % 4 == 2
+        expected = naive_row(model, RAGGED, row, kept, 0, new[row, :-1])
+        torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
+
+
+def test_the_naive_reference_itself_equals_the_unpruned_model() -> None:
+    model = make_model()
+    new, logits, _ = run(model, RAGGED)
+    for row, n_tokens in enumerate(visual_counts(RAGGED)):
+        expected = naive_row(model, RAGGED, row, torch.ones(n_tokens, dtype=torch.bool), 0, new[row, :-1])
+        torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_without_generate_position_ids_and_mask_may_be_left_out(layer: int) -> None:
+    model = make_model()
+    inputs = batch_of((2, 3, 4))
+    step = torch.tensor([[9], [11], [13]])
+    handle = apply_uniform(model, 0.5) if layer == 0 else apply_fastv(model, 0.5, layer)
+    with torch.no_grad(), handle:
+        out = model(inputs["input_ids"], pixel_values=inputs["pixel_values"], use_cache=True)
+        logits = [out.logits[0, -1]]
+        for token in step:
+            out = model(input_ids=token[None], past_key_values=out.past_key_values, use_cache=True)
+            logits.append(out.logits[0, -1])
+    kept = torch.arange(32) % 2 == 1 if layer == 0 else top_mask(eager_scores(inputs, 0, 1, "qwen2"), 0.5)
+    expected = naive_row(model, inputs, 0, kept, layer, step.flatten())
+    torch.testing.assert_close(torch.stack(logits), expected, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_several_new_tokens_at_once_on_a_pruned_cache(layer: int) -> None:
+    model = make_model()
+    inputs = batch_of((2, 3, 4), (1, 3, 2))
+    more = torch.tensor([[9, 11, 13], [8, 20, 30]])
+    handle = apply_uniform(model, 0.5) if layer == 0 else apply_fastv(model, 0.5, layer)
+    with torch.no_grad(), handle:
+        out = model(**inputs, position_ids=(inputs["attention_mask"].cumsum(1) - 1).clamp(min=0))
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, 3, dtype=torch.long)], 1)
+        out = model(
+            input_ids=more,
+            attention_mask=mask,
+            position_ids=mask.cumsum(1)[:, -3:] - 1,
+            past_key_values=out.past_key_values,
+        )
+    for row, n_tokens in enumerate(visual_counts(inputs)):
+        if layer == 0:
+            kept = torch.arange(n_tokens) % 2 == 1
+        else:
+            kept = top_mask(eager_scores(inputs, row, 1, "qwen2"), 0.5)
+        expected = naive_row(model, inputs, row, kept, layer, more[row])[1:]
+        torch.testing.assert_close(out.logits[row], expected, atol=2e-4, rtol=2e-4)
+
+
+def count_hooks(model: Any) -> int:
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+PEERS = {
+    "fastv": lambda model, keep: apply_fastv(model, keep, 2),
+    "random": apply_random,
+    "uniform": apply_uniform,
+}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_keeping_everything_is_bit_equal_and_remove_restores_exactly(peer: str) -> None:
+    model = make_model()
+    new, logits, _ = run(model, RAGGED)
+    hooks_before = count_hooks(model)
+    with PEERS[peer](model, 1.0) as handle:
+        _, kept_logits, filled = run(model, RAGGED)
+        assert handle.layer_mean_keep == 1.0
+        assert handle.kept == handle.total == visual_counts(RAGGED)
+        assert {layer.keys.shape[2] for layer in filled.layers} == {RAGGED["input_ids"].shape[1] + 5}
+    assert torch.equal(kept_logits, logits)
+    handle = PEERS[peer](model, 0.5)
+    assert not torch.equal(run(model, RAGGED)[1], logits)
+    handle.remove()
+    handle.remove()
+    back_new, back_logits, _ = run(model, RAGGED)
+    assert torch.equal(back_logits, logits)
+    assert torch.equal(back_new, new)
+    assert count_hooks(model) == hooks_before
+
+
+@pytest.mark.parametrize(("peer", "layer"), [("fastv", 2), ("random", 0), ("uniform", 0)])
+@pytest.mark.parametrize("keep", [0.5, 0.25])
+def test_cache_bytes_are_what_the_kept_tokens_predict(peer: str, layer: int, keep: float) -> None:
+    model = make_model()
+    inputs = batch_of((3, 4, 5))
+    n_visual, n_new = 3 * PER_TILE, 6
+    with PEERS[peer](model, keep):
+        _, _, filled = run(model, inputs, n_new)
+    width = SIZES["num_key_value_heads"] * (SIZES["hidden_size"] // SIZES["num_attention_heads"])
+    for number, held in enumerate(filled.layers):
+        visual = n_kept(keep, n_visual) if number >= layer else n_visual
+        tokens = 9 + visual + n_new - 1
+        assert held.keys.nbytes == held.values.nbytes == tokens * width * 4
+
+
+def test_rows_do_not_depend_on_the_batch_around_them() -> None:
+    model = make_model()
+    alone = batch_of((1, 3, 4))
+    for apply in PEERS.values():
+        with apply(model, 0.5):
+            torch.testing.assert_close(
+                run(model, RAGGED)[1][0], run(model, alone)[1][0], atol=2e-4, rtol=2e-4
+            )
+
+
+def test_a_second_prompt_starts_afresh_and_text_alone_passes_untouched() -> None:
+    model = make_model()
+    text = {"input_ids": torch.tensor([[8, 9, 10, 11]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    plain = run(model, text)[1]
+    other = batch_of((2, 4, 4), seed=5)
+    with apply_fastv(model, 0.5, 1):
+        first = run(model, RAGGED)[1]
+        assert torch.equal(run(model, text)[1], plain)
+        run(model, other)
+        assert torch.equal(run(model, RAGGED)[1], first)
+
+
+def test_random_is_seeded_and_differs_between_pages_and_seeds() -> None:
+    model = make_model()
+    same = batch_of((2, 3, 4))
+    other = dict(same, pixel_values=same["pixel_values"] + 1)
+    prompts = [
+        Prompt(x["input_ids"] == IMAGE, x["attention_mask"].bool(), x["input_ids"], x["pixel_values"])
+        for x in (same, other)
+    ]
+    assert row_fingerprints(prompts[0]) != row_fingerprints(prompts[1])
+    results = []
+    for seed in (0, 0, 1):
+        with apply_random(model, 0.5, seed=seed) as handle:
+            results.append(run(model, same)[1])
+            assert handle.kept == [16]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_random_keeps_every_token_about_equally_often() -> None:
+    ids = torch.tensor([prompt_ids(1, 2, 2, seed=s) for s in range(400)])
+    prompt = Prompt(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
+    model = make_model()
+    handle = apply_random(model, 0.25, seed=3)
+    guest = next(iter(model.model.language_model._forward_pre_hooks.values())).__self__
+    often = guest.select(prompt)[:, 2:18].float().mean(0)
+    handle.remove()
+    assert float(often.sum()) == pytest.approx(4)
+    assert float((often - 0.25).abs().max()) < 4 * math.sqrt(0.25 * 0.75 / 400)
+
+
+def test_right_padding_keeps_every_rows_own_text() -> None:
+    model = make_model()
+    left = RAGGED
+    valid = left["attention_mask"].bool()
+    ids, mask = torch.full_like(left["input_ids"], PAD), torch.zeros_like(left["attention_mask"])
+    for row in range(3):
+        n = int(valid[row].sum())
+        ids[row, :n], mask[row, :n] = left["input_ids"][row][valid[row]], 1
+    right = {"input_ids": ids, "attention_mask": mask, "pixel_values": left["pixel_values"]}
+    with torch.no_grad(), apply_fastv(model, 0.5, 2):
+        from_left = model(**left, position_ids=(left["attention_mask"].cumsum(1) - 1).clamp(min=0))
+        from_right = model(**right)
+    torch.testing.assert_close(from_right.logits[:, -1], from_left.logits[:, -1], atol=2e-4, rtol=2e-4)
+
+
+def test_budgets() -> None:
+    assert layer_mean_keep(0.5, 2, 24) == pytest.approx(13 / 24)  # the 54% of FastV's own setting
+    assert layer_mean_keep(0.5, 0, 24) == 0.5
+    assert fastv_keep_for_layer_mean(0.5, 1, 4) == pytest.approx(1 / 3)
+    for mean in (0.3, 0.5, 0.75):
+        assert layer_mean_keep(keep_for_layer_mean(mean, 2, 24), 2, 24) == pytest.approx(mean)
+    with pytest.raises(ValueError, match="cannot be met"):
+        fastv_keep_for_layer_mean(0.25, 1, 4)
+    assert [n_kept(0.5, n) for n in (1, 2, 3, 64)] == [1, 1, 2, 32]
+    assert n_kept(0.001, 64) == 1
+    assert n_kept(1.0, 64) == 64
+
+
+def test_ties_go_to_the_earlier_token() -> None:
+    ids = torch.tensor([[8, IMAGE, IMAGE, IMAGE, IMAGE, 9]])
+    prompt = Prompt(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
+    scores = torch.tensor([[9.0, 1.0, 2.0, 1.0, 2.0, 9.0]])
+    assert keep_top(prompt, scores, 0.75)[0].tolist() == [False, True, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda m: apply_fastv(m, 0.5, 0), "at least 1"),
+        (lambda m: apply_fastv(m, 0.5, N_LAYERS), "1..3"),
+        (lambda m: apply_uniform(m, 0.0), "share"),
+        (lambda m: apply_random(m, 1.5), "share"),
+        (lambda m: apply_uniform(m.model.vision_tower, 0.5), "Hugging Face InternVL"),
+    ],
+)
+def test_wrong_settings_are_refused(apply: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply(make_model())
+
+
+def test_misuse_is_refused() -> None:
+    model = make_model()
+    inputs = batch_of((1, 3, 4))
+    with torch.no_grad(), apply_uniform(model, 0.5):
+        with pytest.raises(ValueError, match="pruned already"):
+            apply_fastv(model, 0.5, 2)
+        with pytest.raises(ValueError, match="input_ids"):
+            model(inputs_embeds=torch.zeros(1, 4, 32))
+        with pytest.raises(ValueError, match="static"):
+            model.generate(**inputs, max_new_tokens=2, cache_implementation="static")
+        stranger = model(**inputs).past_key_values
+        model(**inputs)
+        with pytest.raises(ValueError, match="last prefill"):
+            model(input_ids=torch.tensor([[9]]), past_key_values=stranger)
+    apply_fastv(model, 0.5, 2).remove()  # a removed guest does not block the next
+
+
+# ------------------------------------------------------------------------------------------------ smaller page
+
+
+@pytest.mark.parametrize(
+    ("size", "budget"), [((800, 600), 32), ((100, 900), 16), ((500, 500), 1), ((7, 5), 160)]
+)
+def test_cells_fill_the_budget_at_the_pages_aspect(size: tuple[int, int], budget: int) -> None:
+    w, h = choose_cells(*size, budget)
+    assert w * h <= budget
+    assert (w + 1) * h > budget or w * (h + 1) > budget
+    misfit = abs(math.log(w / h * size[1] / size[0]))
+    others = [(a, budget // a) for a in range(1, budget + 1)]
+    assert misfit <= min(abs(math.log(a / b * size[1] / size[0])) for a, b in others) + 1e-9
+
+
+def test_shrunken_page_is_whole_tiles_with_the_page_in_the_corner() -> None:
+    page = Image.new("RGB", (600, 400), "black")
+    small = shrink_page(page, 24, tile_px=32, tokens_per_tile=16)  # cells of 8 px
+    assert small.cells == (6, 4)
+    assert [tile.size for tile in small.tiles] == [(32, 32)] * 2
+    assert int(small.kept.sum()) == 24
+    for number, tile in enumerate(small.tiles):
+        for cell in range(16):
+            x, y = cell % 4 * 8, cell // 4 * 8
+            black = tile.crop((x, y, x + 8, y + 8)).getextrema() == ((0, 0),) * 3
+            assert black == bool(small.kept[number * 16 + cell])
+    with pytest.raises(ValueError, match="uncompressed"):
+        shrink_page(page, 24, tile_px=32, tokens_per_tile=8)
+    with pytest.raises(ValueError, match="at least one"):
+        shrink_page(page, 0, tile_px=32, tokens_per_tile=16)
+
+
+def test_visual_tokens_of_a_tile_run_row_by_row() -> None:
+    """`shrink_page` relies on token i of a tile showing the cell in row i // side, column i % side."""
+    model = make_model()
+    patches = torch.arange(64).float().view(1, 8, 8, 1).expand(-1, -1, -1, 4).contiguous()
+    shuffled = model.model.pixel_shuffle(patches, 0.5).reshape(16, 16)
+    cells = [{int(v) for v in row} for row in shuffled]
+    for i, cell in enumerate(cells):
+        row, column = 2 * (i // 4), 2 * (i % 4)
+        assert cell == {8 * (row + a) + column + b for a in (0, 1) for b in (0, 1)}
+
+
+def test_smaller_page_drops_exactly_the_blank() -> None:
+    model = make_model()
+    inputs = batch_of((2, 3, 4), (1, 2, 2))
+    masks = [torch.arange(32) % 3 != 0, torch.arange(16) < 5]
+    with apply_smaller_page(model, 0.5) as handle:
+        with pytest.raises(ValueError, match="kept_per_row"):
+            run(model, inputs)
+        handle.kept_per_row = masks
+        new, logits, _ = run(model, inputs)
+        assert handle.kept == [21, 5]
+    for row, kept in enumerate(masks):
+        expected = naive_row(model, inputs, row, kept, 0, new[row, :-1])
+        torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
+
+
+def test_rotation_equals_transformers() -> None:
+    from fcot_vl.prune.fastv import _rotate
+
+    x, angle = torch.randn(1, 2, 5, 8), torch.randn(1, 5, 4)
+    cos, sin = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
+    assert torch.equal(_rotate(x, cos[:, None], sin[:, None]), apply_rotary_pos_emb(x, x, cos, sin)[0])
