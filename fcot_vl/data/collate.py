@@ -46,7 +46,8 @@ class Prompt:
         ids: list[NDArray[np.int32]] = []
         answer: list[NDArray[np.bool_]] = []
         at = 0
-        for place, tiles in zip(np.flatnonzero(self.token_ids == context), self.tiles, strict=True):
+        places = np.flatnonzero(self.token_ids == context).tolist()
+        for place, tiles in zip(places, self.tiles, strict=True):
             run = np.full(tiles * tokens_per_tile + 2, context, dtype=np.int32)
             run[0], run[-1] = start, end
             ids += [self.token_ids[at:place], run]
@@ -169,7 +170,9 @@ class PostTrainCollator:
         ValueError: a picture's tiles are not those its prompt was made for.
     """
 
-    def __init__(self, processor: Any, tokens_per_tile: int, side: Literal["left", "right"] = "right") -> None:
+    def __init__(
+        self, processor: Any, tokens_per_tile: int, side: Literal["left", "right"] = "right"
+    ) -> None:
         self.processor = processor
         self.tokens_per_tile = tokens_per_tile
         self.side = side
@@ -199,6 +202,9 @@ class RealignCollator(PostTrainCollator):
 
     Returns, when called: `teacher` (`input_ids`, `attention_mask`, `labels`), `students` (the same by ratio), and
     `pixel_values` or `visual_features`. The answer tokens are the same in the same order in all of them.
+
+    Raises:
+        ValueError: a batch without pictures.
     """
 
     def __init__(
@@ -212,10 +218,15 @@ class RealignCollator(PostTrainCollator):
         self.ratios = tuple(ratios)
 
     def __call__(self, pages: Sequence[Page]) -> dict[str, Any]:
+        pictures = self.pictures(pages)
+        if not pictures:
+            raise ValueError(
+                "a batch without pictures has nothing to re-align; leave pages of text alone out"
+            )
         return {
             "teacher": self.sequences(pages, self.tokens_per_tile),
             "students": {r: self.sequences(pages, self.tokens_per_tile // r) for r in self.ratios},
-            **self.pictures(pages),
+            **pictures,
         }
 
 

@@ -143,7 +143,7 @@ class _RealignLoss(torch.autograd.Function):
         chunks = _Chunks(ctx, student_ND, head_VD, chunk, denominator, grad_enabled)
         kl, ce, agreed = (chunks.zero() for _ in range(3))
         teacher_logits, teacher_exp = chunks.buffer(), chunks.buffer()
-        warm_student = chunks.buffer() if temperature != 1.0 else None
+        warm_student = chunks.buffer() if temperature != 1.0 else teacher_exp  # unused at 1
         for rows in chunks.rows():
             # a: teacher, b: student; both shifted by their row maximum
             a_CV, a_exp_CV = chunks.project(teacher_ND[rows], teacher_logits), chunks.like(rows, teacher_exp)
@@ -313,7 +313,11 @@ def _rows_per_chunk(vocabulary: int) -> int:
 
 
 def _check_rows(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> None:
-    if hidden_ND.dim() != 2 or labels_N.shape != hidden_ND.shape[:1] or head_VD.shape[1:] != hidden_ND.shape[1:]:
+    if (
+        hidden_ND.dim() != 2
+        or labels_N.shape != hidden_ND.shape[:1]
+        or head_VD.shape[1:] != hidden_ND.shape[1:]
+    ):
         raise ValueError(
             f"expected hidden states [N, D], head [V, D] and labels [N], got {tuple(hidden_ND.shape)}, "
             f"{tuple(head_VD.shape)} and {tuple(labels_N.shape)}"

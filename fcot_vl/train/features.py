@@ -1,0 +1,102 @@
+"""The ViT's features of every training picture, computed once and kept on disk.
+
+Used where the ViT is frozen (re-alignment always, post-training as an option). The cache is a stage folder of its own:
+shards of bfloat16 features, written whole or not at all, so an interrupted pass goes on where it was, and a cache made
+by another ViT, from other data or at another tiling is refused. Several runs may share one cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils.logging import tqdm
+
+from fcot_vl.data.collate import Page, count_tiles, page_tiles, tokenize_prompt
+from fcot_vl.data.sample import Sample
+from fcot_vl.stage import open_stage
+
+SHARD = 256  # pages in one file
+BATCH_TILES = 32  # tiles in one pass of the ViT
+
+
+class FeatureCache(Sequence[Tensor]):
+    """Features by page, `[n_tiles, tokens_per_tile, visual_channels]` in float32, read from disk when asked for."""
+
+    def __init__(self, folder: Path, pages: int) -> None:
+        self._pages = pages
+        self._open = lru_cache(maxsize=256)(lambda start: safe_open(_shard(folder, start), framework="pt"))
+
+    def __len__(self) -> int:
+        return self._pages
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._open(index - index % SHARD).get_tensor(str(index)).float()
+
+
+def cache_features(
+    folder: Path,
+    visual_features: Callable[[Tensor], Tensor],
+    samples: Sequence[Sample],
+    processor: Any,
+    inputs: dict[str, str],
+) -> FeatureCache:
+    """Compute the features of all pages that are not in `folder` yet.
+
+    Args:
+        folder: the cache; created if missing.
+        visual_features: `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`.
+        samples: the pages, in the order of the data folder.
+        processor: tiles and normalises the pictures.
+        inputs: hashes of what the features depend on (ViT, data).
+
+    Raises:
+        StageError: the folder holds the features of something else.
+        ValueError: a page has no picture.
+    """
+    settings = {"pages": len(samples), "tiling": processor.image_processor.to_dict()}
+    stage = open_stage(folder, "features", settings, inputs)
+    if not stage.done:
+        starts = range(0, len(samples), SHARD)
+        missing = [start for start in starts if not _shard(folder, start).exists()]
+        print(f"features: the ViT reads {len(samples):,} pages once, kept in {folder}", flush=True)
+        with tqdm(
+            total=len(samples), initial=len(samples) - _pages(missing, samples), unit="page"
+        ) as progress:
+            for start in missing:
+                shard = {}
+                for index in range(start, min(start + SHARD, len(samples))):
+                    shard[str(index)] = _features(samples[index], visual_features, processor)
+                    progress.update()
+                partial = _shard(folder, start).with_suffix(".partial")
+                save_file(shard, partial)
+                partial.replace(_shard(folder, start))
+        size = sum(_shard(folder, start).stat().st_size for start in starts)
+        stage.finish({"pages": len(samples), "bytes": size})
+    return FeatureCache(folder, len(samples))
+
+
+@torch.no_grad()
+def _features(sample: Sample, visual_features: Callable[[Tensor], Tensor], processor: Any) -> Tensor:
+    """Each page alone, so that its features do not depend on its neighbours or on where a pass was interrupted."""
+    prompt = tokenize_prompt(sample.messages, count_tiles(processor, sample.images), processor)
+    found = page_tiles(processor, Page(prompt, lambda: sample.images))
+    if not found:
+        raise ValueError(f"page {sample.id} has no picture; leave it out, or train without cached features")
+    tiles = torch.cat(found)
+    parts = [visual_features(part) for part in tiles.split(BATCH_TILES)]
+    return torch.cat(parts).to("cpu", torch.bfloat16)
+
+
+def _pages(starts: list[int], samples: Sequence[Sample]) -> int:
+    return sum(min(start + SHARD, len(samples)) - start for start in starts)
+
+
+def _shard(folder: Path, start: int) -> Path:
+    return folder / f"features-{start:08d}.safetensors"

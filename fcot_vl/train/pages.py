@@ -1,0 +1,115 @@
+"""The training pages of a data folder and the order they are seen in.
+
+Between `data` and the trainers: every conversation is tokenised once before training, so that lengths are known, too
+long ones are left out with a count, and the order (batches of similar length, seeded, the same after a resume) can be
+planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from fcot_vl.data.collate import Page, Prompt, count_tiles, tokenize_prompt
+from fcot_vl.data.sample import Sample
+
+GROUP = 50  # batches sorted together by length: large enough to cut padding, small enough to stay random
+
+
+class TrainingPages(Dataset[Page]):
+    """Map-style pages of a data folder.
+
+    Args:
+        samples: `SampleFolder`, or any sequence of samples.
+        processor: of the teacher (its tiling and chat template).
+        tokens_per_tile: visual tokens per tile of the longest sequence that will be made.
+        max_length: pages whose sequence is longer are left out.
+        features: the ViT's features by index into `samples` (`features.FeatureCache`); pictures are then not opened.
+
+    Attributes:
+        kept: indices into `samples` of the pages that fit.
+        lengths: their lengths in tokens.
+
+    Raises:
+        ValueError: no page fits.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        processor: Any,
+        tokens_per_tile: int,
+        max_length: int,
+        features: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.samples = samples
+        self.features = features
+        self.prompts: list[Prompt] = []
+        self.kept: list[int] = []
+        for index, sample in enumerate(samples):
+            prompt = tokenize_prompt(sample.messages, count_tiles(processor, sample.images), processor)
+            if prompt.length(tokens_per_tile) <= max_length:
+                self.prompts.append(prompt)
+                self.kept.append(index)
+        if not self.kept:
+            raise ValueError(
+                f"none of the {len(samples)} pages fits into max_length {max_length}; make it larger"
+            )
+        self.lengths = [prompt.length(tokens_per_tile) for prompt in self.prompts]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> Page:
+        at = self.kept[index]
+        if self.features is not None:
+            return Page(self.prompts[index], visual_features=self.features[at])
+        return Page(self.prompts[index], lambda: self.samples[at].images)
+
+    def describe(self) -> str:
+        """For the stage's first line: how many pages, how many were left out."""
+        left_out = len(self.samples) - len(self)
+        return f"{len(self):,} pages" + (f" ({left_out:,} too long and left out)" if left_out else "")
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """A seeded order in which the pages of a batch have similar lengths.
+
+    The order of an epoch is a function of seed and epoch alone: nothing is drawn from the global random state, so a
+    resumed run sees the same batches.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        rest = len(order) % self.batch_size
+        order, last = order[: len(order) - rest], order[len(order) - rest :]  # the short batch stays last
+        group = GROUP * self.batch_size
+        batches = [
+            batch
+            for start in range(0, len(order), group)
+            for batch in _by_length(order[start : start + group], self.lengths).reshape(-1, self.batch_size)
+        ]
+        for at in random.permutation(len(batches)):
+            yield from batches[at].tolist()
+        yield from last.tolist()
+
+
+def _by_length(indices: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return indices[np.argsort(lengths[indices], kind="stable")]

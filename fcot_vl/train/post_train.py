@@ -1,0 +1,235 @@
+"""Stage 2, post-training: all weights learn from the answers (paper, Sec. 3.3).
+
+Cross-entropy on answer tokens only. The same stage trains the control: a teacher at compress ratio 1 on the same data,
+so that what the data adds is not taken for what the method does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, TrainingArguments
+
+from fcot_vl.data.collate import PostTrainCollator
+from fcot_vl.data.sample import SampleFolder
+from fcot_vl.model import VISUAL_POSITIONS, FCoTVLForConditionalGeneration, FCoTVLProcessor, answer_hidden
+from fcot_vl.stage import open_stage
+from fcot_vl.train.features import cache_features
+from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.losses import answer_cross_entropy
+from fcot_vl.train.pages import TrainingPages
+from fcot_vl.train.trainer import (
+    StageTrainer,
+    remove_checkpoints,
+    save_model_files,
+    stage_settings,
+    train,
+)
+
+
+@dataclass
+class PostTrainConfig(TrainingArguments):
+    """Settings of post-training: transformers' `TrainingArguments` and the following.
+
+    Attributes:
+        max_length: context in tokens of the model's own sequence; longer pages are left out.
+        freeze_vision: keep the ViT as it is; its features may then be cached.
+        visual_positions: "kept" or "compact" to change the student's scheme from here on; None leaves it.
+        cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
+        features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
+    """
+
+    max_length: int = field(default=5120, metadata={"help": "Context in tokens."})  # the paper's
+    freeze_vision: bool = field(
+        default=False, metadata={"help": "The ViT does not learn."}
+    )  # the paper trains it
+    visual_positions: str | None = field(default=None, metadata={"help": "kept or compact."})  # ours
+    cache_features: bool = field(
+        default=False, metadata={"help": "Run the frozen ViT once per picture."}
+    )  # ours
+    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})  # the paper's
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    learning_rate: float = field(
+        default=4e-5, metadata={"help": "Peak learning rate."}
+    )  # InternVL2's fine-tune
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
+    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept."}
+    )  # ours: one in reserve
+    report_to: Any = field(default="none", metadata={"help": "tensorboard, wandb, ..."})
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+
+    def __post_init__(self) -> None:
+        if self.cache_features and not self.freeze_vision:
+            raise ValueError(
+                "cache_features needs freeze_vision: the features of a ViT that learns change every step"
+            )
+        if self.visual_positions is not None and self.visual_positions not in VISUAL_POSITIONS:
+            raise ValueError(
+                f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}"
+            )
+        super().__post_init__()
+
+
+class AnswerModel(nn.Module):
+    """A model with its loss on answer tokens inside, so that full logits are never made.
+
+    Args:
+        model: what is trained.
+        freeze_vision: leave the ViT out, and in evaluation mode.
+    """
+
+    def __init__(self, model: FCoTVLForConditionalGeneration, freeze_vision: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.freeze_vision = freeze_vision
+        if freeze_vision:
+            model.model.vision_tower.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AnswerModel:
+        super().train(mode)
+        if self.freeze_vision:
+            self.model.model.vision_tower.eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        denominator: Tensor | int | None = None,
+    ) -> Tensor:
+        """Cross-entropy over the answer tokens, summed and divided by `denominator` (their number by default).
+
+        Args:
+            input_ids, attention_mask, labels: `[batch, length]`.
+            pixel_values: `[n_tiles, 3, height, width]`, or instead
+            visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached.
+        """
+        inner = self.model.model
+        if pixel_values is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
+                visual_features = inner.get_visual_features(pixel_values)
+        outputs = inner(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_encoder_outputs=None
+            if visual_features is None
+            else inner.adapt_visual_features(visual_features),
+            use_cache=False,
+        )
+        hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
+        return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
+
+
+class PostTrainer(StageTrainer):
+    """Trains an `AnswerModel`."""
+
+    model: AnswerModel
+    args: PostTrainConfig
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Cross-entropy averaged over the answer tokens of all accumulated batches."""
+        loss = model(**inputs, denominator=num_items_in_batch)
+        answers = int((inputs["labels"][:, 1:] != -100).sum())
+        share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
+        self.meter.add({"ce": loss * share}, answers, inputs["attention_mask"].sum())
+        loss = loss * self.loss_scale()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> Path:
+    """Train all weights of a student, or of a teacher as the control, and save the result as a model folder.
+
+    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`, beside `losses.jsonl` and
+    `stage.json`. A finished run is recognised and an interrupted one resumed from its last whole checkpoint, on CPU
+    with the same final weights bit for bit.
+
+    Args:
+        model: a student's folder, or an InternVL in the Hugging Face layout, which is then trained at ratio 1.
+        data: folder of Parquet shards (`SampleFolder`).
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: the output folder holds a run with other settings.
+        ValueError: the model, the data or a setting cannot be used.
+    """
+    folder = Path(config.output_dir)
+    samples = SampleFolder(Path(data))
+    data_hash = hash_files(samples.shards)
+    student = load_for_training(model, config.visual_positions)
+    inputs = {"model": hash_module(student), "data": data_hash}
+    stage = open_stage(folder, "post-train", stage_settings(config), inputs, config.seed)
+    if stage.done:
+        print(f"post-train: already done in {folder}", flush=True)
+        return folder
+    processor = FCoTVLProcessor.from_pretrained(model, image_seq_length=student.config.image_seq_length)
+    features = None
+    vision_hash = hash_module(student.model.vision_tower)
+    if config.cache_features:
+        features = cache_features(
+            Path(config.features_folder or folder / "features"),
+            student.to(config.device).eval().get_visual_features,
+            samples,
+            processor,
+            {"vision": vision_hash, "data": data_hash},
+        )
+    tokens_per_tile = student.config.image_seq_length
+    pages = TrainingPages(samples, processor, tokens_per_tile, config.max_length, features)
+    answer_model = AnswerModel(student, config.freeze_vision)
+    trainer = PostTrainer(answer_model, config, pages, PostTrainCollator(processor, tokens_per_tile))
+    ratio = student.config.compress_ratio
+    train(trainer, "post-train", f"compress ratio {ratio} from {model} on {pages.describe()}")
+    assert not config.freeze_vision or hash_module(student.model.vision_tower) == vision_hash, (
+        "the frozen ViT changed"
+    )
+    save_model_files(folder, student, processor)
+    rows = trainer.meter.rows()
+    last = rows[-max(1, len(rows) // 10) :]
+    figures = {
+        "pages": len(pages),
+        "left_out": len(samples) - len(pages),
+        "steps": len(rows),
+        "training_seconds": rows[-1]["seconds"],
+        "compress_ratio": ratio,
+        "ce": round(sum(row["ce"] for row in last) / len(last), 5),
+    }
+    stage.finish(figures)
+    remove_checkpoints(folder)
+    return folder
+
+
+def load_for_training(
+    model: str | Path, visual_positions: str | None = None
+) -> FCoTVLForConditionalGeneration:
+    """A student as it is, or a teacher as a model of compress ratio 1, in float32.
+
+    Args:
+        visual_positions: replaces the student's scheme.
+    """
+    if AutoConfig.from_pretrained(model).model_type == "fcot_vl":
+        student = FCoTVLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+    else:
+        student = FCoTVLForConditionalGeneration.from_teacher(model, compress_ratio=1, dtype=torch.float32)
+    if visual_positions is not None:
+        student.config.visual_positions = visual_positions
+    return student

@@ -1,0 +1,219 @@
+"""Stage 1, re-alignment: only the compressor `V_c` and the student adaptor `A_s` learn (paper, Sec. 3.2).
+
+One frozen backbone carries the teacher and all students of a run: the ViT runs once per step (or once per picture,
+when its features are cached), the decoder once for the teacher and once per student. The students share no trained
+parameter and each has its gradients clipped on its own, so training several together gives the same weights as
+training each alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from fcot_vl.data.collate import RealignCollator
+from fcot_vl.data.sample import SampleFolder
+from fcot_vl.model import FCoTVLProcessor, SharedBackbone
+from fcot_vl.stage import open_stage
+from fcot_vl.train.features import cache_features
+from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.losses import realign_loss
+from fcot_vl.train.pages import TrainingPages
+from fcot_vl.train.trainer import (
+    LossLog,
+    StageTrainer,
+    remove_checkpoints,
+    save_model_folder,
+    stage_settings,
+    train,
+)
+
+
+@dataclass
+class RealignConfig(TrainingArguments):
+    """Settings of re-alignment: transformers' `TrainingArguments` and the following.
+
+    Attributes:
+        ratios: compress ratios of the students, as a list or as "2,4".
+        compressor, visual_positions: of all students; see `FCoTVLConfig`.
+        kl_weight, ce_weight, temperature: see `losses.realign_loss`.
+        max_length: context in tokens of the teacher's sequence; longer pages are left out.
+        cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
+        features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
+    """
+
+    ratios: list[int] = field(
+        default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
+    )
+    compressor: str = field(default="conv", metadata={"help": "conv (the paper's), pooling or qformer."})
+    visual_positions: str = field(default="compact", metadata={"help": "kept or compact."})  # ours
+    kl_weight: float = field(default=1.0, metadata={"help": "Weight of KL(teacher || student)."})  # ours
+    ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
+    max_length: int = field(default=4096, metadata={"help": "Context in tokens."})  # the paper's
+    cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
+    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    learning_rate: float = field(
+        default=4e-5, metadata={"help": "Peak learning rate."}
+    )  # InternVL2's fine-tune
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
+    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept."}
+    )  # ours: one in reserve
+    report_to: Any = field(default="none", metadata={"help": "tensorboard, wandb, ..."})
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+
+    def __post_init__(self) -> None:
+        asked: Any = self.ratios
+        self.ratios = [int(ratio) for ratio in (asked.split(",") if isinstance(asked, str) else asked)]
+        if not self.ratios or len(set(self.ratios)) < len(self.ratios) or min(self.ratios) < 2:
+            raise ValueError(
+                f"ratios must name each student once, from 2 on (1 is the teacher), got {self.ratios}"
+            )
+        super().__post_init__()
+
+
+class RealignTrainer(StageTrainer):
+    """Trains the student adaptors of a `SharedBackbone`."""
+
+    model: SharedBackbone
+    args: RealignConfig
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Sum over the students of KL + CE, each averaged over the answer tokens of all accumulated batches."""
+        output = model(**inputs)
+        answers = output.labels.numel()
+        losses: list[Tensor] = []
+        means: dict[str, Tensor] = {}
+        for ratio, hidden in output.student_hidden.items():
+            result = realign_loss(
+                output.teacher_hidden,
+                hidden,
+                self.model.lm_head_weight,
+                output.labels,
+                self.args.kl_weight,
+                self.args.ce_weight,
+                self.args.temperature,
+                denominator=num_items_in_batch,
+            )
+            losses.append(result.loss)
+            share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
+            means |= {
+                f"ratio-{ratio}/kl": result.kl * share,
+                f"ratio-{ratio}/ce": result.ce * share,
+                f"ratio-{ratio}/agreement": result.agreement,
+            }
+        sequences = [inputs["teacher"], *inputs["students"].values()]
+        self.meter.add(means, answers, sum(s["attention_mask"].sum() for s in sequences))
+        loss = torch.stack(losses).sum() * self.loss_scale()
+        return (loss, output) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip each student on its own; gives the norm over all."""
+        norms = [
+            self.accelerator.clip_grad_norm_(adaptor.parameters(), self.args.max_grad_norm)
+            for adaptor in self.model.adaptors.values()
+        ]
+        return torch.stack(norms).norm()
+
+
+def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Path:
+    """Train the students of `config.ratios` against a teacher and save each as a complete model folder.
+
+    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognised
+    and an interrupted one resumed from its last whole checkpoint, on CPU with the same final weights bit for bit.
+
+    Args:
+        teacher: an InternVL in the Hugging Face layout (folder or hub id).
+        data: folder of Parquet shards (`SampleFolder`).
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: the output folder holds a run with other settings.
+        ValueError: the teacher, the data or a setting cannot be used.
+    """
+    folder = Path(config.output_dir)
+    samples = SampleFolder(Path(data))
+    data_hash = hash_files(samples.shards)
+    backbone = SharedBackbone.from_teacher(
+        teacher, config.ratios, config.compressor, config.visual_positions, dtype=torch.float32
+    )
+    teacher_hash = hash_module(backbone.teacher)
+    inputs = {"teacher": teacher_hash, "data": data_hash}
+    stage = open_stage(folder, "realign", stage_settings(config), inputs, config.seed)
+    if stage.done:
+        print(f"realign: already done in {folder}", flush=True)
+        return folder
+    _seed_compressors(backbone, config.seed)
+    processor = FCoTVLProcessor.from_pretrained(teacher)
+    features = None
+    if config.cache_features:
+        features = cache_features(
+            Path(config.features_folder or folder / "features"),
+            backbone.to(config.device).visual_features,
+            samples,
+            processor,
+            {"vision": hash_module(backbone.teacher.model.vision_tower), "data": data_hash},
+        )
+    tokens_per_tile = backbone.teacher.config.tokens_per_tile
+    pages = TrainingPages(samples, processor, tokens_per_tile, config.max_length, features)
+    trainer = RealignTrainer(
+        backbone, config, pages, RealignCollator(processor, tokens_per_tile, config.ratios)
+    )
+    what = (
+        f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {pages.describe()}"
+    )
+    train(trainer, "realign", what)
+    assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
+    for ratio in config.ratios:
+        student_processor = FCoTVLProcessor.from_pretrained(
+            teacher, image_seq_length=tokens_per_tile // ratio
+        )
+        save_model_folder(folder / f"ratio-{ratio}", backbone.student(ratio), student_processor)
+    stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
+    remove_checkpoints(folder)
+    return folder
+
+
+def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
+    """A student's random start must not depend on which others are trained beside it."""
+    for adaptor in backbone.adaptors.values():
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            adaptor.compressor.reset_parameters()  # type: ignore[operator, union-attr]
+
+
+def _figures(meter: LossLog, ratios: Sequence[int], pages: int, left_out: int) -> dict[str, Any]:
+    """Headline numbers: means over the last tenth of the steps."""
+    rows = meter.rows()
+    last = rows[-max(1, len(rows) // 10) :]
+    figures: dict[str, Any] = {"pages": pages, "left_out": left_out, "steps": len(rows)}
+    figures["training_seconds"] = rows[-1]["seconds"]
+    for ratio in ratios:
+        for name in ("kl", "ce", "agreement"):
+            key = f"ratio-{ratio}/{name}"
+            figures[key] = round(sum(row[key] for row in last) / len(last), 5)
+    return figures
