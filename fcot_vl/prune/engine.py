@@ -138,6 +138,8 @@ def install(model: Any, handle: PruneHandle, select: Select) -> None:
     decoder = decoder_of(model)
     _check(decoder, handle)
     guest = _Guest(model, decoder, handle, select)
+    if (vision_tower := getattr(model.model, "vision_tower", None)) is not None:
+        handle.hooks.append(vision_tower.register_forward_pre_hook(guest.see_tiles, with_kwargs=True))
     handle.hooks.append(model.model.register_forward_pre_hook(guest.see_prompt, with_kwargs=True))
     handle.hooks.append(decoder.register_forward_pre_hook(guest.enter_decoder, with_kwargs=True))
     for layer in decoder.layers[handle.layer :]:
@@ -194,9 +196,12 @@ class _Guest:
 
     # The hooks, in the order in which one forward meets them.
 
+    def see_tiles(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Watched at the vision tower, because `generate()` encodes pictures before it calls the model.
+        self.pixel_values = kwargs.get("pixel_values", args[0] if args else None)
+
     def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.input_ids_BL = kwargs.get("input_ids", args[0] if args else None)
-        self.pixel_values = kwargs.get("pixel_values", args[1] if len(args) > 1 else None)
 
     def enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         embeds_BQC, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
@@ -245,6 +250,7 @@ class _Guest:
         input_ids_BL = self.input_ids_BL.to(valid_BL.device)
         image_BL = (input_ids_BL == self.image_token_id) & valid_BL
         self.prompt = Prompt(image_BL, valid_BL, input_ids_BL, self.pixel_values)
+        self.pixel_values = None
 
     def go_on(self, cache: Any, attention_mask: Tensor | None, new_valid_BQ: Tensor) -> None:
         assert self.valid_BK is not None
