@@ -1,0 +1,399 @@
+"""One command makes `report/`: report.json, report.md and figures, shaped like the paper's tables and figures.
+
+The last stage. It reads what a run folder holds (result.json, predictions.jsonl, losses.jsonl, bench.json, and the test
+pages for the four examples) and measures nothing itself: a cell nobody measured stays empty. It is made anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fcot_vl.data.sample import SampleFolder
+from fcot_vl.evaluate import report_figures as figures
+from fcot_vl.evaluate.report_data import (
+    TEXT_DENSE,
+    Interval,
+    Judged,
+    RunData,
+    density_retention,
+    gather,
+    retention,
+    retention_interval,
+)
+from fcot_vl.stage import open_stage, write_json
+
+EXAMPLE_TASKS = ("transcribe", "forms", "chart_qa", "dense_pages")
+
+
+@dataclass
+class ReportConfig:
+    """Settings of the report stage."""
+
+    run: Path
+    """Folder of a run, everything below it is read."""
+    output: Path | None = None
+    """Where the report goes; `run`/report by default."""
+    data: Path | None = None
+    """Folder with the test pages for the examples; `run`/data/test by default."""
+
+
+def report(config: ReportConfig, console: Console | None = None) -> Path:
+    """Write the report and print its main table; returns the report's folder.
+
+    Raises ReportError when there is no teacher result or the results cannot be compared.
+    """
+    run = Path(config.run)
+    output = Path(config.output or run / "report")
+    console = console or Console()
+    console.print(f"report: reading {run}, writing {output}")
+    found = gather(run)
+    if (output / "stage.json").exists():
+        shutil.rmtree(output)
+    inputs = {str(f.relative_to(run)): _digest(f / "result.json") for j in found.judged for f in j.folders}
+    stage = open_stage(output, "report", {"run": str(run)}, inputs)
+    examples = _examples(found, Path(config.data or run / "data" / "test"))
+    drawn = _draw(found, examples, output)
+    content = _content(found)
+    write_json(output / "report.json", content)
+    (output / "report.md").write_text(_markdown(found, content, drawn, examples), encoding="utf-8")
+    console.print(_terminal_table(found, content))
+    stage.finish({row["label"]: row["retention"] for row in content["models"]})
+    console.print(f"report: {output / 'report.md'}")
+    return output
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+def _content(run: RunData) -> dict[str, Any]:
+    return {
+        "provenance": run.provenance(),
+        "definitions": {
+            "retention": "mean over tasks of score / teacher's score (the paper's Avgs)",
+            "ci": "95% bootstrap over pages, paired with the teacher for retention",
+            "text_dense": list(TEXT_DENSE),
+        },
+        "models": [_row(run, j) for j in run.judged],
+        "bench": run.bench,
+    }
+
+
+def _row(run: RunData, model: Judged) -> dict[str, Any]:
+    """One model in numbers: scores 0..1, retention 1 = the teacher's."""
+    dense = [t for t in TEXT_DENSE if t in run.tasks]
+    seconds, base = model.mean("seconds_per_sample"), run.teacher.mean("seconds_per_sample")
+    return {
+        "label": model.variant.label,
+        **asdict(model.variant),
+        "seeds": model.seeds,
+        "n": model.results[0]["n"],
+        "mean_over_tasks": model.mean("mean_over_tasks"),
+        "mean_over_tasks_seed_range": model.seed_spread(),
+        "retention": retention(model, run.teacher, run.tasks),
+        "retention_ci": retention_interval(model, run.teacher, run.tasks),
+        "retention_seed_range": _retention_range(run, model),
+        "retention_text_dense": retention(model, run.teacher, dense),
+        "retention_text_dense_ci": retention_interval(model, run.teacher, dense),
+        "tasks": {
+            t: {
+                "score": model.score("tasks", t),
+                "ci": model.score_interval("tasks", t),
+                "retention": retention(model, run.teacher, [t]),
+                "retention_ci": retention_interval(model, run.teacher, [t]),
+            }
+            for t in run.tasks
+        },
+        "density": {
+            b: dict(
+                zip(
+                    ("score", "retention", "retention_ci"),
+                    (model.score("density", b), *density_retention(model, run.teacher, b)),
+                    strict=True,
+                )
+            )
+            for b in run.densities
+        },
+        "visual_tokens_nominal": model.mean("visual_tokens_nominal"),
+        "visual_tokens_layer_mean": model.mean("visual_tokens_layer_mean"),
+        "seconds_per_sample": seconds,
+        "speedup": base / seconds if base and seconds else None,
+    }
+
+
+def _retention_range(run: RunData, model: Judged) -> Interval | None:
+    """Lowest and highest retention between seeds; None for a single seed."""
+    values = [
+        retention(Judged(model.variant, [r], [p], [f]), run.teacher, run.tasks)
+        for r, p, f in zip(model.results, model.predictions, model.folders, strict=True)
+    ]
+    known = [v for v in values if v is not None]
+    return (min(known), max(known)) if len(known) > 1 else None
+
+
+# ---------------------------------------------------------------------------------------------------- examples
+
+
+@dataclass
+class Example:
+    """One test page with what every shown model answered."""
+
+    id: str
+    task: str
+    page: Any  # PIL image, or None when the pages are not at hand
+    question: str
+    reference: str
+    answers: list[tuple[Judged, str, float]]
+
+
+def _shown(run: RunData) -> list[Judged]:
+    """The models whose answers are shown: teacher, students, and FastV at the same nominal tokens."""
+    return [run.teacher, *run.find("post-train"), *run.find("teacher", "fastv")]
+
+
+def _examples(run: RunData, data: Path) -> list[Example]:
+    """The first test page of each of four tasks: taken by position, not by how well they came out."""
+    pages: dict[str, Any] = {}
+    try:
+        samples = SampleFolder(data)
+    except FileNotFoundError:
+        samples = None
+    wanted: list[dict[str, Any]] = []
+    for task in [*EXAMPLE_TASKS, *(t for t in run.tasks if t not in EXAMPLE_TASKS)]:
+        rows = [r for r in (run.teacher.predictions or [{}])[0].values() if r["task"] == task]
+        wanted += rows[:1]
+    wanted = wanted[:4]
+    if samples is not None:
+        ids = {row["id"] for row in wanted}
+        for index in range(len(samples)):
+            if len(pages) == len(ids):
+                break
+            sample = samples[index]
+            if sample.id in ids:
+                pages[sample.id] = sample.images[0]
+    examples = []
+    for row in wanted:
+        answers = [
+            (j, str(j.predictions[0][row["id"]]["prediction"]), float(j.predictions[0][row["id"]]["score"]))
+            for j in _shown(run)
+            if row["id"] in j.predictions[0]
+        ]
+        examples.append(
+            Example(row["id"], row["task"], pages.get(row["id"]), row["question"], row["answers"][0], answers)
+        )
+    return examples
+
+
+def _draw(run: RunData, examples: list[Example], output: Path) -> dict[str, Path]:
+    drawn: dict[str, Path | None] = {
+        "retention": figures.retention_figure(run, output / "retention.png"),
+        "density": figures.density_figure(run, output / "density.png"),
+        "losses": figures.loss_figure(run, output / "losses.png"),
+        "tradeoff": figures.tradeoff_figure(run, output / "tradeoff.png"),
+    }
+    for number, example in enumerate(examples, 1):
+        drawn[example.id] = figures.sample_figure(
+            run,
+            output / f"example{number}-{example.task}.png",
+            example.page,
+            example.question,
+            example.reference,
+            example.answers,
+        )
+    return {name: path for name, path in drawn.items() if path is not None}
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def _number(value: float | None, digits: int = 1, factor: float = 100.0) -> str:
+    return "" if value is None else f"{factor * value:.{digits}f}"
+
+
+def _with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
+    if value is None:
+        return ""
+    return _number(value) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    align = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, align, *rows])
+
+
+def _markdown(run: RunData, content: dict[str, Any], drawn: dict[str, Path], examples: list[Example]) -> str:
+    facts = content["provenance"]
+    parts = [
+        "# Report",
+        (
+            f"Teacher **{facts['model']}**, {facts['samples']} test pages (data `{facts['data']}`), commit "
+            f"`{facts['commit']}`, {facts['hardware']}, {facts['date']}."
+        ),
+        "## Scores and retention",
+        _scores_table(run, content),
+        (
+            "Scores 0 to 100. Retention: mean over tasks of score / teacher's score, as the paper's last column; in "
+            "brackets a 95% bootstrap over pages, paired with the teacher. Text-dense: the same over "
+            f"{', '.join(content['definitions']['text_dense'])}. Models with several seeds: mean over seeds, the range "
+            "between seeds beside it."
+        ),
+        _image("Retention by task", drawn.get("retention")),
+        "## Tokens and time",
+        _cost_table(content),
+        (
+            "Visual tokens a page: nominal (after the last reduction) and averaged over the decoder's layers. Seconds a "
+            "page: end to end, as measured while the test set was answered."
+        ),
+        _image("Retention against cost", drawn.get("tradeoff")),
+        *_bench_parts(run),
+        "## Text density",
+        _density_table(run, content),
+        "Retention by printed characters per visual token of the teacher, all tasks pooled.",
+        _image("Retention by text density", drawn.get("density")),
+    ]
+    if "losses" in drawn:
+        parts += ["## Re-alignment", _image("Re-alignment losses", drawn["losses"])]
+    if examples:
+        parts += [
+            "## Four pages",
+            "The first test page of each of four tasks (not chosen by outcome), first seed.",
+        ]
+        for example in examples:
+            parts += _example_parts(example, drawn)
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _image(text: str, path: Path | None) -> str:
+    return f"![{text}]({path.name})" if path else ""
+
+
+def _scores_table(run: RunData, content: dict[str, Any]) -> str:
+    header = [
+        "model",
+        "seeds",
+        *(t.replace("_", " ") for t in run.tasks),
+        "mean",
+        "retention %",
+        "between seeds",
+    ]
+    rows = []
+    for row in content["models"]:
+        spread = row["retention_seed_range"]
+        rows.append(
+            [
+                row["label"],
+                str(len(row["seeds"])),
+                *(_with_interval(row["tasks"][t]["score"], row["tasks"][t]["ci"]) for t in run.tasks),
+                _number(row["mean_over_tasks"]),
+                _with_interval(row["retention"], row["retention_ci"]),
+                f"{_number(spread[0])} to {_number(spread[1])}" if spread else "",
+            ]
+        )
+    dense = [
+        [row["label"], _with_interval(row["retention_text_dense"], row["retention_text_dense_ci"])]
+        for row in content["models"]
+        if row["retention_text_dense"] is not None
+    ]
+    tables = [_table(header, rows)]
+    if dense:
+        tables.append(_table(["model", "retention %, text-dense tasks"], dense))
+    return "\n\n".join(tables)
+
+
+def _cost_table(content: dict[str, Any]) -> str:
+    header = ["model", "tokens, nominal", "tokens, layer mean", "seconds", "speed-up", "retention %"]
+    rows = [
+        [
+            row["label"],
+            _number(row["visual_tokens_nominal"], 1, 1),
+            _number(row["visual_tokens_layer_mean"], 1, 1),
+            _number(row["seconds_per_sample"], 3, 1),
+            f"{row['speedup']:.2f}x" if row["speedup"] else "",
+            _number(row["retention"]),
+        ]
+        for row in content["models"]
+    ]
+    return _table(header, rows)
+
+
+def _density_table(run: RunData, content: dict[str, Any]) -> str:
+    if not run.densities:
+        return ""
+    counts = run.teacher.results[0]["density"]
+    header = ["model", *(f"{b} (n={counts[b]['n']})" for b in run.densities)]
+    rows = [
+        [
+            row["label"],
+            *(
+                _with_interval(row["density"][b]["retention"], row["density"][b]["retention_ci"])
+                for b in run.densities
+            ),
+        ]
+        for row in content["models"]
+    ]
+    return _table(header, rows)
+
+
+def _bench_parts(run: RunData) -> list[str]:
+    """The speed table (the paper's Table 5 shape), one a bench file; empty where there is none."""
+    return []
+
+
+def _example_parts(example: Example, drawn: dict[str, Path]) -> list[str]:
+    def block(text: str) -> str:
+        fence = "`" * (3 + text.count("```"))
+        return f"{fence}text\n{text}\n{fence}"
+
+    parts = [
+        f"### {example.task.replace('_', ' ')}",
+        _image(f"{example.task}: page and answers", drawn.get(example.id)),
+        f"Page `{example.id}`. **{example.question}**",
+        "Reference:",
+        block(example.reference),
+    ]
+    for model, text, score in example.answers:
+        parts += [f"{model.variant.label} (score {_number(score, 0)}):", block(text)]
+    return parts
+
+
+def _terminal_table(run: RunData, content: dict[str, Any]) -> Table:
+    """The main figures in 80 columns; the Markdown page has the rest."""
+    facts = content["provenance"]
+    table = Table(
+        title=f"{facts['model']}, {facts['samples']} test pages, data {facts['data']}",
+        caption="kept: % of the teacher's score, mean over tasks; tokens: visual, nominal/mean over layers\n"
+        f"commit {facts['commit']}; {facts['hardware']}; {facts['date']}",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("model", no_wrap=True)
+    for name in ("score", "kept %", "95%", "tokens", "s/page", "faster"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in content["models"]:
+        bounds = row["retention_ci"]
+        nominal, mean = row["visual_tokens_nominal"], row["visual_tokens_layer_mean"]
+        tokens = _number(nominal, 0, 1)
+        table.add_row(
+            row["label"],
+            _number(row["mean_over_tasks"]),
+            _number(row["retention"]),
+            f"{_number(bounds[0], 0)}-{_number(bounds[1], 0)}" if bounds else "",
+            tokens if mean in (nominal, None) else f"{tokens}/{_number(mean, 0, 1)}",
+            _number(row["seconds_per_sample"], 2, 1),
+            f"{row['speedup']:.2f}x" if row["speedup"] else "",
+        )
+    return table

@@ -1,0 +1,363 @@
+"""What a run folder measured, gathered for the report: result files in, numbers per model out.
+
+Below `report.py` and `report_figures.py`. Nothing is measured here; a cell nobody measured is None.
+
+Retention of a task is its score over the teacher's. The retention of a model is the mean of that over tasks, which is
+how the paper's "Avgs" column is made (Table 1: the ten ratios of InternVL2-2B at 50% average 104.20). Its interval is
+a paired bootstrap: pages are redrawn within each task, the model's and the teacher's scores together; the model's
+scores are first averaged over its seeds, so the spread between seeds is given beside it, not inside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+TEXT_DENSE = ("transcribe", "table_markdown", "dense_pages")  # tasks that copy long or small print
+
+Interval = tuple[float, float]
+
+
+class ReportError(ValueError):
+    """The run folder cannot be reported on; the message says what is missing or contradictory."""
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """What was judged, apart from its seed: one row of the table."""
+
+    stage: str  # teacher, realign, post-train or control
+    compress_ratio: int
+    method: str  # none, or a training-free peer
+    keep: float | None
+    layer: int | None
+    visual_positions: str | None = None
+    compressor: str | None = None
+
+    @property
+    def label(self) -> str:
+        base = {
+            "teacher": "teacher",
+            "control": "control: teacher post-trained",
+            "realign": f"student {self.compress_ratio}x, re-aligned only",
+            "post-train": f"student {self.compress_ratio}x",
+        }[self.stage]
+        options = [o for o in (self.compressor, self.visual_positions) if o]
+        if options:
+            base += f" ({', '.join(options)})"
+        if self.method == "none":
+            return base
+        names = {
+            "fastv": "FastV",
+            "random": "random drop",
+            "uniform": "uniform drop",
+            "smaller_page": "smaller page",
+        }
+        peer = names.get(self.method, self.method)
+        if self.keep is not None:
+            peer += f" {self.keep:.0%}"
+        if self.layer:
+            peer += f", K={self.layer}"
+        return peer if self.stage == "teacher" else f"{base} + {peer}"
+
+    @property
+    def short_label(self) -> str:
+        """The label without its token share, for panels that say the share in their title."""
+        return self.label if self.keep is None else self.label.replace(f" {self.keep:.0%}", "")
+
+    @property
+    def nominal_keep(self) -> float:
+        """Share of the teacher's visual tokens that is kept by name: 0.5 at ratio 2, and for keep 0.5."""
+        return (self.keep if self.keep is not None else 1.0) / self.compress_ratio
+
+    def sort_key(self) -> tuple[Any, ...]:
+        group = {"teacher": 0, "control": 1, "post-train": 2, "realign": 3}[self.stage]
+        peers = ("none", "fastv", "random", "uniform", "smaller_page")
+        peer = peers.index(self.method) if self.method in peers else len(peers)
+        return (
+            peer,
+            group,
+            -self.nominal_keep,
+            self.layer or 0,
+            self.visual_positions or "",
+            self.compressor or "",
+        )
+
+
+@dataclass
+class Judged:
+    """One variant with the result of each of its seeds."""
+
+    variant: Variant
+    results: list[dict[str, Any]]
+    predictions: list[dict[str, dict[str, Any]]]  # one per result: sample id -> row of predictions.jsonl
+    folders: list[Path]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(r["seed"]) for r in self.results]
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.results[0]["tasks"])
+
+    def mean(self, key: str) -> float | None:
+        """Mean over seeds of a number of the result file; None where any seed has none."""
+        values = [r.get(key) for r in self.results]
+        return float(np.mean([float(v) for v in values if v is not None])) if None not in values else None
+
+    def score(self, part: str, name: str) -> float | None:
+        """Mean over seeds of `result[part][name]["score"]`, part being `tasks` or `density`; None if unmeasured."""
+        cells = [r.get(part, {}).get(name) for r in self.results]
+        if any(c is None or c.get("score") is None for c in cells):
+            return None
+        return float(np.mean([c["score"] for c in cells if c is not None]))
+
+    def score_interval(self, part: str, name: str) -> Interval | None:
+        """The bootstrap interval of the result file, its ends averaged over seeds."""
+        cells = [r.get(part, {}).get(name) for r in self.results]
+        if any(c is None or c.get("ci") is None for c in cells):
+            return None
+        low, high = np.mean([c["ci"] for c in cells if c is not None], axis=0)
+        return float(low), float(high)
+
+    def seed_spread(self) -> Interval | None:
+        """Lowest and highest mean-over-tasks score between seeds; None for a single seed."""
+        means = [float(r["mean_over_tasks"]) for r in self.results]
+        return (min(means), max(means)) if len(means) > 1 else None
+
+    @cached_property
+    def sample_scores(self) -> dict[str, tuple[str, float, float]]:
+        """Sample id -> (task, density, score averaged over seeds), of samples that every seed answered."""
+        if not self.predictions or not all(self.predictions):
+            return {}
+        first, *others = self.predictions
+        return {
+            key: (
+                row["task"],
+                float(row["density"]),
+                float(np.mean([p[key]["score"] for p in self.predictions])),
+            )
+            for key, row in first.items()
+            if all(key in p for p in others)
+        }
+
+
+@dataclass
+class LossCurve:
+    """Stage-1 losses of one student: `[steps]` arrays, in nats per answer token."""
+
+    compress_ratio: int
+    seed: int
+    step: list[int]
+    losses: dict[str, list[float]]  # "kl", "ce" and whatever else was logged
+    folder: Path
+
+
+@dataclass
+class RunData:
+    """Everything found under a run folder."""
+
+    folder: Path
+    judged: list[Judged]
+    curves: list[LossCurve] = field(default_factory=list)
+    bench: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def teacher(self) -> Judged:
+        return next(j for j in self.judged if j.variant.stage == "teacher" and j.variant.method == "none")
+
+    @property
+    def tasks(self) -> list[str]:
+        return self.teacher.tasks
+
+    @property
+    def densities(self) -> list[str]:
+        return sorted(self.teacher.results[0].get("density", {}), key=lambda b: float(b.split("-")[0]))
+
+    def find(self, stage: str, method: str = "none") -> list[Judged]:
+        return [j for j in self.judged if j.variant.stage == stage and j.variant.method == method]
+
+    def provenance(self) -> dict[str, str]:
+        """What every caption names: data, commits, hardware and dates of the results."""
+        every = [r for j in self.judged for r in j.results]
+        dates = sorted(str(r["date"])[:10] for r in every)
+        return {
+            "model": ", ".join(_distinct(Path(str(r["model"])).name for r in self.teacher.results)),
+            "data": ", ".join(_distinct(str(r["data_hash"])[:12] for r in every)),
+            "samples": ", ".join(_distinct(str(r["n"]) for r in every)),
+            "commit": ", ".join(_distinct(_short(r["commit"]) for r in every)),
+            "hardware": "; ".join(_distinct(str(r["hardware"]) for r in every)),
+            "date": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        }
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _short(commit: str | None) -> str:
+    """A commit short enough for a caption, its `-dirty` kept."""
+    if not commit:
+        return "unknown"
+    head, _, mark = commit.partition("-")
+    return head[:10] + (f"-{mark}" if mark else "")
+
+
+def gather(run: Path) -> RunData:
+    """Read every result, loss log and bench file below `run`.
+
+    Raises ReportError when there is no teacher result, when two results claim the same model and seed, or when
+    results come from different test data (they cannot be compared).
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise ReportError(f"{run}: no such run folder; run `fcot-vl demo` first or give --run")
+    groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
+    for path in sorted(run.rglob("result.json")):
+        result = _json(path)
+        groups[_variant(result, path)].append((result, path))
+    judged = [_judge(variant, found) for variant, found in groups.items()]
+    judged.sort(key=lambda j: j.variant.sort_key())
+    if not any(j.variant.stage == "teacher" and j.variant.method == "none" for j in judged):
+        raise ReportError(
+            f"{run}: no result of the teacher here, so nothing to compare with; run `fcot-vl evaluate`"
+        )
+    hashes = {str(r["data_hash"]): f for j in judged for r, f in zip(j.results, j.folders, strict=True)}
+    if len(hashes) > 1:
+        listing = "; ".join(f"{folder} on {value[:12]}" for value, folder in hashes.items())
+        raise ReportError(f"{run}: results on different test data cannot be compared: {listing}")
+    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))])
+
+
+def _variant(result: dict[str, Any], path: Path) -> Variant:
+    try:
+        return Variant(
+            stage=result["stage"],
+            compress_ratio=int(result["compress_ratio"]),
+            method=result["method"],
+            keep=result["keep"],
+            layer=result["layer"],
+            visual_positions=result.get("visual_positions") if result["compress_ratio"] > 1 else None,
+            compressor=result.get("compressor") if result["compress_ratio"] > 1 else None,
+        )
+    except KeyError as error:
+        raise ReportError(f"{path}: not a result file (no {error.args[0]!r})") from None
+
+
+def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged:
+    found.sort(key=lambda pair: int(pair[0]["seed"]))
+    for (one, first), (two, second) in pairwise(found):
+        if one["seed"] == two["seed"]:
+            raise ReportError(
+                f"{first} and {second} both claim to be {variant.label!r} of seed {one['seed']}"
+            )
+    folders = [path.parent for _, path in found]
+    return Judged(variant, [r for r, _ in found], [_predictions(f) for f in folders], folders)
+
+
+def _predictions(folder: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in _jsonl(folder / "predictions.jsonl")}
+
+
+def _curves(run: Path) -> list[LossCurve]:
+    """Stage-1 loss logs: rows of {"step", "ratio-2/kl", "ratio-2/ce", ...}, one file for all students of a run."""
+    curves = []
+    for path in sorted(run.rglob("losses.jsonl")):
+        stage = path.parent / "stage.json"
+        seed = int(_json(stage).get("seed") or 0) if stage.exists() else 0
+        rows = _jsonl(path)
+        columns: dict[int, list[str]] = defaultdict(list)
+        for key in rows[0] if rows else ():
+            student, _, name = key.partition("/")
+            if name and student.startswith("ratio-"):
+                columns[int(student.removeprefix("ratio-"))].append(name)
+        for ratio, names in sorted(columns.items()):
+            losses = {name: [float(row[f"ratio-{ratio}/{name}"]) for row in rows] for name in names}
+            curves.append(LossCurve(ratio, seed, [int(row["step"]) for row in rows], losses, path.parent))
+    return curves
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path}: holds no JSON object")
+    return value
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a log that was cut off while it was written
+            continue
+    return rows
+
+
+def retention(model: Judged, teacher: Judged, tasks: Iterable[str]) -> float | None:
+    """Mean over `tasks` of the model's score over the teacher's; None where either is unmeasured or zero."""
+    ratios = []
+    for task in tasks:
+        ours, theirs = model.score("tasks", task), teacher.score("tasks", task)
+        if ours is None or not theirs:
+            return None
+        ratios.append(ours / theirs)
+    return float(np.mean(ratios)) if ratios else None
+
+
+def retention_interval(model: Judged, teacher: Judged, tasks: Iterable[str]) -> Interval | None:
+    """Paired bootstrap interval of `retention`; None without both sides' predictions on the same pages."""
+    pairs = _pairs(model, teacher, by_task=True)
+    wanted = list(tasks)
+    if not wanted or any(task not in pairs for task in wanted):
+        return None
+    return _interval([pairs[task] for task in wanted])
+
+
+def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float | None, Interval | None]:
+    """Retention on the pages of one text-density band, all tasks pooled, and its paired bootstrap interval."""
+    ours, theirs = model.score("density", band), teacher.score("density", band)
+    if ours is None or not theirs:
+        return None, None
+    low, high = (float(end) for end in band.split("-"))
+    pairs = [p for p in _pairs(model, teacher, by_task=False).get("", []) if low <= p[0] < high]
+    return ours / theirs, _interval([pairs]) if pairs else None
+
+
+def _pairs(model: Judged, teacher: Judged, by_task: bool) -> dict[str, list[tuple[float, float, float]]]:
+    """(density, model's score, teacher's score) of every page both answered, by task or all under ""."""
+    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    for key, (task, density, score) in model.sample_scores.items():
+        if key in teacher.sample_scores:
+            found[task if by_task else ""].append((density, score, teacher.sample_scores[key][2]))
+    return found
+
+
+def _interval(groups: list[list[tuple[float, float, float]]]) -> Interval | None:
+    generator = np.random.default_rng(0)
+    total = np.zeros(RESAMPLES)
+    for group in groups:
+        values = np.asarray(group, dtype=np.float64)[:, 1:]
+        means = values[generator.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+        if not means[:, 1].all():
+            return None
+        total += means[:, 0] / means[:, 1]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(total / len(groups), [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,396 @@
+"""The figures of a report: drawn from `RunData` alone, each with a caption that says what, where and when.
+
+Beside `report.py`, which decides where they go. Panels put models side by side at equal visual tokens: that is the
+comparison the reader came for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fcot_vl.evaluate.report_data import (
+    Judged,
+    RunData,
+    density_retention,
+    retention,
+    retention_interval,
+)
+
+INK, FAINT, GRID = "#22272e", "#6b7480", "#e3e6ea"
+RIGHT, WRONG = "#22272e", "#d1242f"
+RATIO_COLOURS = {1: "#57606a", 2: "#0b66a8", 4: "#0f9d75", 8: "#7a4fbf", 16: "#b2377f"}
+PEER_STYLE = {  # colour, marker
+    "fastv": ("#e05d0b", "s"),
+    "random": ("#9a8478", "v"),
+    "uniform": ("#c79a00", "^"),
+    "smaller_page": ("#a4418f", "D"),
+}
+BUDGET_NAMES = {0.5: "half of the visual tokens", 0.25: "a quarter of the visual tokens"}
+DPI = 160
+
+
+def _style(model: Judged) -> dict[str, Any]:
+    """Colour and marker of a model: students by ratio, peers by method, re-aligned and control hollow."""
+    v = model.variant
+    if v.method != "none":
+        colour, marker = PEER_STYLE.get(v.method, (FAINT, "P"))
+        hollow = v.method == "fastv" and (v.layer or 0) == 1
+        return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
+    colour = RATIO_COLOURS.get(v.compress_ratio, "#111111")
+    hollow = v.stage in ("realign", "control")
+    return {"color": colour, "marker": "o", "markerfacecolor": "white" if hollow else colour}
+
+
+def _budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
+    """Models grouped by the share of visual tokens they keep, largest first; the teacher's own left out.
+
+    The shares are those of the students (of every peer where there is no student yet). A peer joins a group by its
+    nominal share, or, where that is no student's, by its share averaged over the decoder's layers.
+    """
+    every = {j.variant.nominal_keep for j in run.judged if j.variant.nominal_keep < 1}
+    students = {j.variant.nominal_keep for j in run.judged if j.variant.compress_ratio > 1}
+    whole = run.teacher.mean("visual_tokens_layer_mean")
+
+    def belongs(model: Judged, share: float) -> bool:
+        nominal = model.variant.nominal_keep
+        if nominal in students or not students or nominal == 1:
+            return nominal == share
+        cost = model.mean("visual_tokens_layer_mean")
+        return bool(whole and cost and abs(cost / whole - share) < 0.02 * share)
+
+    shares = sorted(students or every, reverse=True)
+    return [(share, [j for j in run.judged if belongs(j, share)]) for share in shares]
+
+
+def _budget_name(share: float) -> str:
+    return BUDGET_NAMES.get(share, f"{share:.3g} of the visual tokens")
+
+
+def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
+    """One paragraph: which models and ratios, which data, commit, hardware, date."""
+    facts = run.provenance()
+    ratios = sorted(
+        {j.variant.compress_ratio for j in models} | {c.compress_ratio for c in run.curves if not models}
+    )
+    return (
+        (f"{more} " if more else "")
+        + f"Teacher {facts['model']}; compress ratio {', '.join(map(str, ratios))}; {facts['samples']} test pages, "
+        f"data {facts['data']}; commit {facts['commit']}; {facts['hardware']}; {facts['date']}."
+    )
+
+
+def _finish(figure: Figure, path: Path, text: str, title: str) -> Path:
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(text, int(width * 17.2))
+    below = (0.17 * len(lines) + 0.18) / height
+    above = 1 - 0.42 / height
+    figure.tight_layout(rect=(0, below, 1, above))
+    figure.text(0.012, 1 - 0.27 / height, title, fontsize=12.5, weight="bold", color=INK, va="center")
+    figure.text(0.012, 0.08 / height, "\n".join(lines), fontsize=7, color=FAINT, va="bottom", linespacing=1.4)
+    figure.savefig(path, dpi=DPI, facecolor="white")
+    return path
+
+
+def _clean(axes: Axes, grid: str) -> None:
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(side in ("left", "bottom"))
+        axes.spines[side].set_color("#b8c0c8")
+    axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=8.5, length=0)
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, every model once, right of them."""
+    handles: dict[str, Any] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    axes[-1].legend(
+        handles.values(),
+        handles.keys(),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=8,
+        labelspacing=0.7,
+    )
+
+
+def retention_figure(run: RunData, path: Path) -> Path | None:
+    """Retention by task, a panel for each token budget, 95% intervals. None when only the teacher was judged."""
+    budgets = _budgets(run)
+    if not budgets:
+        return None
+    rows = [*run.tasks, "mean"]
+    figure = Figure(figsize=(4.3 * len(budgets) + 2.4, 0.52 * len(rows) + 1.6))
+    panels = list(np.atleast_1d(figure.subplots(1, len(budgets), sharey=True)))
+    shown: list[Judged] = []
+    for panel, (share, models) in zip(panels, budgets, strict=True):
+        models = [*run.find("control"), *models]
+        shown += models
+        _clean(panel, "x")
+        panel.axvline(100, color=INK, linewidth=1, zorder=1)
+        panel.axhspan(len(rows) - 1.5, len(rows) - 0.5, color="#f4f6f8", zorder=0)
+        offsets = np.linspace(-0.34, 0.34, len(models)) if len(models) > 1 else [0.0]
+        for model, offset in zip(models, offsets, strict=True):
+            _dots(panel, run, model, rows, float(offset))
+        panel.set_title(_budget_name(share), fontsize=9.5, color=INK, loc="left")
+        panel.set_xlabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
+    panels[0].set_yticks(range(len(rows)), [r.replace("_", " ") for r in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    _legend(figure, panels)
+    more = "Bars: 95% paired bootstrap over pages; scores averaged over seeds first."
+    return _finish(figure, path, caption(run, shown, more), "What is kept of the teacher, task by task")
+
+
+def _dots(panel: Axes, run: RunData, model: Judged, rows: list[str], offset: float) -> None:
+    label: str | None = model.variant.short_label
+    for y, row in enumerate(rows):
+        tasks = run.tasks if row == "mean" else [row]
+        value = retention(model, run.teacher, tasks)
+        if value is None:
+            continue
+        bounds = retention_interval(model, run.teacher, tasks)
+        style = _style(model)
+        if bounds:
+            span = [100 * b for b in bounds]
+            panel.plot(span, [y + offset] * 2, color=style["color"], linewidth=1.3, alpha=0.55, zorder=2)
+        panel.plot(
+            [100 * value], [y + offset], linestyle="none", markersize=4.6, zorder=3, label=label, **style
+        )
+        label = None
+
+
+def density_figure(run: RunData, path: Path) -> Path | None:
+    """Retention against text density (characters per visual token of the teacher), a panel for each budget."""
+    budgets = _budgets(run)
+    bands = run.densities
+    if not budgets or not bands:
+        return None
+    figure = Figure(figsize=(4.3 * len(budgets) + 2.4, 4.1))
+    panels = list(np.atleast_1d(figure.subplots(1, len(budgets), sharey=True)))
+    shown: list[Judged] = []
+    counts = {b: run.teacher.results[0]["density"][b]["n"] for b in bands}
+    for panel, (share, models) in zip(panels, budgets, strict=True):
+        shown += models
+        _clean(panel, "y")
+        panel.axhline(100, color=INK, linewidth=1, zorder=1)
+        for model in models:
+            cells = [density_retention(model, run.teacher, b) for b in bands]
+            points = [(i, *c) for i, c in enumerate(cells) if c[0] is not None]
+            style = _style(model)
+            dashed = "--" if model.variant.stage == "realign" else "-"
+            at, values = [i for i, _, _ in points], [100 * float(v) for _, v, _ in points if v is not None]
+            panel.plot(
+                at,
+                values,
+                dashed,
+                markersize=5,
+                linewidth=1.6,
+                label=model.variant.short_label,
+                zorder=3,
+                **style,
+            )
+            if model.variant.method != "none" or model.variant.stage == "realign":
+                continue  # shades of every model would hide the lines
+            bounds = [(i, b) for i, _, b in points if b]
+            panel.fill_between(
+                [i for i, _ in bounds],
+                [100 * b[0] for _, b in bounds],
+                [100 * b[1] for _, b in bounds],
+                color=style["color"],
+                alpha=0.10,
+                linewidth=0,
+            )
+        panel.set_xticks(range(len(bands)), [f"{b}\nn={counts[b]}" for b in bands])
+        panel.set_xlabel("printed characters per visual token of the teacher", fontsize=8.5, color=FAINT)
+        panel.set_title(_budget_name(share), fontsize=9.5, color=INK, loc="left")
+    panels[0].set_ylabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
+    panels[0].set_ylim(bottom=0)
+    _legend(figure, panels)
+    more = "All tasks pooled within a band. Shade (students): 95% paired bootstrap over pages."
+    return _finish(
+        figure, path, caption(run, shown, more), "Where compression breaks: retention by text density"
+    )
+
+
+def loss_figure(run: RunData, path: Path) -> Path | None:
+    """Re-alignment losses by step (the paper's Fig. 4): every seed faint, their mean bold."""
+    names = [n for n in ("kl", "ce") if any(n in c.losses for c in run.curves)]
+    if not names:
+        return None
+    figure = Figure(figsize=(4.6 * len(names) + 1.2, 3.9))
+    panels = list(np.atleast_1d(figure.subplots(1, len(names))))
+    titles = {"kl": "KL (teacher ‖ student)", "ce": "cross-entropy"}
+    for panel, name in zip(panels, names, strict=True):
+        _clean(panel, "y")
+        for ratio in sorted({c.compress_ratio for c in run.curves}):
+            curves = [c for c in run.curves if c.compress_ratio == ratio and name in c.losses]
+            _curves(panel, [(c.step, c.losses[name]) for c in curves], ratio)
+        panel.set_title(titles[name], fontsize=9.5, color=INK, loc="left")
+        panel.set_xlabel("step", fontsize=8.5, color=FAINT)
+        panel.set_ylim(bottom=0)
+    panels[0].set_ylabel("nats per answer token", fontsize=8.5, color=FAINT)
+    _legend(figure, panels)
+    seeds = sorted({c.seed for c in run.curves})
+    more = (
+        f"Stage 1, seeds {', '.join(map(str, seeds))}; bold: mean over seeds, smoothed over 5% of the steps."
+    )
+    return _finish(figure, path, caption(run, [], more), "Re-alignment losses")
+
+
+def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], ratio: int) -> None:
+    colour = RATIO_COLOURS.get(ratio, INK)
+    for step, values in curves:
+        panel.plot(step, values, color=colour, linewidth=0.7, alpha=0.28)
+    shortest = min(len(step) for step, _ in curves)
+    mean = np.mean([values[:shortest] for _, values in curves], axis=0)
+    window = max(1, shortest // 20)
+    padded = np.pad(mean, (window // 2, window - 1 - window // 2), mode="edge")
+    smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
+    panel.plot(curves[0][0][:shortest], smooth, color=colour, linewidth=2, label=f"student {ratio}x")
+
+
+def tradeoff_figure(run: RunData, path: Path) -> Path | None:
+    """Mean retention against what it costs: visual tokens (mean over layers), and measured seconds per page."""
+    axes_of = {
+        "visual_tokens_layer_mean": "visual tokens per page, mean over layers",
+        "seconds_per_sample": "seconds per page, end to end",
+    }
+    figure = Figure(figsize=(11, 4.3))
+    panels = list(np.atleast_1d(figure.subplots(1, 2, sharey=True)))
+    drawn = 0
+    for panel, (key, name) in zip(panels, axes_of.items(), strict=True):
+        _clean(panel, "both")
+        panel.axhline(100, color=INK, linewidth=1, zorder=1)
+        for model in run.judged:
+            cost, value = model.mean(key), retention(model, run.teacher, run.tasks)
+            if cost is None or value is None:
+                continue
+            drawn += 1
+            bounds = retention_interval(model, run.teacher, run.tasks)
+            style = _style(model)
+            if bounds:
+                span = [100 * b for b in bounds]
+                panel.plot([cost, cost], span, color=style["color"], linewidth=1.3, alpha=0.5)
+            panel.plot(
+                [cost],
+                [100 * value],
+                linestyle="none",
+                markersize=6.5,
+                label=model.variant.label,
+                zorder=3,
+                **style,
+            )
+        panel.set_xlabel(name, fontsize=8.5, color=FAINT)
+        panel.set_xlim(left=0)
+    if not drawn:
+        return None
+    panels[0].set_ylabel("mean score as % of the teacher's", fontsize=8.5, color=FAINT)
+    panels[0].set_ylim(bottom=0)
+    _legend(figure, panels)
+    more = "Seconds as the evaluation measured them on its hardware. Bars: 95% paired bootstrap over pages."
+    return _finish(figure, path, caption(run, run.judged, more), "What a page costs and what is kept")
+
+
+def sample_figure(
+    run: RunData,
+    path: Path,
+    page: Image.Image | None,
+    question: str,
+    reference: str,
+    answers: list[tuple[Judged, str, float]],
+) -> Path:
+    """One test page: the page, the question, the reference, and every model's answer with its mistakes in red."""
+    columns, rows = 62, 15
+    blocks = [("reference", reference, None, INK)]
+    blocks += [(j.variant.label, text, score, str(_style(j)["color"])) for j, text, score in answers]
+    heights = [0.34 + 0.155 * len(_wrap(text, columns, rows)) for _, text, _, _ in blocks]
+    question_lines = textwrap.wrap(question, 70) or [""]
+    tall = max(3.6, sum(heights) + 0.2 * len(question_lines) + 1.0)
+    figure = Figure(figsize=(11, tall))
+    left = figure.add_axes((0.012, 0.45 / tall, 0.40, 1 - 0.98 / tall))
+    left.set_axis_off()
+    if page is not None:
+        left.imshow(np.asarray(page), interpolation="antialiased", aspect="equal")
+        left.set_anchor("NW")
+        left.add_patch(_frame(page))
+    y = tall - 0.62
+    x = 0.435
+    for line in question_lines:
+        figure.text(x, y / tall, line, fontsize=9.5, color=INK, style="italic", va="top")
+        y -= 0.2
+    y -= 0.1
+    for (label, text, score, colour), height in zip(blocks, heights, strict=True):
+        shown = label if score is None else f"{label}   {100 * score:.0f}"
+        figure.text(x, y / tall, shown, fontsize=8, weight="bold", color=colour, va="top")
+        lines = _wrap(text, columns, rows)
+        marks = _mistakes(text, reference) if score is not None else [False] * len(text)
+        right, wrong = _layers(lines, text, marks)
+        for number, pair in enumerate(zip(right, wrong, strict=True), 1):
+            at = (y - 0.15 - 0.155 * number) / tall
+            for line, ink in zip(pair, (RIGHT, WRONG), strict=True):
+                figure.text(x, at, line, fontsize=7.6, family="DejaVu Sans Mono", color=ink, parse_math=False)
+        y -= height
+    facts = run.provenance()
+    text = (
+        f"Number: the page's score, 0 to 100. Red: differs from the reference. Teacher {facts['model']}; "
+        f"data {facts['data']}; commit {facts['commit']}; {facts['hardware']}; {facts['date']}."
+    )
+    figure.text(0.012, 0.08 / tall, "\n".join(textwrap.wrap(text, 189)), fontsize=7, color=FAINT, va="bottom")
+    task = path.stem.partition("-")[2].replace("_", " ")
+    figure.text(0.012, 1 - 0.27 / tall, task, fontsize=12.5, weight="bold", color=INK, va="center")
+    figure.savefig(path, dpi=DPI, facecolor="white")
+    return path
+
+
+def _frame(page: Image.Image) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((-0.5, -0.5), page.width, page.height, fill=False, edgecolor="#b8c0c8", linewidth=1)
+
+
+def _wrap(text: str, columns: int, rows: int) -> list[str]:
+    """`text` cut into lines of at most `columns` characters, no character dropped before the last line shown."""
+    lines = [
+        line[at : at + columns] for line in text.split("\n") for at in range(0, max(len(line), 1), columns)
+    ]
+    return (
+        lines if len(lines) <= rows else [*lines[: rows - 1], f"... and {len(lines) - rows + 1} more lines"]
+    )
+
+
+def _mistakes(text: str, reference: str) -> list[bool]:
+    """For every character of `text`, whether it is not matched by the reference."""
+    marks = [True] * len(text)
+    for block in difflib.SequenceMatcher(None, text, reference, autojunk=False).get_matching_blocks():
+        marks[block.a : block.a + block.size] = [False] * block.size
+    return marks
+
+
+def _layers(lines: list[str], text: str, marks: list[bool]) -> tuple[list[str], list[str]]:
+    """The same lines twice, right characters in one and wrong ones in the other, blanks elsewhere."""
+    right, wrong = [], []
+    at = 0
+    for line in lines:
+        while at < len(text) and text[at] == "\n":
+            at += 1
+        if text[at : at + len(line)] != line:  # the line that says how many are left out
+            right.append(line)
+            wrong.append("")
+            continue
+        flags = marks[at : at + len(line)]
+        right.append("".join(" " if bad else c for c, bad in zip(line, flags, strict=True)))
+        wrong.append("".join(c if bad else " " for c, bad in zip(line, flags, strict=True)))
+        at += len(line)
+    return right, wrong

@@ -1,0 +1,310 @@
+"""The report, made from a run folder whose files have the real structure and invented numbers (only here)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from fcot_vl.data.sample import Sample, write_shard
+from fcot_vl.evaluate.report import ReportConfig, report
+from fcot_vl.evaluate.report_data import ReportError, Variant, gather, retention, retention_interval
+
+TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
+PER_TASK = 12
+TEXT = "Invoice 4471 to North Mill\nDue 12 March 2024\nTotal 318.40\nPaid in part, rest by post"
+BANDS = ("1-2", "2-4", "4-6", "6-8")
+
+
+def prediction(text: str, share: float, rng: np.random.Generator) -> str:
+    """`text` with about 1 - `share` of its characters replaced."""
+    return "".join(c if c == "\n" or rng.random() < share else "x" for c in text)
+
+
+def write_result(
+    run: Path,
+    name: str,
+    level: float,
+    seed: int = 0,
+    tokens: float = 192.0,
+    seconds: float = 0.5,
+    **fields: Any,
+) -> None:
+    rng = np.random.default_rng([seed, len(name), int(level * 1e6)])
+    rows = []
+    for t, task in enumerate(TASKS):
+        for i in range(PER_TASK):
+            good = bool(rng.random() < level)
+            score = 1.0 if good else float(rng.random() * level)
+            rows.append(
+                {
+                    "id": f"test-{task}-{i}",
+                    "task": task,
+                    "question": f"What is written here ({task})?",
+                    "prediction": TEXT if good else prediction(TEXT, score, rng),
+                    "answers": [TEXT],
+                    "metric": "cer",
+                    "score": score,
+                    "density": 1.0 + (i * len(TASKS) + t) % 70 / 10,
+                    "new_tokens": 60,
+                }
+            )
+
+    def cell(chosen: list[dict[str, Any]]) -> dict[str, Any]:
+        mean = float(np.mean([r["score"] for r in chosen]))
+        return {"n": len(chosen), "score": mean, "ci": [mean - 0.05, mean + 0.05]}
+
+    tasks = {task: cell([r for r in rows if r["task"] == task]) for task in TASKS}
+    bands = {}
+    for band in BANDS:
+        low, high = map(float, band.split("-"))
+        bands[band] = cell([r for r in rows if low <= r["density"] < high])
+    mean = float(np.mean([c["score"] for c in tasks.values()]))
+    result = {
+        "model": "somewhere/tiny",
+        "stage": "teacher",
+        "method": "none",
+        "compress_ratio": 1,
+        "keep": None,
+        "layer": None,
+        "seed": seed,
+        "split": "test",
+        "data_hash": "0123456789abcdef",
+        "n": len(rows),
+        "mean_over_tasks": mean,
+        "mean_over_tasks_ci": [mean - 0.02, mean + 0.02],
+        "tasks": tasks,
+        "density": bands,
+        "visual_tokens_nominal": tokens,
+        "visual_tokens_layer_mean": tokens,
+        "seconds_per_sample": seconds,
+        "commit": "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+        "hardware": "Some CPU @ 2.0 GHz, 2 cores, 24 GiB",
+        "date": "2026-11-21T08:00:00+00:00",
+    }
+    folder = run / "evaluate" / name
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result | fields))
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def write_losses(run: Path, seed: int, steps: int = 120) -> None:
+    folder = run / f"seed-{seed}" / "realign"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"stage": "realign", "seed": seed}))
+    rng = np.random.default_rng(seed)
+    with (folder / "losses.jsonl").open("w") as file:
+        for step in range(1, steps + 1):
+            row = {"step": step, "seconds": step * 0.4, "learning_rate": 1e-3}
+            for ratio in (2, 4):
+                ce = 0.3 * ratio + 2.5 * math.exp(-step / 30) + rng.normal(0, 0.05)
+                row |= {
+                    f"ratio-{ratio}/kl": ce * 0.6,
+                    f"ratio-{ratio}/ce": ce,
+                    f"ratio-{ratio}/agreement": 0.5,
+                }
+            file.write(json.dumps(row) + "\n")
+
+
+def write_run(run: Path) -> None:
+    """A whole run: teacher, control, two students over three seeds in both stages, and every peer."""
+    write_result(run, "teacher", 0.95)
+    for seed in range(3):
+        write_losses(run, seed)
+        write_result(run, f"control-{seed}", 0.96, seed, stage="control")
+        for ratio in (2, 4):
+            cost = {"tokens": 192.0 / ratio, "seconds": 0.5 / ratio**0.5}
+            for stage, level in (("realign", 0.62), ("post-train", 0.97)):
+                student = {"stage": stage, "compress_ratio": ratio} | cost
+                write_result(run, f"{stage}-{ratio}-{seed}", level - 0.05 * ratio / 2, seed, **student)
+    for keep in (0.5, 0.25):
+        for method, level in (("fastv", 0.7), ("random", 0.45), ("uniform", 0.5), ("smaller_page", 0.6)):
+            peer = {"method": method, "keep": keep, "tokens": 192 * keep, "seconds": 0.45}
+            if method == "fastv":
+                for layer in (1, 2):
+                    mean = 192 * (layer + (4 - layer) * keep) / 4
+                    extra = {"layer": layer, "visual_tokens_layer_mean": mean}
+                    write_result(
+                        run, f"{method}-{layer}-{keep}", level * keep**0.5 + 0.1 * layer, **peer, **extra
+                    )
+            else:
+                write_result(run, f"{method}-{keep}", level * keep**0.5, **peer)
+    pages = run / "data" / "test"
+    pages.mkdir(parents=True)
+    write_shard(pages / "0.parquet", [page(f"test-{task}-{i}", task) for task in TASKS for i in range(2)])
+
+
+def page(name: str, task: str) -> Sample:
+    image = Image.fromarray(np.random.default_rng(0).integers(180, 255, (448, 224, 3), dtype=np.uint8))
+    return Sample(name, [image], [{"role": "user", "content": "?"}], task, "test", [TEXT], "cer", 2.0, 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(run: Path) -> tuple[Path, str]:
+    console = Console(record=True, width=140, file=None, force_terminal=False)
+    return report(ReportConfig(run), console), console.export_text()
+
+
+def test_files_of_a_report(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    names = {p.name for p in folder.iterdir()}
+    assert {"report.json", "report.md", "stage.json"} <= names
+    assert {"retention.png", "density.png", "losses.png", "tradeoff.png"} <= names
+    assert len([n for n in names if n.startswith("example")]) == 4
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("L")).std() > 5, f"{path.name} is blank"
+    text = (folder / "report.md").read_text()
+    for path in folder.glob("*.png"):
+        assert f"({path.name})" in text
+
+
+def test_every_figure_names_what_where_and_when(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    said: dict[str, str] = {}
+    save = Figure.savefig
+
+    def spy(self: Figure, path: Path, **options: Any) -> None:
+        said[Path(path).name] = " ".join(t.get_text().replace("\n", " ") for t in self.texts)
+        save(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    report(ReportConfig(run, output=tmp_path / "report"), Console(quiet=True))
+    assert len(said) == 8
+    for name, text in said.items():
+        for fact in ("tiny", "0123456789ab", "deadbeefde", "Some CPU @ 2.0 GHz", "2026-11-21"):
+            assert fact in text, f"{name} does not say {fact}"
+        if not name.startswith("example"):
+            assert "compress ratio" in text
+
+
+def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
+    folder, _ = made
+    rows = {r["label"]: r for r in json.loads((folder / "report.json").read_text())["models"]}
+    teacher = rows["teacher"]
+    assert teacher["retention"] == 1.0
+    assert teacher["retention_ci"] == [1.0, 1.0]
+    student = rows["student 2x"]
+    assert student["seeds"] == [0, 1, 2]
+    by_hand = []
+    for task in TASKS:
+        scores = []
+        for seed in range(3):
+            result = json.loads((run / "evaluate" / f"post-train-2-{seed}" / "result.json").read_text())
+            scores.append(result["tasks"][task]["score"])
+        by_hand.append(np.mean(scores) / teacher["tasks"][task]["score"])
+        assert student["tasks"][task]["retention"] == pytest.approx(by_hand[-1])
+    assert student["retention"] == pytest.approx(np.mean(by_hand))
+    low, high = student["retention_ci"]
+    assert low < student["retention"] < high
+    least, most = student["retention_seed_range"]
+    assert least <= student["retention"] <= most
+    assert student["speedup"] == pytest.approx(2**0.5)
+    assert rows["FastV 50%, K=1"]["visual_tokens_layer_mean"] == pytest.approx(192 * 0.625)
+    assert {"student 4x, re-aligned only", "control: teacher post-trained", "smaller page 25%"} <= rows.keys()
+
+
+def test_retention_is_the_papers_average() -> None:
+    """Table 1, InternVL2-2B at 50%: ten ratios, printed average 104.20."""
+    base = [85.90, 76.24, 73.36, 57.66, 78.4, 35.7, 34.5, 74.09, 46.30, 94.25]
+    ours = [86.21, 78.46, 72.90, 56.01, 80.2, 35.6, 34.8, 85.80, 58.96, 90.68]
+
+    def judged(scores: list[float]) -> Any:
+        from fcot_vl.evaluate.report_data import Judged
+
+        tasks = {str(i): {"n": 1, "score": s / 100, "ci": None} for i, s in enumerate(scores)}
+        return Judged(
+            Variant("teacher", 1, "none", None, None), [{"tasks": tasks, "seed": 0}], [{}], [Path()]
+        )
+
+    value = retention(judged(ours), judged(base), [str(i) for i in range(10)])
+    assert value == pytest.approx(1.0420, abs=5e-5)
+    assert retention_interval(judged(ours), judged(base), ["0"]) is None
+
+
+def test_interval_is_paired(tmp_path: Path) -> None:
+    """Against itself a model's retention is exactly 1, however noisy its pages are."""
+    write_result(tmp_path, "teacher", 0.6)
+    write_result(tmp_path, "twin", 0.6, stage="control")
+    found = gather(tmp_path)
+    (twin,) = found.find("control")
+    assert retention_interval(twin, twin, TASKS) == (1.0, 1.0)
+
+
+def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
+    """No predictions, no density, no seconds, no students, no losses, no pages: a report all the same."""
+    write_result(tmp_path, "teacher", 0.9, seconds_per_sample=None, density={})
+    (tmp_path / "evaluate" / "teacher" / "predictions.jsonl").unlink()
+    folder = report(ReportConfig(tmp_path), Console(quiet=True))
+    row = json.loads((folder / "report.json").read_text())["models"][0]
+    assert row["seconds_per_sample"] is None
+    assert row["speedup"] is None
+    assert row["retention_ci"] is None
+    text = (folder / "report.md").read_text()
+    assert "None" not in text
+    assert "nan" not in text
+    assert not (folder / "losses.png").exists()
+
+
+def test_the_terminal_table(made: tuple[Path, str]) -> None:
+    _, text = made
+    assert "student 2x" in text
+    assert "FastV 25%, K=2" in text
+    assert "report.md" in text
+
+
+def test_remade_when_results_change(tmp_path: Path) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    folder = report(ReportConfig(tmp_path), Console(quiet=True))
+    write_result(tmp_path, "student", 0.8, stage="post-train", compress_ratio=2)
+    report(ReportConfig(tmp_path), Console(quiet=True))
+    assert len(json.loads((folder / "report.json").read_text())["models"]) == 2
+
+
+def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="no such run folder"):
+        gather(tmp_path / "nowhere")
+    write_result(tmp_path, "student", 0.8, stage="post-train", compress_ratio=2)
+    with pytest.raises(ReportError, match="no result of the teacher"):
+        gather(tmp_path)
+    write_result(tmp_path, "teacher", 0.9, data_hash="fedcba9876543210")
+    with pytest.raises(ReportError, match="different test data"):
+        gather(tmp_path)
+    (tmp_path / "evaluate" / "student" / "result.json").write_text("{")
+    with pytest.raises(ReportError, match="cannot be read"):
+        gather(tmp_path)
+    (tmp_path / "evaluate" / "student" / "result.json").write_text('{"a": 1}')
+    with pytest.raises(ReportError, match="not a result file"):
+        gather(tmp_path)
+
+
+def test_two_results_of_one_seed_are_refused(tmp_path: Path) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    write_result(tmp_path, "again", 0.8)
+    with pytest.raises(ReportError, match="both claim to be 'teacher' of seed 0"):
+        gather(tmp_path)
+
+
+def test_a_log_cut_off_in_its_last_line_is_read(tmp_path: Path) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    write_losses(tmp_path, 0, steps=5)
+    path = tmp_path / "seed-0" / "realign" / "losses.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "rat')
+    curves = gather(tmp_path).curves
+    assert [(c.compress_ratio, c.step) for c in curves] == [(2, [1, 2, 3, 4, 5]), (4, [1, 2, 3, 4, 5])]
