@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     GenerationConfig,
     InternVLConfig,
@@ -103,6 +106,42 @@ def llama_teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_teacher(tmp_path_factory.mktemp("teacher-llama"), config, seed=1)
 
 
-@pytest.fixture
-def _seeded() -> None:
-    torch.manual_seed(0)
+@pytest.fixture(scope="session")
+def make_student(teacher_folder: Path) -> Callable[..., fcot_vl.FCoTVLForConditionalGeneration]:
+    """Students of the tiny teacher in float32, by ratio, compressor, positions; compressors off their start."""
+
+    def make(
+        ratio: int, compressor: str = "conv", visual_positions: str = "compact"
+    ) -> fcot_vl.FCoTVLForConditionalGeneration:
+        torch.manual_seed(ratio)
+        student = fcot_vl.FCoTVLForConditionalGeneration.from_teacher(
+            teacher_folder, ratio, compressor, visual_positions, dtype=torch.float32
+        )
+        with torch.no_grad():
+            for parameter in student.model.multi_modal_projector.compressor.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return student.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def processor_for(
+    teacher_folder: Path,
+) -> Callable[[fcot_vl.FCoTVLForConditionalGeneration], fcot_vl.FCoTVLProcessor]:
+    """The processor that fits a student."""
+
+    def load(student: fcot_vl.FCoTVLForConditionalGeneration) -> fcot_vl.FCoTVLProcessor:
+        return fcot_vl.FCoTVLProcessor.from_pretrained(
+            teacher_folder, image_seq_length=student.config.image_seq_length
+        )
+
+    return load
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A coarse random RGB picture; every 14-pixel patch differs from its neighbours."""
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (-(-height // 14), -(-width // 14), 3), dtype=np.uint8
+    )
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)

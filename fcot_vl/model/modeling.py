@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, InternVLForConditionalGeneration, InternVLModel
 from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import (
     InternVLMultiModalProjector,
@@ -43,6 +44,10 @@ def _quiet_load_report() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_not_report)
+
+
+def _is_empty(cache: Cache | None) -> bool:
+    return cache is None or cache.get_seq_length() == 0
 
 
 class StudentAdaptor(InternVLMultiModalProjector):
@@ -180,6 +185,13 @@ class FCoTVLModel(InternVLModel):
         **kwargs: Any,
     ) -> Any:
         """InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
+        has_pictures = pixel_values is not None or (mm_encoder_outputs or {}).get("image") is not None
+        if not has_pictures and input_ids is not None and _is_empty(past_key_values):
+            n_placeholders = (input_ids == self.config.image_token_id).sum()
+            torch_compilable_check(
+                n_placeholders == 0,
+                lambda: f"The prompt has {int(n_placeholders)} image placeholders, but no picture was given.",
+            )
         if self.config.position_stride > 1:
             position_ids, attention_mask = self._kept_positions(
                 input_ids, attention_mask, position_ids, past_key_values
@@ -204,7 +216,7 @@ class FCoTVLModel(InternVLModel):
     ) -> tuple[Tensor, Tensor | None]:
         """Position ids and attention mask for kept positions, where the caller left them out."""
         if position_ids is None:
-            if input_ids is None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+            if input_ids is None or not _is_empty(past_key_values):
                 raise ValueError(
                     'visual_positions="kept" needs the input_ids of the whole sequence to number its tokens; with '
                     "inputs_embeds or a filled cache pass position_ids as well (see visual_position_ids)."
@@ -215,15 +227,27 @@ class FCoTVLModel(InternVLModel):
                 )
             position_ids = self.visual_position_ids(input_ids, attention_mask)
         if attention_mask is None and past_key_values is None:
-            # transformers takes any step in the positions other than 1 for the seam between two packed sequences,
-            # and masks across it, unless there is a mask or a cache.
-            if bool((position_ids.diff(dim=-1) < 0).any()):
-                raise ValueError(
-                    'Packing several sequences in a row by position_ids works with visual_positions="compact" only; '
-                    "pass a [batch, 1, length, length] attention_mask."
-                )
-            attention_mask = torch.ones_like(position_ids)
+            attention_mask = self._packing_mask(position_ids)
         return position_ids, attention_mask
+
+    def _packing_mask(self, position_ids: Tensor) -> Tensor | None:
+        """The causal mask of kept positions, `[batch, 1, length, length]`; all ones `[batch, length]` if not packed.
+
+        transformers takes any step in the positions other than 1 for the seam between two packed sequences, and masks
+        across it. Kept positions step by the ratio inside a sequence too; their seams are the steps back.
+        """
+        seams = position_ids.diff(dim=-1) <= 0
+        if not bool(seams.any()):
+            return torch.ones_like(position_ids)
+        index = torch.arange(position_ids.shape[-1], device=position_ids.device).expand_as(position_ids)
+        starts = nn.functional.pad(torch.where(seams, index[:, 1:], 0), (1, 0)).cummax(-1).values
+        return create_causal_mask(
+            config=self.config.text_config,
+            inputs_embeds=torch.empty(*position_ids.shape, 0, dtype=self.dtype, device=position_ids.device),
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=index - starts,
+        )
 
 
 class FCoTVLForConditionalGeneration(InternVLForConditionalGeneration):
@@ -399,12 +423,9 @@ class FCoTVLForConditionalGeneration(InternVLForConditionalGeneration):
             input_ids = inputs_tensor
         attention_mask = model_kwargs.get("attention_mask")
         cache = model_kwargs.get("past_key_values")
+        seen = cache.get_seq_length() if cache is not None else 0
         whole = attention_mask is None or attention_mask.shape == input_ids.shape
-        if (
-            input_ids.is_floating_point()
-            or not whole
-            or (cache and cache.get_seq_length() >= input_ids.shape[1])
-        ):
+        if input_ids.is_floating_point() or not whole or seen >= input_ids.shape[1]:
             raise ValueError(
                 'visual_positions="kept" needs the input_ids of the whole sequence, also when generation goes on from '
                 "a cache; pass them, or position_ids (see visual_position_ids)."

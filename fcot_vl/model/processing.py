@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, ProcessorMixin
+from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.processing_utils import MultiModalData
 
@@ -67,18 +67,20 @@ class FCoTVLProcessor(ProcessorMixin):
         image_seq_length = kwargs.pop("image_seq_length", None)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if image_seq_length is None:
-            options = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
-            try:
-                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **options)
-            except OSError:  # a folder with the processor's files alone
-                return processor
-            image_seq_length = getattr(config, "image_seq_length", processor.image_seq_length)
-        processor.image_seq_length = image_seq_length
+            hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
+            if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
+                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+                image_seq_length = getattr(config, "image_seq_length", None)
+        if image_seq_length is not None:
+            processor.image_seq_length = image_seq_length
         return processor
 
     @classmethod
     def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, processor_dict: dict | None = None, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        processor_dict: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> list[Any]:
         # Always the PIL backend, whatever class the folder names, so that pixels do not depend on what is installed.
         image_processor = GotOcr2ImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -106,7 +108,7 @@ class FCoTVLProcessor(ProcessorMixin):
             raise ValueError("FCoT-VL reads pictures only; pass the frames you want as images.")
         return super().__call__(images=images, text=text, **kwargs)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """The run of tokens that stands for picture `image_idx` in a prompt."""
         n_tokens = self.image_seq_length * int(image_inputs["num_patches"][image_idx])
         return f"{self.start_image_token}{self.image_token * n_tokens}{self.end_image_token}"

@@ -104,7 +104,14 @@ class SharedBackbone(nn.Module):
         return self.teacher.lm_head.weight
 
     def student(self, ratio: int) -> FCoTVLForConditionalGeneration:
-        """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`."""
+        """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`.
+
+        Raises:
+            ValueError: the backbone has no student of that ratio.
+        """
+        if ratio not in self._students:
+            have = ", ".join(map(str, self._students))
+            raise ValueError(f"There is no student of ratio {ratio}; this backbone has {have}.")
         return self._students[ratio]
 
     def train(self, mode: bool = True) -> SharedBackbone:
@@ -125,7 +132,7 @@ class SharedBackbone(nn.Module):
 
     def student_hidden(self, ratio: int, inputs: Inputs, visual_features: Tensor) -> tuple[Tensor, Tensor]:
         """A student's hidden states at the answer positions of `inputs`, and their labels."""
-        return _hidden(self._students[ratio], inputs, visual_features)
+        return _hidden(self.student(ratio), inputs, visual_features)
 
     def forward(
         self,
@@ -137,8 +144,8 @@ class SharedBackbone(nn.Module):
         """Teacher and students on one batch, from one pass of the ViT.
 
         Args:
-            teacher: `input_ids`, `attention_mask` and `labels`, each `[batch, length]`, with the teacher's
-                placeholders.
+            teacher: `input_ids`, `attention_mask` and `labels` (and, if packed, `position_ids` instead of the mask),
+                each `[batch, length]`, with the teacher's placeholders.
             students: the same per ratio, with that student's placeholders (another length) and the same answers.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, cached.
@@ -167,6 +174,7 @@ def _student_view(
     config: FCoTVLConfig, teacher: FCoTVLForConditionalGeneration, adaptor: StudentAdaptor
 ) -> FCoTVLForConditionalGeneration:
     """A student model that owns nothing: the teacher's ViT, decoder and head, and the given adaptor."""
+    config.vision_config, config.text_config = teacher.config.vision_config, teacher.config.text_config
     with torch.device("meta"):
         student = FCoTVLForConditionalGeneration(config)
     student.model.vision_tower = teacher.model.vision_tower
@@ -184,6 +192,7 @@ def _hidden(
     outputs = model.model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs.get("attention_mask"),
+        position_ids=inputs.get("position_ids"),
         mm_encoder_outputs=model.model.adapt_visual_features(visual_features),
         use_cache=False,
     )
