@@ -1,0 +1,502 @@
+"""The `evaluate` stage: one model, one method, one data folder -> `predictions.jsonl` and `result.json`.
+
+Reads what `synthesize` wrote and what training saved; the report reads the result. Greedy decoding in batches of
+one task and similar length, padded on the left. Every finished batch is on disk before the next one starts, so a
+killed evaluation goes on with the questions that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as Bar
+from rich.text import Text
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from fcot_vl.data.collate import Prompt, count_tiles, pad
+from fcot_vl.data.sample import Sample, SampleFolder
+from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
+from fcot_vl.evaluate.metrics import bootstrap_interval, bootstrap_interval_over_tasks
+from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
+from fcot_vl.prune.fastv import apply_fastv
+from fcot_vl.prune.random_drop import apply_random
+from fcot_vl.prune.smaller_page import SmallerPageHandle, apply_smaller_page, choose_cells, shrink_page
+from fcot_vl.prune.uniform import apply_uniform
+from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
+
+METHODS = ("none", "fastv", "random", "uniform", "smaller_page")
+STAGES = ("teacher", "realign", "post-train", "control")
+PREDICTIONS, RESULT, TIMES = "predictions.jsonl", "result.json", "times.jsonl"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How visual tokens are dropped at inference; "none" runs the model as it is.
+
+    keep: nominal share of visual tokens kept. layer: FastV's first decoder layer without the others.
+    seed: of random dropping. Raises ValueError for an unknown name or a missing or superfluous setting.
+    """
+
+    name: str = "none"
+    keep: float | None = None
+    layer: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise ValueError(f"unknown method {self.name!r}: choose one of {', '.join(METHODS)}.")
+        if (self.keep is None) != (self.name == "none"):
+            raise ValueError(
+                f"method {self.name!r} {'takes no' if self.name == 'none' else 'needs a'} keep share."
+            )
+        if (self.layer is None) != (self.name != "fastv"):
+            raise ValueError(
+                f"method {self.name!r} {'needs a' if self.name == 'fastv' else 'takes no'} layer."
+            )
+
+    def apply(self, model: Any) -> PruneHandle | None:
+        """Put the method into `model`; None for "none". Raises ValueError for values out of range."""
+        if self.keep is None:
+            return None
+        if self.name == "fastv":
+            assert self.layer is not None
+            return apply_fastv(model, self.keep, self.layer)
+        if self.name == "random":
+            return apply_random(model, self.keep, self.seed)
+        if self.name == "uniform":
+            return apply_uniform(model, self.keep)
+        if getattr(model.config, "compress_ratio", 1) != 1:
+            raise ValueError("a smaller page is a control for the teacher; this model is compressed already.")
+        return apply_smaller_page(model, self.keep)
+
+
+# ------------------------------------------------------------------------------------------------------ the stage
+
+
+def evaluate(
+    model: str | Path | Any,
+    data: str | Path | Sequence[Sample],
+    out: str | Path,
+    *,
+    stage: str = "teacher",
+    method: Method | None = None,
+    seed: int = 0,
+    split: str = "test",
+    batch_size: int = 64,
+    processor: Any = None,
+) -> dict[str, Any]:
+    """Score a model on every record of `data` and return what `out/result.json` holds.
+
+    Args:
+        model: folder of a teacher or student, or a loaded model (then `processor` is needed).
+        data: a `synthesize` folder, or records.
+        out: output folder; finished already with the same settings, it is read and returned at once.
+        stage: what the model is: "teacher", "realign", "post-train" or "control".
+        method: how visual tokens are dropped at inference (default: not at all).
+        seed: of the model's training; recorded.
+        split: of the data; recorded.
+        batch_size: most questions decoded together. It does not belong to the settings: a run may be resumed with
+            another one.
+
+    Raises:
+        ValueError: a wrong setting, or records that share an id.
+        StageError: `out` holds another stage or other settings.
+    """
+    method = method or Method()
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r} of a model: choose one of {', '.join(STAGES)}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    out, samples = Path(out), SampleFolder(Path(data)) if isinstance(data, str | Path) else data
+    name = (
+        str(model)
+        if isinstance(model, str | Path)
+        else str(getattr(model, "name_or_path", "")) or "in memory"
+    )
+    digest = data_hash(samples)
+    weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
+    settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
+    folder = open_stage(out, "evaluate", settings, {"model": name, "weights": weights, "data": digest}, seed)
+    if folder.done:
+        print(f"evaluate: {out} is finished, {folder.figures['n']} questions")
+        return _read_result(out)
+    print(f"evaluate: {name} ({_in_words(method)}), {len(samples)} questions -> {out}", flush=True)
+    if isinstance(model, str | Path):
+        model, processor = load(model)
+    elif processor is None:
+        raise ValueError("a loaded model needs its processor.")
+    runner = _Runner(model, processor, method, samples, out)
+    rows = runner.run(batch_size)
+    result = {
+        "model": name,
+        "stage": stage,
+        "method": method.name,
+        "compress_ratio": runner.compress_ratio,
+        "keep": method.keep,
+        "layer": method.layer,
+        "seed": seed,
+        "split": split,
+        "data_hash": digest,
+        **summarise(rows),
+        **runner.costs(),
+        "commit": git_commit(),
+        "hardware": hardware(),
+        "date": now(),
+    }
+    write_json(out / RESULT, result)
+    folder.finish({"n": result["n"], "mean_over_tasks": result["mean_over_tasks"]})
+    low, high = result["mean_over_tasks_ci"]
+    print(
+        f"evaluate: mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}] -> {out / RESULT}"
+    )
+    return result
+
+
+def load(model: str | Path) -> tuple[Any, Any]:
+    """A teacher or student and its processor, ready for inference: float32 on the CPU, bfloat16 on a GPU."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+    return loaded.eval().to(device), FCoTVLProcessor.from_pretrained(model)
+
+
+def data_hash(samples: Iterable[Sample]) -> str:
+    """sha256 over the records in order: ids, tasks, messages, answers, pixels."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        sizes = [image.size for image in sample.images]
+        record = [sample.id, sample.task, sample.messages, sample.answers, sample.metric, sizes]
+        digest.update(json.dumps(record, ensure_ascii=False).encode())
+        for image in sample.images:
+            digest.update(image.convert("RGB").tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256 over a model folder's weights and configuration; the bare name for a model that is not on disk."""
+    if not folder.is_dir():
+        return str(folder)
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of `predictions.jsonl` rows: over all tasks, per task and per density, each with a 95% interval."""
+    by_task: dict[str, list[float]] = defaultdict(list)
+    by_density: dict[str, list[float]] = {bucket: [] for bucket in DENSITY_BUCKETS}
+    for row in rows:
+        by_task[row["task"]].append(row["score"])
+        by_density[density_bucket(row["density"])].append(row["score"])
+    tasks = {task: _scored(by_task[task]) for task in sorted(by_task)}
+    return {
+        "n": len(rows),
+        "mean_over_tasks": sum(task["score"] for task in tasks.values()) / len(tasks),
+        "mean_over_tasks_ci": list(bootstrap_interval_over_tasks(by_task)),
+        "tasks": tasks,
+        "density": {bucket: _scored(scores) for bucket, scores in by_density.items()},
+    }
+
+
+def _scored(scores: list[float]) -> dict[str, Any]:
+    if not scores:
+        return {"n": 0, "score": None, "ci": None}
+    return {"n": len(scores), "score": sum(scores) / len(scores), "ci": list(bootstrap_interval(scores))}
+
+
+def _in_words(method: Method) -> str:
+    if method.name == "none":
+        return "as it is"
+    at = f" at layer {method.layer}" if method.layer is not None else ""
+    return f"{method.name} keeping {method.keep:.0%}{at}"
+
+
+def _read_result(out: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------- the runner
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is known of a record without its pixels.
+
+    total, kept: visual tokens before and after dropping. length: tokens of the prompt, nearly (for sorting).
+    """
+
+    index: int
+    id: str
+    task: str
+    metric: str
+    text: str
+    total: int
+    kept: int
+    length: int
+
+
+class _Runner:
+    """One model with one method over one set of records."""
+
+    def __init__(
+        self, model: Any, processor: Any, method: Method, samples: Sequence[Sample], out: Path
+    ) -> None:
+        self.model, self.processor, self.method, self.samples, self.out = (
+            model,
+            processor,
+            method,
+            samples,
+            out,
+        )
+        self.compress_ratio = int(getattr(model.config, "compress_ratio", 1))
+        self.tokens_per_tile = int(processor.image_seq_length)
+        self.stops = _stop_ids(model, processor.tokenizer)
+        pad_id = processor.tokenizer.pad_token_id
+        self.pad: int = self.stops[0] if pad_id is None else pad_id
+        self.questions = [self._question(i, sample) for i, sample in enumerate(samples)]
+        if len({question.id for question in self.questions}) < len(self.questions):
+            raise ValueError("two records share an id: predictions could not be told apart.")
+        if not self.questions:
+            raise ValueError("there is no record to evaluate on.")
+
+    def _question(self, index: int, sample: Sample) -> Question:
+        task_of(sample.task, sample.metric)
+        asked = _asked(sample)
+        tiles = count_tiles(self.processor, sample.images)
+        total = sum(tiles) * self.tokens_per_tile
+        kept = total
+        if self.method.name == "smaller_page":
+            kept = sum(self._cells(image, n) for image, n in zip(sample.images, tiles, strict=True))
+        elif self.method.keep is not None and total:
+            kept = n_kept(self.method.keep, total)
+        return Question(index, sample.id, sample.task, sample.metric, asked, total, kept, total + len(asked))
+
+    def _budget(self, n_tiles: int) -> int:
+        assert self.method.keep is not None
+        return n_kept(self.method.keep, n_tiles * self.tokens_per_tile)
+
+    def _cells(self, image: Image.Image, n_tiles: int) -> int:
+        w, h = choose_cells(image.width, image.height, self._budget(n_tiles))
+        return w * h
+
+    def run(self, batch_size: int) -> list[dict[str, Any]]:
+        """Answer what is not answered yet; all rows in the order of the records."""
+        done = {row["id"]: row for row in _read_lines(self.out / PREDICTIONS)}
+        _write(self.out / PREDICTIONS, done.values())
+        _write(self.out / TIMES, _read_lines(self.out / TIMES))
+        waiting = [question for question in self.questions if question.id not in done]
+        handle = self.method.apply(self.model)
+        try:
+            with _progress(len(self.questions), len(done)) as advance:
+                for batch in _batches(waiting, batch_size):
+                    started = time.perf_counter()
+                    rows = self.answer(batch, handle)
+                    _append(self.out / PREDICTIONS, rows)
+                    seconds = time.perf_counter() - started
+                    _append(self.out / TIMES, [{"questions": len(rows), "seconds": seconds}])
+                    done |= {row["id"]: row for row in rows}
+                    advance(len(rows), batch[0].task)
+        finally:
+            if handle is not None:
+                handle.remove()
+        rows = [done[question.id] for question in self.questions]
+        _write(self.out / PREDICTIONS, rows)
+        return rows
+
+    @torch.inference_mode()
+    def answer(self, batch: Sequence[Question], handle: PruneHandle | None) -> list[dict[str, Any]]:
+        """Decode one batch of questions of one task."""
+        samples = [self.samples[question.index] for question in batch]
+        task = task_of(batch[0].task, batch[0].metric)
+        inputs = self.prepare(samples, handle)
+        n_prompt = inputs["input_ids"].shape[1]
+        generated = self.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=task.max_new_tokens,
+            eos_token_id=self.stops,
+            pad_token_id=self.pad,
+        )
+        if handle is not None:
+            assert handle.kept == [question.kept for question in batch], "dropped other than planned"
+        rows = []
+        for question, sample, tokens in zip(batch, samples, generated[:, n_prompt:].tolist(), strict=True):
+            length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
+            prediction = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+            rows.append(
+                {
+                    "id": question.id,
+                    "task": question.task,
+                    "question": question.text,
+                    "prediction": prediction,
+                    "answers": sample.answers,
+                    "metric": question.metric,
+                    "score": score(prediction, sample.answers, task),
+                    "density": sample.density,
+                    "new_tokens": length,
+                }
+            )
+        return rows
+
+    def prepare(self, samples: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
+        """Left-padded inputs of a batch on the model's device; a smaller page's blank is told to the handle."""
+        sequences, pixels, kept_per_row = [], [], []
+        for sample in samples:
+            views = [self._view(image) for image in sample.images]
+            sequences.append(
+                self._prompt(sample, [len(tiles) for tiles, _ in views]).expand(self.tokens_per_tile)
+            )
+            pixels += [tiles for tiles, _ in views]
+            kept_per_row.append(torch.cat([torch.zeros(0, dtype=torch.bool), *(kept for _, kept in views)]))
+        if isinstance(handle, SmallerPageHandle):
+            handle.kept_per_row = kept_per_row
+        batch = pad(sequences, self.pad, side="left")
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        if pixels:
+            inputs["pixel_values"] = torch.cat(pixels)
+        return {key: value.to(self.model.device) for key, value in inputs.items()}
+
+    def _view(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Tiles of one picture as the method shows it [n_tiles, 3, h, w], and which of its tokens are not blank."""
+        process = self.processor.image_processor
+        if self.method.name != "smaller_page":
+            tiles = process(image, crop_to_patches=True, return_tensors="pt")["pixel_values"]
+            return tiles, torch.ones(len(tiles) * self.tokens_per_tile, dtype=torch.bool)
+        budget = self._budget(count_tiles(self.processor, [image])[0])
+        page = shrink_page(image, budget, process.size["height"], self.tokens_per_tile)
+        return process(page.tiles, crop_to_patches=False, return_tensors="pt")["pixel_values"], page.kept
+
+    def _prompt(self, sample: Sample, tiles: Sequence[int]) -> Prompt:
+        """The first question, tokenised up to where the answer starts."""
+        processor = self.processor
+        text = {"type": "text", "text": _asked(sample)}
+        content = [*({"type": "image"} for _ in tiles), text]
+        ids = processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=processor.chat_template,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )["input_ids"]
+        picture = (processor.start_image_token_id, processor.image_token_id, processor.end_image_token_id)
+        return Prompt(
+            np.asarray(ids, dtype=np.int32), np.zeros(len(ids), dtype=np.bool_), tuple(tiles), picture
+        )
+
+    def costs(self) -> dict[str, float | None]:
+        """Visual tokens per question, nominal and averaged over the decoder's layers, and seconds per question."""
+        n_layers = len(decoder_of(self.model).layers)
+        layer, n = self.method.layer or 0, len(self.questions)
+        nominal = sum(question.kept for question in self.questions) / n
+        total = sum(question.total for question in self.questions) / n
+        times = list(_read_lines(self.out / TIMES))
+        answered = sum(row["questions"] for row in times)
+        return {
+            "visual_tokens_nominal": nominal,
+            "visual_tokens_layer_mean": (layer * total + (n_layers - layer) * nominal) / n_layers,
+            "seconds_per_sample": sum(row["seconds"] for row in times) / answered if answered else None,
+        }
+
+
+def _asked(sample: Sample) -> str:
+    return next(message["content"] for message in sample.messages if message["role"] == "user")
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer: the tokenizer's, the chat format's and the generation settings'."""
+    configured = model.generation_config.eos_token_id
+    stops = set(configured if isinstance(configured, list) else [configured])
+    stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|im_end|>")}
+    return sorted(stop for stop in stops if stop is not None)
+
+
+def _batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Question]]:
+    """Batches of one task and similar length, the longest first, so that a batch too large fails at once."""
+    ordered = sorted(questions, key=lambda q: (q.task, q.metric, -q.length, q.index))
+    for _, group in groupby(ordered, key=lambda q: (q.task, q.metric)):
+        same = list(group)
+        for first in range(0, len(same), batch_size):
+            yield same[first : first + batch_size]
+
+
+# ------------------------------------------------------------------------------------------------ files, progress
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file; a half-written last line, as a kill leaves it, is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line.endswith("\n"):
+            return
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise ValueError(
+                f"{path}: line {number} is not JSON; delete the folder and evaluate again."
+            ) from None
+
+
+def _append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    _append(partial, list(rows))
+    partial.replace(path)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Bar) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s")
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int, str], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        bar = progress.add_task("questions", total=total, completed=done)
+        yield lambda n, task: progress.update(bar, advance=n, description=task)

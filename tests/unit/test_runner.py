@@ -1,0 +1,368 @@
+"""The evaluate stage on random tiny models: files, batching, resuming, methods. No score here means anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+import fcot_vl
+from fcot_vl.data.sample import Sample, write_shard
+from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
+from fcot_vl.evaluate import benchmarks, runner
+from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
+from fcot_vl.evaluate.runner import Method, data_hash, evaluate, summarise
+from fcot_vl.prune.engine import n_kept
+from fcot_vl.stage import StageError
+
+PER_TILE = 16  # of the tiny teacher of conftest: 112-pixel tiles
+
+
+def picture(width: int, height: int, seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (-(-height // 14), -(-width // 14), 3), dtype=np.uint8
+    )
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)
+
+
+def sample(number: int, task: str, size: tuple[int, int], question: str, density: float = 1.5) -> Sample:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "ab"}]
+    tiles = {(112, 112): 1, (224, 112): 3, (112, 336): 4}[size]
+    return Sample(
+        id=f"page-{number}",
+        images=[picture(*size, seed=number)],
+        messages=messages,
+        task=task,
+        source="test",
+        answers=["ab", "abc"],
+        metric=MINIDOC_METRICS[task],
+        density=density,
+        tiles=tiles,
+    )
+
+
+SAMPLES = [
+    sample(0, "forms", (112, 112), "What is the Name?", 0.5),
+    sample(1, "dense_pages", (112, 336), "What is the Code of the long question?", 7.9),
+    sample(2, "forms", (224, 112), "What is the Total?", 3.0),
+    sample(3, "dense_pages", (224, 112), "Where?", 9.0),
+    sample(4, "sums", (112, 112), "Apple plus pear?", 2.0),
+    sample(5, "forms", (112, 112), "What is the Date of issue?", 1.9),
+    sample(6, "forms", (112, 112), "Who?", 1.2),
+]
+TILES = [1, 4, 3, 3, 1, 1, 1]
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, task in benchmarks.MINIDOC.items():
+        monkeypatch.setitem(benchmarks.MINIDOC, name, replace(task, max_new_tokens=5))
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_folder: Path) -> tuple[Any, Any]:
+    model = AutoModelForImageTextToText.from_pretrained(teacher_folder, dtype=torch.float32).eval()
+    return model, fcot_vl.FCoTVLProcessor.from_pretrained(teacher_folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_result_and_predictions_have_the_agreed_form(teacher_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_shard(data / "test-00000.parquet", SAMPLES)
+    result = evaluate(teacher_folder, data, tmp_path / "out", seed=3, batch_size=2)
+    assert result == json.loads((tmp_path / "out" / "result.json").read_text())
+    assert set(result) >= {
+        *("model", "stage", "method", "compress_ratio", "keep", "layer", "seed", "split", "data_hash", "n"),
+        *("mean_over_tasks", "mean_over_tasks_ci", "tasks", "density", "visual_tokens_nominal"),
+        *("visual_tokens_layer_mean", "seconds_per_sample", "commit", "hardware", "date"),
+    }
+    assert (result["model"], result["method"], result["compress_ratio"]) == (str(teacher_folder), "none", 1)
+    assert (result["keep"], result["layer"], result["seed"], result["n"]) == (None, None, 3, 7)
+    assert result["visual_tokens_nominal"] == result["visual_tokens_layer_mean"] == 16 * sum(TILES) / 7
+    assert {task: r["n"] for task, r in result["tasks"].items()} == {"dense_pages": 2, "forms": 4, "sums": 1}
+    assert {bucket: r["n"] for bucket, r in result["density"].items()} == {
+        "1-2": 3,
+        "2-4": 2,
+        "4-6": 0,
+        "6-8": 2,
+    }
+    rows = rows_of(tmp_path / "out")
+    assert [row["id"] for row in rows] == [s.id for s in SAMPLES]
+    for row, s in zip(rows, SAMPLES, strict=True):
+        assert list(row) == [
+            *("id", "task", "question", "prediction", "answers", "metric", "score", "density", "new_tokens")
+        ]
+        assert (row["question"], row["answers"]) == (s.messages[0]["content"], s.answers)
+        assert row["score"] == score(row["prediction"], s.answers, task_of(s.task, s.metric))
+        assert 1 <= row["new_tokens"] <= 5
+    assert json.loads((tmp_path / "out" / "stage.json").read_text())["status"] == "done"
+
+
+def test_inputs_are_what_the_processor_makes(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    some = [SAMPLES[0], SAMPLES[1], SAMPLES[2]]
+    made = runner._Runner(model, processor, Method(), some, tmp_path).prepare(some, None)
+    conversations = [
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": s.images[0]},
+                    {"type": "text", "text": s.messages[0]["content"]},
+                ],
+            }
+        ]
+        for s in some
+    ]
+    expected = processor.apply_chat_template(
+        conversations,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
+    assert set(made) == {"input_ids", "attention_mask", "pixel_values"}
+    for key, value in made.items():
+        assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.parametrize(
+    "method", [Method(), Method("fastv", 0.5, 2), Method("random", 0.5), Method("smaller_page", 0.5)]
+)
+def test_predictions_do_not_depend_on_the_batch(
+    teacher: tuple[Any, Any], tmp_path: Path, method: Method
+) -> None:
+    model, processor = teacher
+    results = [
+        evaluate(model, SAMPLES, tmp_path / str(n), method=method, batch_size=n, processor=processor)
+        for n in (1, 7)
+    ]
+    assert rows_of(tmp_path / "1") == rows_of(tmp_path / "7")
+    assert results[0]["mean_over_tasks"] == results[1]["mean_over_tasks"]
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(
+    teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = teacher
+    whole = evaluate(model, SAMPLES, tmp_path / "whole", batch_size=2, processor=processor)
+    answer, asked = runner._Runner.answer, []
+
+    def dies_at_the_third_batch(self: Any, batch: Any, handle: Any) -> Any:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append([question.id for question in batch])
+        return answer(self, batch, handle)
+
+    monkeypatch.setattr(runner._Runner, "answer", dies_at_the_third_batch)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, SAMPLES, out, batch_size=2, processor=processor)
+    before = rows_of(out)
+    assert len(before) == 4
+    with (out / "predictions.jsonl").open("a") as file:
+        file.write('{"id": "page-4", "task": "su')  # as a kill leaves it
+
+    def watched(self: Any, batch: Any, handle: Any) -> Any:
+        asked.append([question.id for question in batch])
+        return answer(self, batch, handle)
+
+    asked.clear()
+    monkeypatch.setattr(runner._Runner, "answer", watched)
+    resumed = evaluate(model, SAMPLES, out, batch_size=3, processor=processor)
+    assert sorted(name for batch in asked for name in batch) == sorted(
+        {s.id for s in SAMPLES} - {row["id"] for row in before}
+    )
+    assert (out / "predictions.jsonl").read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+    ignored = ("date", "seconds_per_sample")
+    assert {k: v for k, v in resumed.items() if k not in ignored} == {
+        k: v for k, v in whole.items() if k not in ignored
+    }
+
+
+def test_a_finished_run_is_returned_and_other_settings_are_refused(
+    teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = teacher
+    first = evaluate(model, SAMPLES[:2], tmp_path, processor=processor)
+    monkeypatch.setattr(runner, "_Runner", None)  # nothing is run again
+    assert evaluate(model, SAMPLES[:2], tmp_path, processor=processor, batch_size=1) == first
+    with pytest.raises(StageError, match="method"):
+        evaluate(model, SAMPLES[:2], tmp_path, processor=processor, method=Method("uniform", 0.5))
+    with pytest.raises(StageError, match="data"):
+        evaluate(model, SAMPLES[:3], tmp_path, processor=processor)
+
+
+def test_a_damaged_file_is_an_error_that_says_so(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    (tmp_path / "predictions.jsonl").write_text('not json\n{"id": "page-0"}\n')
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        evaluate(model, SAMPLES[:2], tmp_path, processor=processor)
+
+
+@pytest.mark.parametrize(
+    ("method", "layer"),
+    [
+        (Method("fastv", 0.5, 2), 2),
+        (Method("fastv", 0.25, 1), 1),
+        (Method("random", 0.25), 0),
+        (Method("uniform", 0.5), 0),
+    ],
+)
+def test_token_counts_of_the_methods(
+    teacher: tuple[Any, Any], tmp_path: Path, method: Method, layer: int
+) -> None:
+    model, processor = teacher
+    result = evaluate(model, SAMPLES, tmp_path, method=method, processor=processor)
+    assert method.keep is not None
+    total, kept = [PER_TILE * n for n in TILES], [n_kept(method.keep, PER_TILE * n) for n in TILES]
+    assert result["visual_tokens_nominal"] == pytest.approx(sum(kept) / 7)
+    assert result["visual_tokens_layer_mean"] == pytest.approx(
+        (layer * sum(total) + (4 - layer) * sum(kept)) / 28
+    )
+    assert (result["method"], result["keep"], result["layer"]) == (method.name, method.keep, method.layer)
+
+
+def test_a_smaller_page_spends_at_most_its_budget(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    result = evaluate(model, SAMPLES, tmp_path, method=Method("smaller_page", 0.5), processor=processor)
+    budget = sum(PER_TILE * n // 2 for n in TILES) / 7
+    assert 0.8 * budget < result["visual_tokens_nominal"] <= budget
+    assert result["visual_tokens_layer_mean"] == result["visual_tokens_nominal"]
+
+
+def test_students_are_evaluated_with_their_own_token_count(
+    make_student: Callable[..., Any], processor_for: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    for positions in ("compact", "kept"):
+        student = make_student(2, visual_positions=positions)
+        result = evaluate(
+            student,
+            SAMPLES,
+            tmp_path / positions,
+            stage="realign",
+            processor=processor_for(student),
+            batch_size=7,
+        )
+        evaluate(
+            student,
+            SAMPLES,
+            tmp_path / f"{positions}-1",
+            stage="realign",
+            processor=processor_for(student),
+            batch_size=1,
+        )
+        assert result["compress_ratio"] == 2
+        assert result["visual_tokens_nominal"] == 8 * sum(TILES) / 7
+        assert rows_of(tmp_path / positions) == rows_of(tmp_path / f"{positions}-1")
+    with pytest.raises(ValueError, match="compressed already"):
+        evaluate(
+            student,
+            SAMPLES,
+            tmp_path / "x",
+            method=Method("smaller_page", 0.5),
+            processor=processor_for(student),
+        )
+
+
+def test_accepted_answers_do_not_reach_the_model(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    other = [
+        replace(s, answers=["x" * 40], messages=[s.messages[0], {"role": "assistant", "content": "y" * 90}])
+        for s in SAMPLES
+    ]
+    evaluate(model, SAMPLES, tmp_path / "a", processor=processor)
+    evaluate(model, other, tmp_path / "b", processor=processor)
+    for a, b in zip(rows_of(tmp_path / "a"), rows_of(tmp_path / "b"), strict=True):
+        assert (a["prediction"], a["new_tokens"]) == (b["prediction"], b["new_tokens"])
+
+
+def test_data_hash_sees_pixels_answers_and_order() -> None:
+    base = data_hash(SAMPLES)
+    assert base == data_hash(list(SAMPLES))
+    darker = replace(SAMPLES[0], images=[SAMPLES[0].images[0].point(lambda v: v // 2)])
+    others = [
+        [darker, *SAMPLES[1:]],
+        [replace(SAMPLES[0], answers=["ab"]), *SAMPLES[1:]],
+        [replace(SAMPLES[0], id="other"), *SAMPLES[1:]],
+        SAMPLES[::-1],
+        SAMPLES[:-1],
+    ]
+    assert len({base, *map(data_hash, others)}) == 6
+
+
+def test_summary_of_known_rows() -> None:
+    rows = [
+        {"task": "a", "score": 1.0, "density": 1.0},
+        {"task": "a", "score": 0.0, "density": 5.0},
+        {"task": "b", "score": 1.0, "density": 5.5},
+    ]
+    summary = summarise(rows)
+    assert summary["mean_over_tasks"] == 0.75
+    assert summary["tasks"]["a"] == {"n": 2, "score": 0.5, "ci": [0.0, 1.0]}
+    assert summary["tasks"]["b"] == {"n": 1, "score": 1.0, "ci": [1.0, 1.0]}
+    assert summary["mean_over_tasks_ci"] == [0.5, 1.0]
+    assert summary["density"]["4-6"]["score"] == 0.5
+    assert summary["density"]["2-4"] == {"n": 0, "score": None, "ci": None}
+
+
+def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    for build, message in [
+        (lambda: Method("magic"), "unknown method"),
+        (lambda: Method("none", 0.5), "takes no keep"),
+        (lambda: Method("random"), "needs a keep"),
+        (lambda: Method("fastv", 0.5), "needs a layer"),
+        (lambda: Method("uniform", 0.5, 2), "takes no layer"),
+        (
+            lambda: evaluate(model, SAMPLES, tmp_path / "1", processor=processor, stage="best"),
+            "unknown stage",
+        ),
+        (lambda: evaluate(model, SAMPLES, tmp_path / "2", processor=processor, batch_size=0), "batch_size"),
+        (lambda: evaluate(model, SAMPLES, tmp_path / "3"), "processor"),
+        (lambda: evaluate(model, [], tmp_path / "4", processor=processor), "no record"),
+        (lambda: evaluate(model, SAMPLES[:1] * 2, tmp_path / "5", processor=processor), "share an id"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build()
+
+
+# ---------------------------------------------------------------------------------------------------- benchmarks
+
+
+def test_tasks_fit_minidoc() -> None:
+    assert {name: task.metric for name, task in benchmarks.MINIDOC.items()} == MINIDOC_METRICS
+    assert set(benchmarks.TEXT_DENSE) == {"transcribe", "table_markdown", "forms", "dense_pages"}
+
+
+def test_answers_are_read_off_after_the_marker_only_where_reasoning_is_asked_for() -> None:
+    worked, plain = Task("relaxed", worked=True), Task("cer")
+    assert final_answer("3+4=7. Answer: 7", worked) == "7"
+    assert final_answer("Answer: 3. Answer: 7 ", worked) == "7"
+    assert final_answer(" 7\n", worked) == "7"
+    assert final_answer("Answer: 7", plain) == "Answer: 7"
+    assert score("3+4=7. Answer: 7", ["7"], worked) == 1.0
+    assert score("3+4=7. Answer:", ["7"], worked) == 0.0
+    assert task_of("someone's own", "exact") == Task("exact")
+    with pytest.raises(ValueError, match="unknown metric"):
+        task_of("forms", "bleu")
+    with pytest.raises(ValueError, match="scored by 'anls'"):
+        task_of("forms", "cer")
+
+
+def test_density_buckets() -> None:
+    densities = (0.2, 1.0, 1.99, 2.0, 4.0, 6.0, 8.0, 11.0)
+    assert [density_bucket(d) for d in densities] == ["1-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
