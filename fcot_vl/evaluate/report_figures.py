@@ -313,7 +313,7 @@ def sample_figure(
 ) -> Path:
     """One test page: the page, the question, the reference, and every model's answer with its mistakes in red."""
     columns, rows = 62, 15
-    blocks = [("reference", reference, None, INK)]
+    blocks: list[tuple[str, str, float | None, str]] = [("reference", reference, None, INK)]
     blocks += [(j.variant.label, text, score, str(_style(j)["color"])) for j, text, score in answers]
     heights = [0.34 + 0.155 * len(_wrap(text, columns, rows)) for _, text, _, _ in blocks]
     question_lines = textwrap.wrap(question, 70) or [""]

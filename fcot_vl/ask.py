@@ -1,0 +1,140 @@
+"""Ask a picture one question: a person's own file, the embedded teacher or any teacher or student folder.
+
+The shortest way through the house: picture -> tiles -> model -> answer, and which model it was that answered.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from fcot_vl.data.images import open_image
+from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.tiny import tiny_teacher_path
+
+EMBEDDED_NOTICE = (
+    "note: the embedded teacher reads only MiniDoc-like pages (fixed-pitch print); "
+    "for documents of your own give --model an InternVL checkpoint"
+)
+MODEL_TYPES = ("internvl", "fcot_vl")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, and by what."""
+
+    text: str
+    model: str
+    kind: str  # "teacher" or "student"
+    compress_ratio: int
+    visual_positions: str | None  # of a student
+    tiles: int
+    visual_tokens: int
+    new_tokens: int
+    seconds: float
+    notice: str | None
+
+    @property
+    def answered_by(self) -> str:
+        """One line: which model, at which ratio, with how many visual tokens."""
+        ratio = f", compress ratio {self.compress_ratio}" if self.kind == "student" else ""
+        return (
+            f"{self.kind} {self.model}{ratio}: {self.visual_tokens} visual tokens from {self.tiles} "
+            f"tile{'s' if self.tiles != 1 else ''}, {self.new_tokens} tokens answered in {self.seconds:.1f} s"
+        )
+
+
+def ask(
+    image_path: str | Path, question: str, model: str | Path | None = None, max_new_tokens: int = 256
+) -> Answer:
+    """Answer one question about one picture, greedily.
+
+    Args:
+        image_path: a picture file (see `open_image`).
+        question: in plain words.
+        model: folder or hub id of a teacher (InternVL in the Hugging Face layout) or a student; None is the embedded
+            teacher.
+        max_new_tokens: most tokens of the answer.
+
+    Raises:
+        ImageError: the picture cannot be used.
+        ValueError: no question, or the model cannot be loaded or is no InternVL.
+    """
+    if not question.strip():
+        raise ValueError("the question is empty; ask something, for example: What is the total?")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    image = open_image(image_path)
+    loaded, processor = load(model)
+    for token in (processor.image_token, processor.start_image_token, processor.end_image_token):
+        if token in question:
+            raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question.strip()}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    ).to(loaded.device)
+    inputs["pixel_values"] = inputs["pixel_values"].to(loaded.dtype)
+    length = inputs["input_ids"].shape[1]
+    started = time.perf_counter()
+    with torch.inference_mode():
+        made = loaded.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=_stops(loaded, processor),
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+    seconds = time.perf_counter() - started
+    student = loaded.config.model_type == "fcot_vl"
+    ratio = int(loaded.config.compress_ratio) if student else 1
+    return Answer(
+        text=processor.tokenizer.decode(made[0, length:], skip_special_tokens=True).strip(),
+        model="embedded" if model is None else str(model),
+        kind="student" if ratio > 1 else "teacher",
+        compress_ratio=ratio,
+        visual_positions=loaded.config.visual_positions if ratio > 1 else None,
+        tiles=len(inputs["pixel_values"]),
+        visual_tokens=int((inputs["input_ids"] == processor.image_token_id).sum()),
+        new_tokens=made.shape[1] - length,
+        seconds=seconds,
+        notice=EMBEDDED_NOTICE if model is None else None,
+    )
+
+
+def load(model: str | Path | None) -> tuple[Any, FCoTVLProcessor]:
+    """A model and its processor, ready to answer: float32 on the CPU, bfloat16 on a GPU. Raises ValueError."""
+    source = str(tiny_teacher_path() if model is None else model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    try:
+        kind = AutoConfig.from_pretrained(source).model_type
+        if kind not in MODEL_TYPES:
+            raise ValueError(
+                f"this is a {kind} model; give an InternVL in the Hugging Face layout, or a student"
+            )
+        loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        processor = FCoTVLProcessor.from_pretrained(source)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{source}: no model can be loaded from here ({reason})") from None
+    return loaded.eval().to(device), processor
+
+
+def _stops(model: Any, processor: FCoTVLProcessor) -> list[int]:
+    """Tokens that end an answer: the model's own, and the end of a chat turn."""
+    own = model.generation_config.eos_token_id
+    stops = set(own if isinstance(own, list) else [own]) | {
+        processor.tokenizer.eos_token_id,
+        processor.tokenizer.get_vocab().get("<|im_end|>"),
+    }
+    return sorted(stop for stop in stops if stop is not None)

@@ -1,0 +1,195 @@
+"""The command line: one verb per stage, `ask`, and the two recipes. Nothing is done here, only passed on.
+
+Training verbs take every field of their dataclass as a flag (`--learning-rate 1e-3`), and the recipe section of the same
+name as the starting point (`--recipe demo`). What a person got wrong is one red line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="fcot-vl",
+    help="Compress the visual tokens of InternVL-family models, and measure what it costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+MORE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Output = Annotated[Path, typer.Option(help="Folder to write; the same command again resumes it.")]
+Data = Annotated[Path, typer.Option(help="Folder that `synthesize` wrote.")]
+FromRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe whose section gives the starting values.")
+]
+RunOutput = Annotated[Path | None, typer.Option(help="Folder of the run; by default the recipe's.")]
+RunRecipe = Annotated[str, typer.Option("--recipe", help="A recipe's name or file.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Steps side by side; by default the recipe's.")]
+
+
+@app.command()
+def synthesize(
+    output: Output,
+    split: Annotated[str, typer.Option(help="train, validation or test; no content is shared.")] = "train",
+    records: Annotated[int, typer.Option(help="Pages.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the content.")] = 0,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat for several.")] = None,
+) -> None:
+    """Write MiniDoc pages with questions as Parquet shards."""
+    from fcot_vl.data.synthesize.write import synthesize as write
+
+    write(output, split, records, seed, task)  # type: ignore[arg-type]
+
+
+@app.command(context_settings=MORE_FLAGS)
+def realign(
+    context: typer.Context,
+    data: Data,
+    output: Output,
+    teacher: Annotated[
+        str | None, typer.Option(help="InternVL folder or hub id; default: the embedded one.")
+    ] = None,
+    recipe: FromRecipe = None,
+) -> None:
+    """Stage 1: train compressor and adaptor of one or more students; everything else stays frozen.
+
+    Further flags: the fields of `RealignConfig`, such as `--ratios 2,4 --max-steps 500 --seed 1`.
+    """
+    from fcot_vl.train.realign import RealignConfig
+    from fcot_vl.train.realign import realign as run
+
+    run(_config(RealignConfig, "realign", recipe, context.args, output), _teacher(teacher), data)
+
+
+@app.command(context_settings=MORE_FLAGS)
+def post_train(
+    context: typer.Context,
+    model: Annotated[Path, typer.Option(help="Student folder; a teacher is trained as the control.")],
+    data: Data,
+    output: Output,
+    recipe: FromRecipe = None,
+) -> None:
+    """Stage 2: train all weights on the answers.
+
+    Further flags: the fields of `PostTrainConfig`, such as `--max-steps 500 --learning-rate 1e-3`.
+    """
+    from fcot_vl.train.post_train import PostTrainConfig
+    from fcot_vl.train.post_train import post_train as run
+
+    run(_config(PostTrainConfig, "post_train", recipe, context.args, output), model, data)
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    output: Output,
+    model: Annotated[
+        str | None, typer.Option(help="Teacher or student folder; default: the embedded one.")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="What it is: teacher, realign, post-train or control.")
+    ] = "teacher",
+    method: Annotated[str, typer.Option(help="none, fastv, random, uniform or smaller_page.")] = "none",
+    keep: Annotated[float | None, typer.Option(help="Share of visual tokens the method keeps.")] = None,
+    layer: Annotated[int | None, typer.Option(help="FastV's K.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the model's training; and of random dropping.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+) -> None:
+    """Score a model, with or without a training-free peer, on a data folder."""
+    from fcot_vl.evaluate.runner import Method
+    from fcot_vl.evaluate.runner import evaluate as run
+
+    peer = Method(method, keep, layer, seed if method == "random" else 0)
+    run(_teacher(model), data, output, stage=stage, method=peer, seed=seed, batch_size=batch_size)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run; every result below it is read.")],
+    output: Annotated[Path | None, typer.Option(help="Default: `report` in the run folder.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Test pages for the examples; default: `data/test`.")
+    ] = None,
+) -> None:
+    """Make tables, figures and examples from what a run measured."""
+    from fcot_vl.evaluate.report import ReportConfig
+    from fcot_vl.evaluate.report import report as make
+
+    make(ReportConfig(run, output, data))
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WebP, TIFF, GIF or BMP.")],
+    question: Annotated[str, typer.Argument(help="A question in plain words.")],
+    model: Annotated[
+        str | None, typer.Option(help="Teacher or student folder; default: the embedded one.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 256,
+) -> None:
+    """Ask your own picture a question."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from fcot_vl.ask import ask as run
+
+    disable_progress_bar()
+    answer = run(image, question, model, max_new_tokens)
+    typer.echo(answer.text)
+    for line in (answer.answered_by, answer.notice):
+        if line:
+            typer.secho(line, fg="bright_black", err=True)
+
+
+@app.command()
+def demo(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "demo") -> None:
+    """The whole path in minutes: two students at ratios 2 and 4, every comparison, one seed, a report."""
+    from fcot_vl.pipeline import run_recipe
+
+    run_recipe(recipe, output=output, jobs=jobs)
+
+
+@app.command()
+def reproduce(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "reproduce") -> None:
+    """The whole path in hours: three seeds, all peers and controls, full training, a report."""
+    from fcot_vl.pipeline import run_recipe
+
+    run_recipe(recipe, output=output, jobs=jobs)
+
+
+def _config(config: Any, section: str, recipe: str | None, flags: list[str], output: Path) -> Any:
+    from fcot_vl.recipe import build, read_recipe
+
+    values = read_recipe(recipe).get(section, {}) if recipe else {}
+    return build(config, values, flags, output_dir=str(output))
+
+
+def _teacher(path: str | None) -> str:
+    from fcot_vl.model.tiny import tiny_teacher_path
+
+    return path or str(tiny_teacher_path())
+
+
+def main() -> None:
+    """Entry point of the `fcot-vl` command."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, KeyboardInterrupt) as error:
+        text = (
+            "interrupted; the same command goes on from here"
+            if isinstance(error, KeyboardInterrupt)
+            else str(error)
+        )
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            " ".join(text.split()), style="red", markup=False
+        )
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""The whole path by recipe: synthesize, realign, post-train, evaluate, bench, report, each step a resumable stage.
+
+Above all rooms, below the command line. A run is a list of steps with what each waits for; with `jobs` above 1,
+independent steps run side by side in processes of their own (small models do not fill a machine), and what they print
+goes to `logs/`. Run again after an interruption: finished stages say so at once, the one that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import AutoConfig
+
+from fcot_vl.data.sample import SampleFolder
+from fcot_vl.data.synthesize.write import synthesize
+from fcot_vl.evaluate.report import ReportConfig, report
+from fcot_vl.evaluate.runner import Method, evaluate
+from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.prune.engine import keep_for_layer_mean
+from fcot_vl.recipe import build, read_recipe
+from fcot_vl.train.features import cache_features
+from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.post_train import PostTrainConfig, load_for_training, post_train
+from fcot_vl.train.realign import RealignConfig, realign
+
+
+class PipelineError(ValueError):
+    """A step failed; the message names it, its error, and where its output is."""
+
+
+@dataclass
+class SynthesizeSection:
+    """How many MiniDoc pages, from which seed."""
+
+    train: int
+    test: int
+    seed: int = 0
+    shard_size: int = 500
+
+
+@dataclass
+class EvaluateSection:
+    """How evaluation runs."""
+
+    batch_size: int = 64
+
+
+@dataclass
+class PeersSection:
+    """Training-free peers, applied to the teacher."""
+
+    methods: list[str] = field(default_factory=list)
+    keep: list[float] = field(default_factory=list)
+    """Nominal shares of visual tokens kept."""
+    layers: list[int] = field(default_factory=list)
+    """FastV's K, each tried."""
+    equal_layer_mean: bool = True
+    """FastV also at the share where it costs as much as a student, averaged over the decoder's layers."""
+
+
+@dataclass
+class Recipe:
+    """One run. Sections that name a training stage hold settings of its dataclass."""
+
+    output: Path
+    synthesize: dict[str, Any]
+    realign: dict[str, Any]
+    post_train: dict[str, Any]
+    evaluate: dict[str, Any] = field(default_factory=dict)
+    peers: dict[str, Any] = field(default_factory=dict)
+    bench: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    """Folder or hub id of an InternVL in the Hugging Face layout; none: the embedded teacher."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    control: bool = True
+    """Whether the teacher is post-trained on the same data, without compression."""
+    jobs: int = 1
+    """Steps run side by side."""
+    threads: int = 1
+    """CPU threads of each step; part of the result, since it decides the order of sums."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must name at least one seed, each once, got {self.seeds}")
+        if self.jobs < 1 or self.threads < 1:
+            raise ValueError(f"jobs and threads must be at least 1, got {self.jobs} and {self.threads}")
+        for config, section in (
+            (SynthesizeSection, self.synthesize),
+            (EvaluateSection, self.evaluate),
+            (PeersSection, self.peers),
+        ):
+            build(config, section)
+        if self.realign.get("cache_features") or self.post_train.get("cache_features"):
+            for section in (self.realign, self.post_train):
+                section["features_folder"] = str(Path(self.output) / "features")
+
+
+@dataclass
+class Step:
+    """One call of a stage."""
+
+    name: str
+    call: Callable[[], object]
+    after: tuple[str, ...] = ()
+    alone: bool = False
+    """Nothing may run beside it: it takes times."""
+
+
+def run_recipe(name: str | Path, console: Console | None = None, **overrides: Any) -> Path:
+    """Run a recipe through all stages and return the report's folder.
+
+    `overrides` replace top-level values of the recipe (`output`, `seeds`, `jobs`, ...).
+
+    Raises RecipeError for a recipe that cannot be used, PipelineError for a step that failed.
+    """
+    console = console or Console()
+    recipe = build(Recipe, read_recipe(name), **{k: v for k, v in overrides.items() if v is not None})
+    steps = plan(recipe)
+    folder = Path(recipe.output)
+    console.print(
+        f"[bold]{name}[/bold]: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
+        f"{recipe.jobs} at a time, {recipe.threads} thread{'s' if recipe.threads > 1 else ''} each). "
+        "The students are trained here and now; nothing pre-trained stands in for them. "
+        "Interrupt at will: run again to go on."
+    )
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    if recipe.jobs == 1:
+        _run_here(steps, recipe.threads, console)
+    else:
+        _run_beside(steps, recipe.jobs, recipe.threads, folder / "logs", console)
+    output = report(ReportConfig(folder), console)
+    console.print(f"{name}: {_minutes(time.monotonic() - started)} in this run")
+    return output
+
+
+# ------------------------------------------------------------------------------------------------------- the plan
+
+
+def plan(recipe: Recipe) -> list[Step]:
+    """The steps of a recipe, in an order that respects what each waits for."""
+    run = Path(recipe.output)
+    teacher = recipe.teacher or str(tiny_teacher_path())
+    data = build(SynthesizeSection, recipe.synthesize)
+    train, test = run / "data" / "train", run / "data" / "test"
+    steps = [
+        Step(
+            "synthesize train",
+            partial(synthesize, train, "train", data.train, data.seed, None, data.shard_size),
+        ),
+        Step(
+            "synthesize test", partial(synthesize, test, "test", data.test, data.seed, None, data.shard_size)
+        ),
+    ]
+    trained_on = "synthesize train"
+    if "features_folder" in recipe.realign:
+        folder = Path(recipe.realign["features_folder"])
+        steps.append(Step("features", partial(_features, teacher, train, folder), (trained_on,)))
+        trained_on = "features"
+    judge = partial(_judge_step, recipe, test)
+    steps.append(judge("teacher", teacher, "teacher", None, recipe.seeds[0], ()))
+    steps += [
+        judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in _peers(recipe, teacher)
+    ]
+    ratios = build(RealignConfig, recipe.realign, output_dir="unused").ratios
+    for seed in recipe.seeds:
+        here = run / f"seed-{seed}"
+        aligned = f"realign seed {seed}"
+        steps.append(
+            Step(
+                aligned,
+                partial(_realign, recipe.realign, teacher, train, here / "realign", seed),
+                (trained_on,),
+            )
+        )
+        for ratio in ratios:
+            student, trained = here / "realign" / f"ratio-{ratio}", here / f"post-train-{ratio}"
+            name = f"post-train {ratio}x seed {seed}"
+            steps += [
+                judge(f"realign-{ratio}-seed-{seed}", student, "realign", None, seed, (aligned,)),
+                Step(
+                    name, partial(_post_train, recipe.post_train, student, train, trained, seed), (aligned,)
+                ),
+                judge(f"post-train-{ratio}-seed-{seed}", trained, "post-train", None, seed, (name,)),
+            ]
+        if recipe.control:
+            name = f"control seed {seed}"
+            control = here / "control"
+            steps += [
+                Step(
+                    name,
+                    partial(_post_train, recipe.post_train, teacher, train, control, seed),
+                    (trained_on,),
+                ),
+                judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
+            ]
+    return steps
+
+
+def _judge_step(
+    recipe: Recipe,
+    test: Path,
+    name: str,
+    model: str | Path,
+    stage: str,
+    method: Method | None,
+    seed: int,
+    after: tuple[str, ...],
+) -> Step:
+    section = build(EvaluateSection, recipe.evaluate)
+    out = Path(recipe.output) / "evaluate" / name
+    call = partial(
+        evaluate, model, test, out, stage=stage, method=method, seed=seed, batch_size=section.batch_size
+    )
+    return Step(f"evaluate {name}", call, ("synthesize test", *after))
+
+
+def _peers(recipe: Recipe, teacher: str) -> list[tuple[str, Method, int]]:
+    """(name, method, seed) of every training-free peer; random dropping once a seed, the rest once."""
+    section = build(PeersSection, recipe.peers)
+    layers = AutoConfig.from_pretrained(teacher).text_config.num_hidden_layers
+    first = recipe.seeds[0]
+    found = []
+    for method in section.methods:
+        for keep in section.keep:
+            if method == "fastv":
+                for layer in section.layers:
+                    found.append((f"fastv-k{layer}-{keep:.0%}", Method("fastv", keep, layer), first))
+                    equal = _equal_keep(keep, layer, layers) if section.equal_layer_mean else None
+                    if equal is not None and equal not in section.keep:
+                        found.append((f"fastv-k{layer}-{equal:.1%}", Method("fastv", equal, layer), first))
+            elif method == "random":
+                found += [
+                    (f"random-{keep:.0%}-seed-{s}", Method("random", keep, seed=s), s) for s in recipe.seeds
+                ]
+            else:
+                found.append((f"{method}-{keep:.0%}", Method(method, keep), first))
+    return [(name.replace("%", ""), method, seed) for name, method, seed in found]
+
+
+def _equal_keep(keep: float, layer: int, layers: int) -> float | None:
+    try:
+        return keep_for_layer_mean(keep, layer, layers)
+    except ValueError:  # the layers below FastV's K alone cost more than a student does
+        return None
+
+
+# ------------------------------------------------------------------------------------- calls that a process can take
+
+
+def _features(teacher: str, data: Path, folder: Path) -> None:
+    """The ViT's features of the training pages, before several trainings share them."""
+    samples = SampleFolder(data)
+    model = load_for_training(teacher).eval()
+    inputs = {"vision": hash_module(model.model.vision_tower), "data": hash_files(samples.shards)}
+    processor = FCoTVLProcessor.from_pretrained(teacher)
+    cache_features(folder, model.get_visual_features, samples, processor, inputs)
+
+
+def _realign(section: dict[str, Any], teacher: str, data: Path, output: Path, seed: int) -> Path:
+    return realign(build(RealignConfig, section, output_dir=str(output), seed=seed), teacher, data)
+
+
+def _post_train(section: dict[str, Any], model: str | Path, data: Path, output: Path, seed: int) -> Path:
+    return post_train(build(PostTrainConfig, section, output_dir=str(output), seed=seed), model, data)
+
+
+# ----------------------------------------------------------------------------------------------------- running them
+
+
+def _run_here(steps: list[Step], threads: int, console: Console) -> None:
+    torch.set_num_threads(threads)
+    for number, step in enumerate(steps, 1):
+        started = time.monotonic()
+        console.rule(f"[{number}/{len(steps)}] {step.name}", align="left", style="dim")
+        step.call()
+        console.print(f"[dim]{step.name}: {_minutes(time.monotonic() - started)}[/dim]")
+
+
+def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console: Console) -> None:
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, done, running = list(steps), set[str](), dict[Future[str | None], tuple[Step, float]]()
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads, os.getpid()))
+    try:
+        while waiting or running:
+            for step in [s for s in waiting if done.issuperset(s.after)]:
+                full = len(running) >= jobs or any(s.alone for s, _ in running.values())
+                if full or (step.alone and running):
+                    break
+                waiting.remove(step)
+                console.print(f"[dim]begin[/dim] {step.name}")
+                log = logs / f"{step.name.replace(' ', '-')}.log"
+                running[pool.submit(_in_worker, step.call, log)] = step, time.monotonic()
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                step, started = running.pop(future)
+                log = logs / f"{step.name.replace(' ', '-')}.log"
+                problem = future.result()
+                if problem is not None:
+                    raise PipelineError(f"{step.name}: {problem} (its output: {log})")
+                done.add(step.name)
+                spent = _minutes(time.monotonic() - started)
+                console.print(f"[{len(done)}/{len(steps)}] {step.name}: {spent}")
+    except BrokenProcessPool:
+        names = ", ".join(step.name for step, _ in running.values())
+        raise PipelineError(
+            f"a process ended unexpectedly (out of memory?) during: {names}; see {logs}, lower `jobs`, run again"
+        ) from None
+    except BaseException:
+        for process in list(pool._processes.values()):  # a step that still runs would hold the next run up
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(threads: int, parent: int) -> None:
+    torch.set_num_threads(threads)
+
+    def watch() -> None:
+        """End with the parent, so that a killed run leaves nobody writing where the next one resumes."""
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _in_worker(call: Callable[[], object], log: Path) -> str | None:
+    """Run a step with everything it prints in `log`; the reason if it failed."""
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        call()
+    except Exception as error:
+        traceback.print_exc()
+        return " ".join(f"{error}".split()) or type(error).__name__
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return None
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
