@@ -1,0 +1,166 @@
+"""Training killed with SIGKILL, and checkpoints damaged: the weights that come out are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_case import assert_same_weights, post_train_config, realign_config, write_pages
+
+from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.train.post_train import post_train
+from fcot_vl.train.realign import realign
+from fcot_vl.train.trainer import LossLog
+
+TESTS = Path(__file__).parents[1]
+
+# Runs a stage and kills itself: after an optimizer step, or in the middle of writing a checkpoint.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from training_case import post_train_config, realign_config
+from fcot_vl.train.post_train import post_train
+from fcot_vl.train.realign import realign
+from fcot_vl.train.trainer import LossLog, StageTrainer
+
+stage, output, model, data, where, step = sys.argv[1:]
+
+def kill(trainer_or_state):
+    state = getattr(trainer_or_state, "state", trainer_or_state)
+    if state.global_step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if where == "step":
+    inner = LossLog.on_step_end
+    def on_step_end(self, args, state, control, **kwargs):
+        inner(self, args, state, control, **kwargs)
+        kill(state)
+    LossLog.on_step_end = on_step_end
+else:
+    StageTrainer._save_rng_state = lambda self, folder: kill(self)
+
+run, config = {"realign": (realign, realign_config), "post-train": (post_train, post_train_config)}[stage]
+run(config(Path(output)), model, data)
+"""
+
+
+def run_and_kill(stage: str, output: Path, model: Path, data: Path, where: str, step: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLED, stage, output, model, data, where, str(step)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_pages(tmp_path_factory.mktemp("faults") / "data")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, teacher_folder, data):
+    return realign(realign_config(tmp_path_factory.mktemp("undisturbed")), teacher_folder, data)
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make training stop as by Ctrl-C after a step."""
+    inner = LossLog.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        inner(self, args, state, control, **kwargs)
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LossLog, "on_step_end", on_step_end)
+
+
+def steps_logged(folder: Path) -> list[int]:
+    return [row["step"] for row in LossLog(folder / "losses.jsonl").rows()]
+
+
+def test_realign_killed_twice_gives_the_same_weights(tmp_path, undisturbed, teacher_folder, data, capsys):
+    """Killed in the second epoch between two checkpoints, then again while the next checkpoint is written."""
+    output = tmp_path / "out"
+    run_and_kill("realign", output, teacher_folder, data, "step", 5)
+    assert steps_logged(output) == [1, 2, 3, 4, 5] and (output / "checkpoint-4").exists()
+    run_and_kill("realign", output, teacher_folder, data, "checkpoint", 6)
+    assert (output / "checkpoint-6" / "model.safetensors").exists()
+    realign(realign_config(output), teacher_folder, data)
+    printed = capsys.readouterr().out
+    assert "checkpoint-6: was not written to its end" in printed and "going on from checkpoint-4" in printed
+    assert steps_logged(output) == [1, 2, 3, 4, 5, 6]
+    for ratio in (2, 4):
+        assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
+
+
+def test_post_train_killed_gives_the_same_weights(tmp_path, teacher_folder, data):
+    student = tmp_path / "student"
+    FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 2).save_pretrained(student)
+    FCoTVLProcessor.from_pretrained(teacher_folder, image_seq_length=8).save_pretrained(student)
+    run_and_kill("post-train", tmp_path / "killed", student, data, "step", 5)
+    killed = post_train(post_train_config(tmp_path / "killed"), student, data)
+    assert_same_weights(post_train(post_train_config(tmp_path / "whole"), student, data), killed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "all"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path, undisturbed, teacher_folder, data, damage, capsys
+):
+    output = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            realign(realign_config(output), teacher_folder, data)
+    damaged = output / "checkpoint-4" / "optimizer.pt"
+    content = damaged.read_bytes()
+    if damage == "truncated":
+        damaged.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        damaged.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
+    else:
+        damaged.unlink()
+    if damage == "all":
+        (output / "checkpoint-2" / "files.json").write_text("{")
+    realign(realign_config(output), teacher_folder, data)
+    printed = capsys.readouterr().out
+    expected = "optimizer.pt is missing" if damage in ("missing", "all") else "optimizer.pt is damaged"
+    assert f"checkpoint-4: {expected}" in printed
+    assert ("going on from checkpoint-2" in printed) == (damage != "all")
+    for ratio in (2, 4):
+        assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
+
+
+def test_a_killed_feature_pass_goes_on_and_ends_the_same(tmp_path, teacher_folder, data, monkeypatch):
+    import fcot_vl.train.features as features
+
+    monkeypatch.setattr(features, "SHARD", 3)
+    config = {"cache_features": True, "max_steps": 1, "ratios": [2]}
+    whole = realign(realign_config(tmp_path / "whole", **config), teacher_folder, data)
+    inner, pages = features._features, []
+
+    def stop_in_the_third_shard(sample, *rest):
+        if len(pages) == 7:
+            raise KeyboardInterrupt
+        pages.append(sample.id)
+        return inner(sample, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_features", stop_in_the_third_shard)
+        with pytest.raises(KeyboardInterrupt):
+            realign(realign_config(tmp_path / "stopped", **config), teacher_folder, data)
+    again = []
+    monkeypatch.setattr(
+        features, "_features", lambda sample, *rest: again.append(sample.id) or inner(sample, *rest)
+    )
+    stopped = realign(realign_config(tmp_path / "stopped", **config), teacher_folder, data)
+    assert again == ["page-6", "page-7", "page-8", "page-9"], "finished shards are not computed again"
+    assert_same_weights(whole / "ratio-2", stopped / "ratio-2")
