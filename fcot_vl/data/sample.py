@@ -83,7 +83,9 @@ class SampleFolder(Sequence[Sample]):
         self.shards = sorted(self.folder.glob("*.parquet"))
         if not self.shards:
             raise FileNotFoundError(f"{self.folder}: no *.parquet shard here; run `fcot-vl synthesize` first")
-        self._table = pa.concat_tables([pq.read_table(s, schema=SCHEMA, memory_map=True) for s in self.shards])
+        self._table = pa.concat_tables(
+            [pq.read_table(s, schema=SCHEMA, memory_map=True) for s in self.shards]
+        )
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

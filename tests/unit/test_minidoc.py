@@ -45,7 +45,9 @@ def test_content_words_belong_to_their_split(split: str) -> None:
 def test_copied_answer_pieces_stand_on_the_page(task: str) -> None:
     for index in range(40):
         document = make_document("train", index, 0, task)
-        printed = {(cell, char) for s in document.page.spans for cell, char in zip(s.cells, s.text, strict=True)}
+        printed = {
+            (cell, char) for s in document.page.spans for cell, char in zip(s.cells, s.text, strict=True)
+        }
         for turn in document.turns:
             assert turn.gold
             for piece in turn.pieces:

@@ -63,7 +63,11 @@ def main() -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(args.out)
     log = [json.loads(line) for line in (args.folder / "log.jsonl").read_text().splitlines()]
-    seconds = sum(b["seconds"] for b, n in zip(log, [*log[1:], None], strict=True) if n is None or n["seconds"] < b["seconds"])
+    seconds = sum(
+        b["seconds"]
+        for b, n in zip(log, [*log[1:], None], strict=True)
+        if n is None or n["seconds"] < b["seconds"]
+    )
     parameters = sum(p.numel() for p in model.parameters())
     card = CARD.format(
         parameters=parameters / 1e6,
@@ -73,7 +77,9 @@ def main() -> None:
         scores=scores(args.result),
     )
     (args.out / "README.md").write_text(card)
-    print(f"{args.out}: {parameters / 1e6:.2f} M parameters, {(args.out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{args.out}: {parameters / 1e6:.2f} M parameters, {(args.out / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
+    )
 
 
 if __name__ == "__main__":

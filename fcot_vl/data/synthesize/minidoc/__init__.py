@@ -50,7 +50,10 @@ def make_sample(split: Split, index: int, seed: int = 0, task: str | None = None
     turns = document.turns if split == "train" else document.turns[:1]
     messages = []
     for turn in turns:
-        messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+        messages += [
+            {"role": "user", "content": turn.question},
+            {"role": "assistant", "content": turn.answer},
+        ]
     return Sample(
         id=document.id,
         images=[document.page.image(document.rng)],

@@ -42,7 +42,9 @@ def _atlas(font: str, scale: int) -> np.ndarray:
     """Ink coverage of printable ASCII, ``[95, 14 * scale, 7 * scale]`` float32 in 0..1."""
     spec = importlib.util.find_spec("matplotlib")  # ships the DejaVu fonts; found without importing it
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("MiniDoc prints with the DejaVu fonts of matplotlib: pip install matplotlib")
+        raise ModuleNotFoundError(
+            "MiniDoc prints with the DejaVu fonts of matplotlib: pip install matplotlib"
+        )
     path = Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
     height, width = CELL_HEIGHT * scale, CELL_WIDTH * scale
     face = ImageFont.truetype(str(path), int(round(11.5 * scale)))
@@ -91,7 +93,9 @@ class Page:
     def print(self, column: int, row: int, text: str, scale: int = 1) -> Span:
         """Print `text` with its first cell at (`column`, `row`); ValueError when it leaves the page."""
         if column < 0 or row < 0 or column + len(text) * scale > self.columns or row + scale > self.rows:
-            raise ValueError(f"{text!r} at column {column}, row {row} does not fit {self.columns}x{self.rows} cells")
+            raise ValueError(
+                f"{text!r} at column {column}, row {row} does not fit {self.columns}x{self.rows} cells"
+            )
         span = Span(text, tuple((column + i * scale, row) for i in range(len(text))), scale)
         self.spans.append(span)
         return span

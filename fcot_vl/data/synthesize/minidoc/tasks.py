@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcot_vl.data.synthesize.minidoc.page import CELL_HEIGHT, CELL_WIDTH, FONTS, Page, Span
-from fcot_vl.data.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS, Split, code, running_text, value, word
+from fcot_vl.data.synthesize.minidoc.text import (
+    COLUMNS,
+    FIELDS,
+    ITEMS,
+    Split,
+    code,
+    running_text,
+    value,
+    word,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ def transcribe(rng: random.Random, split: Split) -> Made:
     lines = running_text(rng, split, width, len(picked))
     if full < 0.1:  # a ledger without blanks: up to eight characters a visual token
         lines = [line.replace(" ", rng.choice("/|+=")) for line in lines]
-    spans = [page.print(left * scale, row * scale, line, scale) for row, line in zip(picked, lines, strict=True)]
+    spans = [
+        page.print(left * scale, row * scale, line, scale) for row, line in zip(picked, lines, strict=True)
+    ]
     turn = Turn("Read the page.", _copied(*spans), "\n".join(s.text for s in spans))
     return page, [turn]
 
@@ -87,7 +98,9 @@ def forms(rng: random.Random, split: Split) -> Made:
             left, row = columns // 2, picked[i - 1]
         room = (columns // 2 - 1 if two_columns else columns - left) - len(key) - 2
         while len(text) > room:
-            text = word(rng, split, 5).capitalize() if FIELDS[key] in ("name", "word", "street") else text[:room]
+            text = (
+                word(rng, split, 5).capitalize() if FIELDS[key] in ("name", "word", "street") else text[:room]
+            )
             if scale == 2 and len(text) > room:
                 text = text[:room]
         text = text.rstrip()
@@ -99,7 +112,9 @@ def forms(rng: random.Random, split: Split) -> Made:
     return page, [Turn(f"What is the {key}?", (spans[key],), spans[key].text) for key in asked]
 
 
-def _table(rng: random.Random, split: Split) -> tuple[Page, list[str], list[str], dict[tuple[str, str], Span], list[list[Span]]]:
+def _table(
+    rng: random.Random, split: Split
+) -> tuple[Page, list[str], list[str], dict[tuple[str, str], Span], list[list[Span]]]:
     page = _blank(rng)
     n_columns = rng.choice((1, 2, 2, 3))
     n_rows = rng.randrange(3, 8)

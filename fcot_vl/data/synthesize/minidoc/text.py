@@ -62,7 +62,9 @@ def word(rng: random.Random, split: Split, longest: int = 10) -> str:
     """A lower-case pseudo-word of `split`, 2 to `longest` letters."""
     while True:
         syllables = rng.choice((1, 2, 2, 2, 3))
-        made = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
+        made = "".join(
+            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
+        )
         if len(made) <= longest and split_of(made) == split:
             return made
 
@@ -70,7 +72,9 @@ def word(rng: random.Random, split: Split, longest: int = 10) -> str:
 def code(rng: random.Random, split: Split) -> str:
     """An identifier such as ``KX-4071`` that only `split` may print."""
     while True:
-        made = "".join(rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ") for _ in range(2)) + f"-{rng.randrange(10000):04d}"
+        made = (
+            "".join(rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ") for _ in range(2)) + f"-{rng.randrange(10000):04d}"
+        )
         if split_of(made) == split:
             return made
 

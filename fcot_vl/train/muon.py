@@ -1,0 +1,107 @@
+"""Muon in float32 with AdamW for what is no hidden matrix: one optimizer object, as `Trainer` wants it.
+
+`torch.optim.Muon` takes matrices only and orthogonalises in bfloat16, which CPUs without bfloat16 units do several
+times slower than float32; the embedded model is trained on such CPUs. Source: Jordan et al. 2024, "Muon: an optimizer
+for hidden layers in neural networks".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic of the source: steep at zero, singular values end near one
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Roughly the nearest semi-orthogonal matrix to `matrix` `[m, n]`: singular values end in about 0.7..1.2."""
+    x = matrix / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon is meant for this weight: a matrix (or kernel) that is neither an embedding nor the head."""
+    return parameter.ndim >= 2 and not any(
+        part in name for part in ("embed", "lm_head", "head.", "token", "queries")
+    )
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for hidden matrices, AdamW for the rest.
+
+    Args:
+        named_parameters: what is trained.
+        lr: of the matrices; an update has about unit singular values, scaled by sqrt(rows / columns) if tall.
+        adamw_lr: of embeddings, head, norms and biases.
+        momentum: of Muon (Nesterov).
+        weight_decay: of the matrices, decoupled.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        lr: float = 0.02,
+        adamw_lr: float = 2e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        named = list(named_parameters)
+        matrices = [p for n, p in named if is_hidden_matrix(n, p)]
+        rest = [p for n, p in named if not is_hidden_matrix(n, p)]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "lr": lr, "muon": True, "momentum": momentum, "weight_decay": weight_decay},
+            {
+                "params": rest,
+                "lr": adamw_lr,
+                "muon": False,
+                "betas": (0.9, 0.95),
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+            },
+        ]
+        super().__init__([g for g in groups if g["params"]], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._muon if group["muon"] else self._adamw
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update(parameter, parameter.grad, self.state[parameter], group)
+        return loss
+
+    @staticmethod
+    def _muon(parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        direction = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+        scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(orthogonalise(direction).view_as(parameter), alpha=-group["lr"] * scale)
+
+    @staticmethod
+    def _adamw(parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        state["step"] += 1
+        first, second = group["betas"]
+        state["mean"].lerp_(grad, 1 - first)
+        state["square"].lerp_(grad.square(), 1 - second)
+        mean = state["mean"] / (1 - first ** state["step"])
+        root = (state["square"] / (1 - second ** state["step"])).sqrt().add_(group["eps"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.addcdiv_(mean, root, value=-group["lr"])
