@@ -6,7 +6,6 @@ The lowest room of `data`: every synthesiser writes `Sample` shards, every stage
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> None:
     table = pa.Table.from_pylist([_row(s) for s in samples], schema=SCHEMA)
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 class SampleFolder(Sequence[Sample]):

@@ -70,7 +70,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([g for g in groups if g["params"]], {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:

@@ -141,7 +141,7 @@ def test_shards_round_trip_and_resume(tmp_path: Path) -> None:
 
 
 def test_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no \\*.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"no \*\.parquet"):
         SampleFolder(tmp_path)
     write_shard(tmp_path / "a.parquet", [make_sample("test", 0)])
     assert len(SampleFolder(tmp_path)) == 1

@@ -77,9 +77,8 @@ def main() -> None:
         scores=scores(args.result),
     )
     (args.out / "README.md").write_text(card)
-    print(
-        f"{args.out}: {parameters / 1e6:.2f} M parameters, {(args.out / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
-    )
+    size = (args.out / "model.safetensors").stat().st_size
+    print(f"{args.out}: {parameters / 1e6:.2f} M parameters, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +30,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from transformers import (
+    AutoTokenizer,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
 )
-from transformers import AutoTokenizer, Qwen2Config
 
 from fcot_vl.data.synthesize.minidoc import TASKS, Document, make_document
 from fcot_vl.data.synthesize.minidoc.page import TILE
@@ -200,7 +203,9 @@ def draw(index: int, seed: int) -> Document:
     return make_document("train", index, seed, rng.choices(list(mix), list(mix.values()))[0])
 
 
-def batches(start: int, seed: int, tokens: int, tokenizer: PreTrainedTokenizerFast):  # noqa: ANN201
+def batches(
+    start: int, seed: int, tokens: int, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[int | None, list[Example]]]:
     """Endless batches of examples of like length, at most `tokens` padded tokens each; yields (next index, batch)."""
     index = start
     while True:
@@ -226,8 +231,8 @@ class Guide:
         for k, layer in enumerate(self.layers):
             layer.register_forward_pre_hook(self._keep(k), with_kwargs=True)
 
-    def _keep(self, k: int):  # noqa: ANN202
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep(self, k: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.inputs[k] = (
                 kwargs["hidden_states"] if "hidden_states" in kwargs else args[0],
                 kwargs["position_embeddings"],

@@ -47,7 +47,7 @@ def _atlas(font: str, scale: int) -> np.ndarray:
         )
     path = Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
     height, width = CELL_HEIGHT * scale, CELL_WIDTH * scale
-    face = ImageFont.truetype(str(path), int(round(11.5 * scale)))
+    face = ImageFont.truetype(str(path), round(11.5 * scale))
     glyphs = np.zeros((_LAST - _FIRST + 1, height, width), np.float32)
     for i in range(len(glyphs)):
         canvas = Image.new("L", (width, height), 0)

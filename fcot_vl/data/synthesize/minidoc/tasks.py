@@ -254,7 +254,7 @@ def multiple_choice(rng: random.Random, split: Split) -> Made:
     values = [t.gold for t in form]
     for turn in form[:3]:
         kind = FIELDS[turn.question[len("What is the ") : -1]]
-        options = [turn.gold] + [v for v in values if v != turn.gold][:1]
+        options = [turn.gold, *[v for v in values if v != turn.gold][:1]]
         while len(options) < 4:
             other = value(rng, split, kind)[: max(4, len(turn.gold))].rstrip()
             if other not in options:

@@ -14,8 +14,10 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl pr sh sl st th tr".split()
-_VOWELS = "a e i o u ai ea io ou".split()
+_ONSETS = tuple(
+    "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl pr sh sl st th tr".split()  # noqa: SIM905
+)
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "io", "ou"]
 _CODAS = ["", "", "", "", "l", "m", "n", "r", "s", "t", "x", "ck", "nd", "st"]
 
 FIELDS: dict[str, str] = {
@@ -44,12 +46,14 @@ FIELDS: dict[str, str] = {
     "Room": "number",
     "Color": "word",
 }
-ITEMS = (
-    "Apple Bread Candle Desk Engine Flour Glove Hammer Ink Jacket Kettle Lamp Mirror Nail Oil Paper Quilt Rope Soap "
-    "Table Umbrella Vase Wheel Yarn Zipper Brush Chair Drill Fan Guitar Hose Iron Jar Knife Ladder Mat Needle Oven "
-    "Pump Ring Saw Tile Urn Valve Wire Basket Clock Door Easel Flag"
-).split()
-COLUMNS = "Price Stock Sold Cost Size Units Days Score Left Due".split()
+ITEMS = tuple(
+    (  # noqa: SIM905
+        "Apple Bread Candle Desk Engine Flour Glove Hammer Ink Jacket Kettle Lamp Mirror Nail Oil Paper Quilt Rope "
+        "Soap Table Umbrella Vase Wheel Yarn Zipper Brush Chair Drill Fan Guitar Hose Iron Jar Knife Ladder Mat "
+        "Needle Oven Pump Ring Saw Tile Urn Valve Wire Basket Clock Door Easel Flag"
+    ).split()
+)
+COLUMNS = ["Price", "Stock", "Sold", "Cost", "Size", "Units", "Days", "Score", "Left", "Due"]
 
 
 def split_of(word: str) -> Split:
