@@ -77,6 +77,7 @@ def main() -> None:
         scores=scores(args.result),
     )
     (args.out / "README.md").write_text(card)
+    (args.out / "model.safetensors").chmod(0o644)
     size = (args.out / "model.safetensors").stat().st_size
     print(f"{args.out}: {parameters / 1e6:.2f} M parameters, {size / 1e6:.1f} MB")
 
