@@ -1,7 +1,7 @@
 """The command line: one verb per stage, `ask`, and the two recipes. Nothing is done here, only passed on.
 
-Training verbs take every field of their dataclass as a flag (`--learning-rate 1e-3`), and the recipe section of the same
-name as the starting point (`--recipe demo`). What a person got wrong is one red line and exit code 2.
+Training verbs take every field of their dataclass as a flag (`--learning-rate 1e-3`), and the recipe section of the
+same name as the starting point (`--recipe demo`). What a person got wrong is one red line and exit code 2.
 """
 
 from __future__ import annotations

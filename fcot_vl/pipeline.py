@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from transformers import AutoConfig
 
 from fcot_vl.data.sample import SampleFolder
@@ -32,7 +33,7 @@ from fcot_vl.evaluate.runner import Method, evaluate
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.prune.engine import keep_for_layer_mean
-from fcot_vl.recipe import build, read_recipe
+from fcot_vl.recipe import build, find_recipe, read_recipe
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.post_train import PostTrainConfig, load_for_training, post_train
@@ -117,6 +118,10 @@ class Step:
     name: str
     call: Callable[[], object]
     after: tuple[str, ...] = ()
+    rows: Path | None = None
+    """A file that gains a row with every bit of progress, for the progress bar."""
+    total: int | None = None
+    """Rows that will be there at the end."""
     alone: bool = False
     """Nothing may run beside it: it takes times."""
 
@@ -132,8 +137,9 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
     recipe = build(Recipe, read_recipe(name), **{k: v for k, v in overrides.items() if v is not None})
     steps = plan(recipe)
     folder = Path(recipe.output)
+    title = find_recipe(name).stem
     console.print(
-        f"[bold]{name}[/bold]: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
+        f"[bold]{title}[/bold]: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
         f"{recipe.jobs} at a time, {recipe.threads} thread{'s' if recipe.threads > 1 else ''} each). "
         "The students are trained here and now; nothing pre-trained stands in for them. "
         "Interrupt at will: run again to go on."
@@ -145,7 +151,7 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
     else:
         _run_beside(steps, recipe.jobs, recipe.threads, folder / "logs", console)
     output = report(ReportConfig(folder), console)
-    console.print(f"{name}: {_minutes(time.monotonic() - started)} in this run")
+    console.print(f"{title}: {_minutes(time.monotonic() - started)} in this run")
     return output
 
 
@@ -182,34 +188,40 @@ def plan(recipe: Recipe) -> list[Step]:
         here = run / f"seed-{seed}"
         aligned = f"realign seed {seed}"
         steps.append(
-            Step(
-                aligned,
-                partial(_realign, recipe.realign, teacher, train, here / "realign", seed),
-                (trained_on,),
-            )
+            _train_step(aligned, _realign, recipe.realign, teacher, train, here / "realign", seed, trained_on)
         )
         for ratio in ratios:
             student, trained = here / "realign" / f"ratio-{ratio}", here / f"post-train-{ratio}"
             name = f"post-train {ratio}x seed {seed}"
             steps += [
                 judge(f"realign-{ratio}-seed-{seed}", student, "realign", None, seed, (aligned,)),
-                Step(
-                    name, partial(_post_train, recipe.post_train, student, train, trained, seed), (aligned,)
-                ),
+                _train_step(name, _post_train, recipe.post_train, student, train, trained, seed, aligned),
                 judge(f"post-train-{ratio}-seed-{seed}", trained, "post-train", None, seed, (name,)),
             ]
         if recipe.control:
             name = f"control seed {seed}"
             control = here / "control"
             steps += [
-                Step(
-                    name,
-                    partial(_post_train, recipe.post_train, teacher, train, control, seed),
-                    (trained_on,),
-                ),
+                _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
                 judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
             ]
     return steps
+
+
+def _train_step(
+    name: str,
+    call: Callable[..., Path],
+    section: dict[str, Any],
+    model: str | Path,
+    data: Path,
+    output: Path,
+    seed: int,
+    after: str,
+) -> Step:
+    steps = section.get("max_steps")
+    return Step(
+        name, partial(call, section, model, data, output, seed), (after,), output / "losses.jsonl", steps
+    )
 
 
 def _judge_step(
@@ -227,7 +239,8 @@ def _judge_step(
     call = partial(
         evaluate, model, test, out, stage=stage, method=method, seed=seed, batch_size=section.batch_size
     )
-    return Step(f"evaluate {name}", call, ("synthesize test", *after))
+    pages = build(SynthesizeSection, recipe.synthesize).test
+    return Step(f"evaluate {name}", call, ("synthesize test", *after), out / "predictions.jsonl", pages)
 
 
 def _peers(recipe: Recipe, teacher: str) -> list[tuple[str, Method, int]]:
@@ -294,30 +307,14 @@ def _run_here(steps: list[Step], threads: int, console: Console) -> None:
 
 def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console: Console) -> None:
     logs.mkdir(parents=True, exist_ok=True)
-    waiting, done, running = list(steps), set[str](), dict[Future[str | None], tuple[Step, float]]()
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads, os.getpid()))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    running: dict[Future[str | None], _Running] = {}
     try:
-        while waiting or running:
-            for step in [s for s in waiting if done.issuperset(s.after)]:
-                full = len(running) >= jobs or any(s.alone for s, _ in running.values())
-                if full or (step.alone and running):
-                    break
-                waiting.remove(step)
-                console.print(f"[dim]begin[/dim] {step.name}")
-                log = logs / f"{step.name.replace(' ', '-')}.log"
-                running[pool.submit(_in_worker, step.call, log)] = step, time.monotonic()
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                step, started = running.pop(future)
-                log = logs / f"{step.name.replace(' ', '-')}.log"
-                problem = future.result()
-                if problem is not None:
-                    raise PipelineError(f"{step.name}: {problem} (its output: {log})")
-                done.add(step.name)
-                spent = _minutes(time.monotonic() - started)
-                console.print(f"[{len(done)}/{len(steps)}] {step.name}: {spent}")
+        with Progress(*columns, console=console, transient=True) as bars:
+            _schedule(steps, jobs, pool, running, logs, bars)
     except BrokenProcessPool:
-        names = ", ".join(step.name for step, _ in running.values())
+        names = ", ".join(r.step.name for r in running.values())
         raise PipelineError(
             f"a process ended unexpectedly (out of memory?) during: {names}; see {logs}, lower `jobs`, run again"
         ) from None
@@ -327,6 +324,60 @@ def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class _Running:
+    """A step in a process, with its log and its progress bar."""
+
+    step: Step
+    log: Path
+    bar: TaskID
+    started: float = field(default_factory=time.monotonic)
+
+
+def _schedule(
+    steps: list[Step],
+    jobs: int,
+    pool: ProcessPoolExecutor,
+    running: dict[Future[str | None], _Running],
+    logs: Path,
+    bars: Progress,
+) -> None:
+    """Start every step once what it waits for is done, `jobs` at a time, until all are done or one has failed."""
+    waiting, done = list(steps), set[str]()
+    overall = bars.add_task("all steps", total=len(steps))
+    while waiting or running:
+        for step in [s for s in waiting if done.issuperset(s.after)]:
+            full = len(running) >= jobs or any(r.step.alone for r in running.values())
+            if full or (step.alone and running):
+                break
+            waiting.remove(step)
+            log = logs / f"{step.name.replace(' ', '-')}.log"
+            bar = bars.add_task(step.name, total=step.total)
+            running[pool.submit(_in_worker, step.call, log)] = _Running(step, log, bar)
+        ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+        for now in running.values():
+            if now.step.rows is not None:
+                bars.update(now.bar, completed=_count_rows(now.step.rows))
+        for future in ended:
+            now = running[future]
+            problem = future.result()
+            if problem is not None:
+                raise PipelineError(f"{now.step.name}: {problem} (its output: {now.log})")
+            del running[future]
+            done.add(now.step.name)
+            bars.remove_task(now.bar)
+            bars.update(overall, completed=len(done))
+            spent = _minutes(time.monotonic() - now.started)
+            bars.console.print(f"[{len(done)}/{len(steps)}] {now.step.name}: {spent}", markup=False)
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:  # not begun yet
+        return 0
 
 
 def _begin_worker(threads: int, parent: int) -> None:

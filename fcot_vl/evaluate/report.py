@@ -19,8 +19,8 @@ from rich.table import Table
 
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.evaluate import report_figures as figures
+from fcot_vl.evaluate.benchmarks import TEXT_DENSE
 from fcot_vl.evaluate.report_data import (
-    TEXT_DENSE,
     Interval,
     Judged,
     RunData,
@@ -253,8 +253,8 @@ def _markdown(run: RunData, content: dict[str, Any], drawn: dict[str, Path], exa
         "## Tokens and time",
         _cost_table(content),
         (
-            "Visual tokens a page: nominal (after the last reduction) and averaged over the decoder's layers. Seconds a "
-            "page: end to end, as measured while the test set was answered."
+            "Visual tokens a page: nominal (after the last reduction) and averaged over the decoder's layers. Seconds "
+            "a page: end to end, as measured while the test set was answered."
         ),
         _image("Retention against cost", drawn.get("tradeoff")),
         *_bench_parts(run),

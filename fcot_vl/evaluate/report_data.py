@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from fcot_vl.evaluate.benchmarks import density_bucket
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-TEXT_DENSE = ("transcribe", "table_markdown", "dense_pages")  # tasks that copy long or small print
 
 Interval = tuple[float, float]
 
@@ -335,8 +336,7 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
     ours, theirs = model.score("density", band), teacher.score("density", band)
     if ours is None or not theirs:
         return None, None
-    low, high = (float(end) for end in band.split("-"))
-    pairs = [p for p in _pairs(model, teacher, by_task=False).get("", []) if low <= p[0] < high]
+    pairs = [p for p in _pairs(model, teacher, by_task=False).get("", []) if density_bucket(p[0]) == band]
     return ours / theirs, _interval([pairs]) if pairs else None
 
 

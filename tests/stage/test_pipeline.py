@@ -1,0 +1,131 @@
+"""A recipe through every stage on a random teacher, in this process and side by side, and again after it is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from fcot_vl.evaluate.report_data import gather
+from fcot_vl.pipeline import PipelineError, Recipe, plan, run_recipe
+from fcot_vl.recipe import RecipeError, build
+from fcot_vl.stage import StageError, read_stage
+
+
+def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
+    training = {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "use_cpu": True}
+    content = {
+        "output": str(folder / "run"),
+        "teacher": str(teacher),
+        "synthesize": {"train": 4, "test": 4, "seed": 0},
+        "realign": {"ratios": [2, 4], "cache_features": True, **training},
+        "post_train": {"freeze_vision": True, "cache_features": True, **training},
+        "evaluate": {"batch_size": 8},
+        "peers": {"methods": ["fastv", "random", "uniform", "smaller_page"], "keep": [0.5], "layers": [1]},
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A whole run in this process: the recipe's folder and what was printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    console = Console(record=True, width=500, file=None)
+    assert run_recipe(small_recipe(folder, teacher_folder), console) == folder / "run" / "report"
+    return folder, console.export_text()
+
+
+def test_the_whole_path(whole: tuple[Path, str]) -> None:
+    folder, printed = whole
+    run = folder / "run"
+    found = gather(run)
+    labels = {j.variant.label for j in found.judged}
+    assert labels == {
+        "teacher",
+        "control: teacher post-trained",
+        "student 2x",
+        "student 4x",
+        "student 2x, re-aligned only",
+        "student 4x, re-aligned only",
+        "FastV 50%, K=1",
+        "FastV 33%, K=1",
+        "random drop 50%",
+        "uniform drop 50%",
+        "smaller page 50%",
+    }
+    costs = {j.variant.label: j.mean("visual_tokens_layer_mean") for j in found.judged}
+    assert costs["student 2x"] == pytest.approx(costs["teacher"] / 2)
+    assert costs["FastV 33%, K=1"] == pytest.approx(costs["student 2x"], rel=0.02)
+    assert {c.compress_ratio for c in found.curves} == {2, 4}
+    assert all(read_stage(path.parent)["status"] == "done" for path in run.rglob("stage.json"))
+    assert "trained here and now" in printed
+
+
+def test_a_finished_run_is_recognised(whole: tuple[Path, str]) -> None:
+    run = whole[0] / "run"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if "report" not in p.parts and p.is_file()}
+    run_recipe(whole[0] / "small.yaml", Console(quiet=True))
+    assert {p: p.stat().st_mtime_ns for p in before} == before, "a finished stage was done again"
+
+
+def test_side_by_side_gives_the_same_models(
+    whole: tuple[Path, str], teacher_folder: Path, tmp_path: Path
+) -> None:
+    run_recipe(
+        small_recipe(tmp_path, teacher_folder, jobs=2, control=False, peers={}, evaluate={"batch_size": 4}),
+        Console(quiet=True),
+    )
+    for name in ("realign/ratio-2", "realign/ratio-4", "post-train-2", "post-train-4"):
+        one, two = (f / "run" / "seed-0" / name / "model.safetensors" for f in (whole[0], tmp_path))
+        assert one.read_bytes() == two.read_bytes(), name
+    assert (tmp_path / "run" / "logs" / "realign-seed-0.log").read_text()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failing_step_is_named(teacher_folder: Path, tmp_path: Path, jobs: int) -> None:
+    changes = {"realign": {"ratios": [2], "max_length": 3, "use_cpu": True}, "jobs": jobs, "peers": {}}
+    recipe = small_recipe(tmp_path, teacher_folder, **changes)
+    with pytest.raises(ValueError, match="fits into max_length 3") as caught:
+        run_recipe(recipe, Console(quiet=True))
+    if jobs == 2:
+        assert isinstance(caught.value, PipelineError)
+        assert "realign seed 0" in str(caught.value)
+        assert "realign-seed-0.log" in str(caught.value)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(teacher_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "data" / "train"
+    folder.mkdir(parents=True)
+    record = {"stage": "synthesize", "status": "done", "inputs": {}, "settings": {"records": 3}, "seed": 0}
+    (folder / "stage.json").write_text(json.dumps(record))
+    with pytest.raises(StageError, match=r"settings\.records \(there 3, asked 4\)"):
+        run_recipe(small_recipe(tmp_path, teacher_folder), Console(quiet=True))
+
+
+def test_every_step_waits_only_for_earlier_ones(teacher_folder: Path, tmp_path: Path) -> None:
+    sections = yaml.safe_load(small_recipe(tmp_path, teacher_folder, seeds=[0, 1, 2]).read_text())
+    steps = plan(build(Recipe, sections))
+    names = [step.name for step in steps]
+    assert len(names) == len(set(names))
+    for number, step in enumerate(steps):
+        assert set(step.after) <= set(names[:number])
+    assert sum(name.startswith("post-train") for name in names) == 6
+
+
+def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
+    for changes, words in (
+        ({"seeds": []}, "at least one seed"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"jobs": 0}, "jobs and threads"),
+        ({"synthesize": {"train": 4}}, "missing --test"),
+        ({"peers": {"metods": []}}, "did you mean methods"),
+        ({"relign": {}}, "did you mean realign"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(quiet=True))
