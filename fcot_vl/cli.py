@@ -102,8 +102,8 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
 ) -> None:
     """Score a model, with or without a training-free peer, on a data folder."""
-    from fcot_vl.evaluate.runner import Method
     from fcot_vl.evaluate.runner import evaluate as run
+    from fcot_vl.prune.method import Method
 
     peer = Method(method, keep, layer, seed if method == "random" else 0)
     run(_teacher(model), data, output, stage=stage, method=peer, seed=seed, batch_size=batch_size)

@@ -29,10 +29,11 @@ from transformers import AutoConfig
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.data.synthesize.write import synthesize
 from fcot_vl.evaluate.report import ReportConfig, report
-from fcot_vl.evaluate.runner import Method, evaluate
+from fcot_vl.evaluate.runner import evaluate
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.prune.engine import keep_for_layer_mean
+from fcot_vl.prune.method import Method
 from fcot_vl.recipe import build, find_recipe, read_recipe
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
