@@ -39,59 +39,16 @@ from transformers import AutoModelForImageTextToText
 from fcot_vl.data.collate import Prompt, count_tiles, pad
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
+from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.evaluate.metrics import bootstrap_interval, bootstrap_interval_over_tasks
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
-from fcot_vl.prune.fastv import apply_fastv
-from fcot_vl.prune.random_drop import apply_random
-from fcot_vl.prune.smaller_page import SmallerPageHandle, apply_smaller_page, choose_cells, shrink_page
-from fcot_vl.prune.uniform import apply_uniform
+from fcot_vl.prune.method import Method
+from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
 from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
 
-METHODS = ("none", "fastv", "random", "uniform", "smaller_page")
 STAGES = ("teacher", "realign", "post-train", "control")
 PREDICTIONS, RESULT, TIMES = "predictions.jsonl", "result.json", "times.jsonl"
-
-
-@dataclass(frozen=True)
-class Method:
-    """How visual tokens are dropped at inference; "none" runs the model as it is.
-
-    keep: nominal share of visual tokens kept. layer: FastV's first decoder layer without the others.
-    seed: of random dropping. Raises ValueError for an unknown name or a missing or superfluous setting.
-    """
-
-    name: str = "none"
-    keep: float | None = None
-    layer: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.name not in METHODS:
-            raise ValueError(f"unknown method {self.name!r}: choose one of {', '.join(METHODS)}.")
-        if (self.keep is None) != (self.name == "none"):
-            raise ValueError(
-                f"method {self.name!r} {'takes no' if self.name == 'none' else 'needs a'} keep share."
-            )
-        if (self.layer is None) != (self.name != "fastv"):
-            raise ValueError(
-                f"method {self.name!r} {'needs a' if self.name == 'fastv' else 'takes no'} layer."
-            )
-
-    def apply(self, model: Any) -> PruneHandle | None:
-        """Put the method into `model`; None for "none". Raises ValueError for values out of range."""
-        if self.keep is None:
-            return None
-        if self.name == "fastv":
-            assert self.layer is not None
-            return apply_fastv(model, self.keep, self.layer)
-        if self.name == "random":
-            return apply_random(model, self.keep, self.seed)
-        if self.name == "uniform":
-            return apply_uniform(model, self.keep)
-        if getattr(model.config, "compress_ratio", 1) != 1:
-            raise ValueError("a smaller page is a control for the teacher; this model is compressed already.")
-        return apply_smaller_page(model, self.keep)
 
 
 # ------------------------------------------------------------------------------------------------------ the stage
@@ -144,7 +101,7 @@ def evaluate(
     if folder.done:
         print(f"evaluate: {out} is finished, {folder.figures['n']} questions")
         return _read_result(out)
-    print(f"evaluate: {name} ({_in_words(method)}), {len(samples)} questions -> {out}", flush=True)
+    print(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}", flush=True)
     if isinstance(model, str | Path):
         model, processor = load(model)
     elif processor is None:
@@ -231,13 +188,6 @@ def _scored(scores: list[float]) -> dict[str, Any]:
     return {"n": len(scores), "score": sum(scores) / len(scores), "ci": list(bootstrap_interval(scores))}
 
 
-def _in_words(method: Method) -> str:
-    if method.name == "none":
-        return "as it is"
-    at = f" at layer {method.layer}" if method.layer is not None else ""
-    return f"{method.name} keeping {method.keep:.0%}{at}"
-
-
 def _read_result(out: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
     return result
@@ -278,6 +228,7 @@ class _Runner:
         )
         self.compress_ratio = int(getattr(model.config, "compress_ratio", 1))
         self.tokens_per_tile = int(processor.image_seq_length)
+        self.n_layers = len(decoder_of(model).layers)
         self.stops = _stop_ids(model, processor.tokenizer)
         pad_id = processor.tokenizer.pad_token_id
         self.pad: int = self.stops[0] if pad_id is None else pad_id
@@ -345,6 +296,7 @@ class _Runner:
             max_new_tokens=task.max_new_tokens,
             eos_token_id=self.stops,
             pad_token_id=self.pad,
+            past_key_values=roomy_cache(self.n_layers),
         )
         if handle is not None:
             assert handle.kept == [question.kept for question in batch], "dropped other than planned"
@@ -414,8 +366,7 @@ class _Runner:
 
     def costs(self) -> dict[str, float | None]:
         """Visual tokens per question, nominal and averaged over the decoder's layers, and seconds per question."""
-        n_layers = len(decoder_of(self.model).layers)
-        layer, n = self.method.layer or 0, len(self.questions)
+        layer, n, n_layers = self.method.layer or 0, len(self.questions), self.n_layers
         nominal = sum(question.kept for question in self.questions) / n
         total = sum(question.total for question in self.questions) / n
         times = list(_read_lines(self.out / TIMES))

@@ -19,8 +19,10 @@ from fcot_vl.data.sample import Sample, write_shard
 from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
 from fcot_vl.evaluate import benchmarks, runner
 from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
-from fcot_vl.evaluate.runner import Method, data_hash, evaluate, summarise
+from fcot_vl.evaluate.cache import roomy_cache
+from fcot_vl.evaluate.runner import data_hash, evaluate, summarise
 from fcot_vl.prune.engine import n_kept
+from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
 
 PER_TILE = 16  # of the tiny teacher of conftest: 112-pixel tiles
@@ -366,3 +368,29 @@ def test_answers_are_read_off_after_the_marker_only_where_reasoning_is_asked_for
 def test_density_buckets() -> None:
     densities = (0.2, 1.0, 1.99, 2.0, 4.0, 6.0, 8.0, 11.0)
     assert [density_bucket(d) for d in densities] == ["1-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
+
+
+# --------------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.mark.parametrize("method", [Method(), Method("uniform", 0.5), Method("fastv", 0.5, 2)])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_roomy_cache_changes_nothing(
+    teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, beams: int
+) -> None:
+    model, processor = teacher
+    some = SAMPLES[:2]
+    inputs = runner._Runner(model, processor, method, some, tmp_path).prepare(some, None)
+    settings = {"max_new_tokens": 9, "do_sample": False, "num_beams": beams, "return_dict_in_generate": True}
+    monkeypatch.setattr("fcot_vl.evaluate.cache.SPARE_TOKENS", 2)  # several growths within nine tokens
+    handle = method.apply(model)
+    try:
+        plain = model.generate(**inputs, **settings)
+        roomy = model.generate(**inputs, **settings, past_key_values=roomy_cache(4))
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert torch.equal(plain.sequences, roomy.sequences)
+    for mine, theirs in zip(roomy.past_key_values.layers, plain.past_key_values.layers, strict=True):
+        torch.testing.assert_close(mine.keys, theirs.keys)
+        torch.testing.assert_close(mine.values, theirs.values)

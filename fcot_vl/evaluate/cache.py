@@ -1,0 +1,52 @@
+"""A KV cache that grows in place, for evaluation in large batches.
+
+Handed to `generate()` by the runner. The cache of transformers copies everything it holds at every step; with
+ninety-six pages of a few hundred tokens that costs several times the model itself on a CPU. This one keeps spare
+room and writes into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+SPARE_TOKENS = 64
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values `[batch, heads, tokens, head_dim]` as views of larger buffers."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append new keys and values and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.key_room, self.value_room = self.keys, self.values
+        n_held = self.get_seq_length()
+        self.keys, self.key_room = _append(self.keys, self.key_room, key_states, n_held)
+        self.values, self.value_room = _append(self.values, self.value_room, value_states, n_held)
+        return self.keys, self.values
+
+
+def _append(held: Tensor, room: Tensor, new: Tensor, n_held: int) -> tuple[Tensor, Tensor]:
+    """(all states, the buffer they lie in)."""
+    n_all = n_held + new.shape[-2]
+    # Whoever reordered or selected rows since the last step has put a new tensor in place of our view.
+    ours = held.data_ptr() == room.data_ptr() and room.shape[:2] == new.shape[:2]
+    if not ours or room.shape[-2] < n_all:
+        larger = new.new_empty(*new.shape[:2], n_all + max(SPARE_TOKENS, n_all // 4), new.shape[-1])
+        if n_held:
+            larger[:, :, :n_held] = held
+        room = larger
+    room[:, :, n_held:n_all] = new
+    return room[:, :, :n_all], room
+
+
+def roomy_cache(n_layers: int) -> DynamicCache:
+    """An empty cache of `n_layers` layers for one `generate()` call."""
+    cache = DynamicCache()
+    cache.layers = [RoomyLayer() for _ in range(n_layers)]
+    return cache
