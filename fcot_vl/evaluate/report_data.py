@@ -223,7 +223,7 @@ def gather(run: Path) -> RunData:
     """
     run = Path(run)
     if not run.is_dir():
-        raise ReportError(f"{run}: no such run folder; run `fcot-vl demo` first or give --run")
+        raise ReportError(f"{run}: no such run folder; give the folder of a run, such as runs/demo")
     groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
     for path in sorted(run.rglob("result.json")):
         result = _json(path)
