@@ -186,7 +186,10 @@ class FCoTVLModel(InternVLModel):
     ) -> Any:
         """InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
         has_pictures = pixel_values is not None or (mm_encoder_outputs or {}).get("image") is not None
-        if not has_pictures and input_ids is not None and _is_empty(past_key_values):
+        decoding = torch.compiler.is_compiling() or not _is_empty(
+            past_key_values
+        )  # only decode steps are compiled
+        if not has_pictures and input_ids is not None and not decoding:
             n_placeholders = (input_ids == self.config.image_token_id).sum()
             torch_compilable_check(
                 n_placeholders == 0,
