@@ -86,6 +86,8 @@ def main(folder: Path) -> None:
         )
         + "\n"
     )
+    processor = {"processor_class": "FCoTVLProcessor", "image_seq_length": 64}
+    (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -66,9 +66,10 @@ COPYING = {  # more copied characters a second than `MIX`: until the decoder has
 COPYING_RECORDS = range(
     7_168, 24_576
 )  # the records drawn from `COPYING` in the run that made the shipped weights
+BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(95)])  # of the character classes
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-GUIDED_LAYERS, GUIDED_HEAD = (1, 2), 0
+GUIDED = ((1, 0), (2, 0), (2, 1), (3, 0))  # (layer, head)
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGeneration:
@@ -149,14 +150,31 @@ def glyphs_of(document: Document) -> torch.Tensor:
     return target.view(256, 2)
 
 
+def token_glyphs_of(document: Document) -> torch.Tensor:
+    """Character codes printed on every visual token `[64 * tiles, 8]`, slots in raster order; -1 on the thumbnail."""
+    page = document.page
+    target = torch.zeros(64 * page.tiles, 8, dtype=torch.long)
+    target[64 * page.tile_columns * page.tile_rows :] = -1
+    for span in page.spans:
+        for character, (column, row) in zip(span.text, span.cells, strict=True):
+            target[page.token_of((column, row)), row % 2 * 4 + column % 4] = ord(character) - 32
+    return target
+
+
 @dataclass
 class Example:
-    """Token ids, answer-masked labels, the visual token each answer token was copied from (-1: none), tiles."""
+    """Token ids, answer-masked labels, the visual token each answer token was copied from (-1: none), tiles.
+
+    `slot` is the character's place in that token (raster order of its 4x2 cells); `glyphs` are the characters of every
+    visual token, see `token_glyphs_of`.
+    """
 
     ids: list[int]
     labels: list[int]
     look: list[int]
+    slot: list[int]
     tiles: torch.Tensor
+    glyphs: torch.Tensor
     task: str
 
 
@@ -167,12 +185,13 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
     image, close, context = (tokenizer.convert_tokens_to_ids(t) for t in ("<img>", "</img>", "<IMG_CONTEXT>"))
     first = tokenizer.convert_tokens_to_ids(" ")
     code = {chr(32 + i): first + i for i in range(95)} | {"\n": newline}
-    ids, labels, look = [], [], []
+    ids, labels, look, slots = [], [], [], []
 
-    def add(token: int, label: bool = False, source: int = -1) -> None:
+    def add(token: int, label: bool = False, source: int = -1, slot: int = -1) -> None:
         ids.append(token)
         labels.append(token if label else -100)
         look.append(source)
+        slots.append(slot)
 
     for i, turn in enumerate(document.turns):
         for token in (start, user, newline):
@@ -190,10 +209,15 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
                     add(code[character], True)
             else:
                 for character, cell in zip(piece.text, piece.cells, strict=True):
-                    add(code[character], True, document.page.token_of(cell, piece.scale))
+                    add(
+                        code[character],
+                        True,
+                        document.page.token_of(cell, piece.scale),
+                        cell[1] % 2 * 4 + cell[0] % 4,
+                    )
         add(end, True)
         add(newline)
-    return Example(ids, labels, look, tiles_of(document), document.task)
+    return Example(ids, labels, look, slots, tiles_of(document), token_glyphs_of(document), document.task)
 
 
 def draw(index: int, seed: int) -> Document:
@@ -223,20 +247,18 @@ def batches(
 
 
 class Guide:
-    """Reads the inputs of the guided layers' attention and scores one head's look at the source token."""
+    """Reads the inputs of the guided layers' attention and scores the guided heads' look at the source token."""
 
     def __init__(self, model: InternVLForConditionalGeneration) -> None:
-        self.layers = [model.model.language_model.layers[i].self_attn for i in GUIDED_LAYERS]
+        self.layers = model.model.language_model.layers
         self.inputs: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
-        for k, layer in enumerate(self.layers):
-            layer.register_forward_pre_hook(self._keep(k), with_kwargs=True)
+        for k in {layer for layer, _ in GUIDED}:
+            self.layers[k].self_attn.register_forward_pre_hook(self._keep(k), with_kwargs=True)
 
     def _keep(self, k: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.inputs[k] = (
-                kwargs["hidden_states"] if "hidden_states" in kwargs else args[0],
-                kwargs["position_embeddings"],
-            )
+            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+            self.inputs[k] = (hidden, kwargs["position_embeddings"])
 
         return hook
 
@@ -245,33 +267,34 @@ class Guide:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross-entropy of the guided heads at (row, position) towards key `sources`, and their accuracy."""
         total, right = torch.zeros(()), torch.zeros(())
-        for k, attention in enumerate(self.layers):
+        for k, head in GUIDED:
+            attention = self.layers[k].self_attn
             hidden, (cos, sin) = self.inputs[k]
             width = attention.head_dim
-            part = slice(GUIDED_HEAD * width, (GUIDED_HEAD + 1) * width)
+            part = slice(head * width, (head + 1) * width)
             q = F.linear(hidden, attention.q_proj.weight[part], attention.q_proj.bias[part])
             key = F.linear(hidden, attention.k_proj.weight[part], attention.k_proj.bias[part])
             half = width // 2
             q, key = (x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, key))
-            scores = q @ key.transpose(1, 2) * width**-0.5
-            length = scores.shape[-1]
-            scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
-            picked = scores[rows, positions]
-            total = total + F.cross_entropy(picked, sources)
-            right = right + (picked.argmax(-1) == sources).float().mean()
-        return total / len(self.layers), right / len(self.layers)
+            scores = (q @ key.transpose(1, 2) * width**-0.5)[rows, positions]
+            future = torch.arange(key.shape[1]) > positions[:, None]
+            scores = scores.masked_fill(future, float("-inf"))
+            total = total + F.cross_entropy(scores, sources)
+            right = right + (scores.argmax(-1) == sources).float().mean()
+        return total / len(GUIDED), right / len(GUIDED)
 
 
-def collate(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded ids, labels, look ``[batch, length]`` and all tiles ``[n, 3, 224, 224]``."""
+def collate(
+    batch: list[Example], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Right-padded ids, labels, look, slot `[batch, length]` and all tiles `[n, 3, 224, 224]`."""
     length = max(len(e.ids) for e in batch)
     ids = torch.full((len(batch), length), pad)
-    labels, look = torch.full_like(ids, -100), torch.full_like(ids, -1)
+    labels, look, slot = torch.full_like(ids, -100), torch.full_like(ids, -1), torch.full_like(ids, -1)
     for i, e in enumerate(batch):
-        ids[i, : len(e.ids)] = torch.tensor(e.ids)
-        labels[i, : len(e.ids)] = torch.tensor(e.labels)
-        look[i, : len(e.ids)] = torch.tensor(e.look)
-    return ids, labels, look, torch.cat([e.tiles for e in batch])
+        for padded, values in ((ids, e.ids), (labels, e.labels), (look, e.look), (slot, e.slot)):
+            padded[i, : len(values)] = torch.tensor(values)
+    return ids, labels, look, slot, torch.cat([e.tiles for e in batch])
 
 
 def learn_glyphs(model: InternVLForConditionalGeneration, pages: int, seed: int) -> float:
@@ -288,9 +311,7 @@ def learn_glyphs(model: InternVLForConditionalGeneration, pages: int, seed: int)
         target = torch.stack([glyphs_of(d) for d in documents])
         features = tower(pixel_values=tiles).last_hidden_state[:, 1:]
         logits = head(features).view(*target.shape, 96)
-        weight = torch.ones(96)
-        weight[0] = 0.2
-        loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), weight)
+        loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), BLANK_WEIGHT)
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("peak", group["lr"]) * min(
                 1.0, step / 20, (pages // 16 - step) / (pages // 64)
@@ -317,7 +338,7 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
         examples = [encode(make_document("validation", i, 0, task), tokenizer) for i in range(24)]
         right = total = whole = answers = 0
         for k in range(0, len(examples), 6):
-            ids, labels, _, tiles = collate(examples[k : k + 6], tokenizer.pad_token_id)
+            ids, labels, _, _, tiles = collate(examples[k : k + 6], tokenizer.pad_token_id)
             logits = model(input_ids=ids, pixel_values=tiles).logits[:, :-1]
             target = labels[:, 1:]
             hit = (logits.argmax(-1) == target) | (target < 0)
@@ -357,6 +378,11 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     saved = args.folder / "state.pt"
     optimizer = Muon(model.named_parameters(), args.muon_lr, args.adam_lr)
+    aids = nn.ModuleDict(
+        {"characters": nn.Linear(256, 8 * 96), "slot": nn.Linear(256, 8)}
+    )  # thrown away at the end
+    aids_optimizer = torch.optim.AdamW(aids.parameters(), 2e-3, weight_decay=0.0)
+    state: dict[str, Any] = {}
     step = pages = index = 0
     if saved.exists():
         state = torch.load(saved, weights_only=True)
@@ -368,16 +394,20 @@ def main() -> None:
         print(f"going on from step {step}, {pages} pages", flush=True)
     else:
         learn_glyphs(model, args.glyph_pages, args.seed)
+    if "aids" in state:
+        aids.load_state_dict(state["aids"])
+        aids_optimizer.load_state_dict(state["aids_optimizer"])
     guide = Guide(model)
     begun, first_page = time.time(), pages
-    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0}
+    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0, "characters": 0.0, "slot": 0.0}
     log = (args.folder / "log.jsonl").open("a")
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
         progress = pages / args.pages
         rate = min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - progress) / args.decay))
         pull = min(1.0, max(0.0, (1 - progress) / args.decay - 0.5) * 2)  # gone half-way through the decay
-        ids, labels, look, tiles = collate(batch, tokenizer.pad_token_id)
-        hidden = model.model(input_ids=ids, pixel_values=tiles).last_hidden_state
+        ids, labels, look, slot, tiles = collate(batch, tokenizer.pad_token_id)
+        output = model.model(input_ids=ids, pixel_values=tiles, use_cache=False)
+        hidden = output.last_hidden_state
         rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
         logits = model.lm_head(hidden[rows, columns])
         target = labels[rows, columns + 1]
@@ -387,15 +417,29 @@ def main() -> None:
             copied = source >= 0
             # visual tokens start after <|im_start|>, user, newline, <img>
             guided, hit = guide.loss(rows[copied], columns[copied], source[copied] + 4)
-            loss = ce + pull * guided
+            glyphs = torch.cat([e.glyphs for e in batch])
+            read = (
+                aids["characters"](output.image_hidden_states.flatten(0, 1)).view(-1, 8, 96).transpose(1, 2)
+            )
+            spelled = F.cross_entropy(read, glyphs, BLANK_WEIGHT, ignore_index=-1)
+            printed = glyphs > 0
+            spelling = (read.argmax(1) == glyphs)[printed].float().mean()
+            shown["characters"] += 0.02 * (spelling.item() - shown["characters"])
+            place = aids["slot"](guide.inputs[3][0][rows[copied], columns[copied]])
+            wanted = slot[rows, columns + 1][copied]
+            placed = F.cross_entropy(place, wanted)
+            shown["slot"] += 0.02 * ((place.argmax(-1) == wanted).float().mean().item() - shown["slot"])
+            loss = ce + pull * (guided + 0.5 * spelled + placed)
             shown["guide"] += 0.02 * (guided.item() - shown["guide"])
             shown["look"] += 0.02 * (hit.item() - shown["look"])
         optimizer.zero_grad()
+        aids_optimizer.zero_grad()
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("peak", group["lr"]) * rate
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        aids_optimizer.step()
         step, pages = step + 1, pages + len(batch)
         shown["ce"] += 0.02 * (ce.item() - shown["ce"])
         shown["right"] += 0.02 * ((logits.argmax(-1) == target).float().mean().item() - shown["right"])
@@ -418,6 +462,8 @@ def main() -> None:
                     {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
+                        "aids": aids.state_dict(),
+                        "aids_optimizer": aids_optimizer.state_dict(),
                         "step": step,
                         "pages": pages,
                         "index": index,
