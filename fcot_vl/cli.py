@@ -110,6 +110,34 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    data: Data,
+    output: Output,
+    contender: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]; no FOLDER is the embedded teacher. Repeat; speed-ups "
+            "are over the first."
+        ),
+    ],
+    pages: Annotated[int, typer.Option(min=1, help="Pages used.")] = 8,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded per page.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Times every page is measured.")] = 5,
+) -> None:
+    """Time models and peers on the same pages, in turn: prefill, decode, end to end, cache, arithmetic."""
+    from fcot_vl.bench import bench as run
+
+    run(
+        [_contender(text) for text in contender],
+        data,
+        output,
+        pages=pages,
+        new_tokens=new_tokens,
+        rounds=rounds,
+    )
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run; every result below it is read.")],
     output: Annotated[Path | None, typer.Option(help="Default: `report` in the run folder.")] = None,
@@ -160,6 +188,26 @@ def reproduce(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "
     from fcot_vl.pipeline import run_recipe
 
     run_recipe(recipe, output=output, jobs=jobs)
+
+
+def _contender(text: str) -> Any:
+    """`student=out/student-4x`, or `fastv=out/teacher@fastv,0.5,2`."""
+    from fcot_vl.bench import Contender
+    from fcot_vl.prune.method import Method
+
+    name, given, rest = text.partition("=")
+    folder, _, peer = rest.partition("@")
+    method, *numbers = peer.split(",") if peer else ["none"]
+    try:
+        keep = float(numbers[0]) if numbers else None
+        layer = int(numbers[1]) if len(numbers) > 1 else None
+    except ValueError:
+        raise ValueError(
+            f"--contender {text}: expected METHOD,KEEP[,LAYER] after @, such as fastv,0.5,2"
+        ) from None
+    if not given or not name or len(numbers) > 2:
+        raise ValueError(f"--contender {text}: expected NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]")
+    return Contender(name, _teacher(folder or None), Method(method, keep, layer))
 
 
 def _config(config: Any, section: str, recipe: str | None, flags: list[str], output: Path) -> Any:

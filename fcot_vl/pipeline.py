@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from transformers import AutoConfig
 
+from fcot_vl.bench import Contender, bench
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.data.synthesize.write import synthesize
 from fcot_vl.evaluate.report import ReportConfig, report
@@ -76,6 +77,15 @@ class PeersSection:
 
 
 @dataclass
+class BenchSection:
+    """How times are taken; see `bench`."""
+
+    pages: int = 8
+    new_tokens: int = 64
+    rounds: int = 5
+
+
+@dataclass
 class Recipe:
     """One run. Sections that name a training stage hold settings of its dataclass."""
 
@@ -105,6 +115,7 @@ class Recipe:
             (SynthesizeSection, self.synthesize),
             (EvaluateSection, self.evaluate),
             (PeersSection, self.peers),
+            (BenchSection, self.bench),
         ):
             build(config, section)
         if self.realign.get("cache_features") or self.post_train.get("cache_features"):
@@ -206,6 +217,24 @@ def plan(recipe: Recipe) -> list[Step]:
                 _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
                 judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
             ]
+    timed = [
+        Contender("teacher", teacher),
+        *(
+            Contender(f"student {r}x", str(run / f"seed-{recipe.seeds[0]}" / f"post-train-{r}"))
+            for r in ratios
+        ),
+        *(Contender(str(m), teacher, m) for _, m, _ in _peers(recipe, teacher) if m.name == "fastv"),
+    ]
+    settings = asdict(build(BenchSection, recipe.bench))
+    before = tuple(f"post-train {r}x seed {recipe.seeds[0]}" for r in ratios)
+    steps.append(
+        Step(
+            "bench",
+            partial(bench, timed, test, run / "bench", **settings),
+            ("synthesize test", *before),
+            alone=True,
+        )
+    )
     return steps
 
 

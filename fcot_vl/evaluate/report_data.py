@@ -189,6 +189,17 @@ class RunData:
     def find(self, stage: str, method: str = "none") -> list[Judged]:
         return [j for j in self.judged if j.variant.stage == stage and j.variant.method == method]
 
+    def timing(self, variant: Variant) -> dict[str, Any] | None:
+        """The row of the first bench file for this model; None where the bench did not time it."""
+        if not self.bench or variant.stage not in ("teacher", "post-train"):
+            return None
+        wanted = (variant.compress_ratio, variant.method, variant.keep, variant.layer)
+        for row in self.bench[0]["contenders"]:
+            if (row["compress_ratio"], row["method"], row["keep"], row["layer"]) == wanted:
+                found: dict[str, Any] = row
+                return found
+        return None
+
     def provenance(self) -> dict[str, str]:
         """What every caption names: data, commits, hardware and dates of the results."""
         every = [r for j in self.judged for r in j.results]

@@ -263,18 +263,17 @@ def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], ratio: int
 
 def tradeoff_figure(run: RunData, path: Path) -> Path | None:
     """Mean retention against what it costs: visual tokens (mean over layers), and measured seconds per page."""
-    axes_of = {
-        "visual_tokens_layer_mean": "visual tokens per page, mean over layers",
-        "seconds_per_sample": "seconds per page, end to end",
-    }
     figure = Figure(figsize=(11, 4.3))
     panels = list(np.atleast_1d(figure.subplots(1, 2, sharey=True)))
+    timed = "bench: one page at a time" if run.bench else "as the batched evaluation took them"
+    names = ("visual tokens per page, mean over layers", f"seconds per page, end to end ({timed})")
     drawn = 0
-    for panel, (key, name) in zip(panels, axes_of.items(), strict=True):
+    for number, (panel, name) in enumerate(zip(panels, names, strict=True)):
         _clean(panel, "both")
         panel.axhline(100, color=INK, linewidth=1, zorder=1)
         for model in run.judged:
-            cost, value = model.mean(key), retention(model, run.teacher, run.tasks)
+            cost = _seconds(run, model) if number else model.mean("visual_tokens_layer_mean")
+            value = retention(model, run.teacher, run.tasks)
             if cost is None or value is None:
                 continue
             drawn += 1
@@ -299,8 +298,16 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
     panels[0].set_ylabel("mean score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_ylim(bottom=0)
     _legend(figure, panels)
-    more = "Seconds as the evaluation measured them on its hardware. Bars: 95% paired bootstrap over pages."
+    more = "Bars: 95% paired bootstrap over pages."
     return _finish(figure, path, caption(run, run.judged, more), "What a page costs and what is kept")
+
+
+def _seconds(run: RunData, model: Judged) -> float | None:
+    """Median seconds of the bench; without one, the mean of the evaluation."""
+    if not run.bench:
+        return model.mean("seconds_per_sample")
+    row = run.timing(model.variant)
+    return None if row is None else float(row["seconds"]["end_to_end"]["median"])
 
 
 def sample_figure(
@@ -343,9 +350,10 @@ def sample_figure(
                 figure.text(x, at, line, fontsize=7.6, family="DejaVu Sans Mono", color=ink, parse_math=False)
         y -= height
     facts = run.provenance()
+    ratios = ", ".join(map(str, sorted({j.variant.compress_ratio for j, _, _ in answers})))
     text = (
-        f"Number: the page's score, 0 to 100. Red: differs from the reference. Teacher {facts['model']}; "
-        f"data {facts['data']}; commit {facts['commit']}; {facts['hardware']}; {facts['date']}."
+        f"Number: the score, 0 to 100. Red: differs from the reference. Teacher {facts['model']}; compress ratio "
+        f"{ratios}; data {facts['data']}; commit {facts['commit']}; {facts['hardware']}; {facts['date']}."
     )
     figure.text(0.012, 0.08 / tall, "\n".join(textwrap.wrap(text, 189)), fontsize=7, color=FAINT, va="bottom")
     task = path.stem.partition("-")[2].replace("_", " ")

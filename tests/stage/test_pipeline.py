@@ -24,6 +24,7 @@ def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
         "realign": {"ratios": [2, 4], "cache_features": True, **training},
         "post_train": {"freeze_vision": True, "cache_features": True, **training},
         "evaluate": {"batch_size": 8},
+        "bench": {"pages": 1, "new_tokens": 2, "rounds": 1},
         "peers": {"methods": ["fastv", "random", "uniform", "smaller_page"], "keep": [0.5], "layers": [1]},
         **changes,
     }
@@ -63,6 +64,8 @@ def test_the_whole_path(whole: tuple[Path, str]) -> None:
     assert costs["student 2x"] == pytest.approx(costs["teacher"] / 2)
     assert costs["FastV 33%, K=1"] == pytest.approx(costs["student 2x"], rel=0.02)
     assert {c.compress_ratio for c in found.curves} == {2, 4}
+    timed = {j.variant.label for j in found.judged if found.timing(j.variant)}
+    assert timed == {"teacher", "student 2x", "student 4x", "FastV 50%, K=1", "FastV 33%, K=1"}
     assert all(read_stage(path.parent)["status"] == "done" for path in run.rglob("stage.json"))
     assert "trained here and now" in printed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -112,9 +113,61 @@ def write_losses(run: Path, seed: int, steps: int = 120) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def write_bench(run: Path) -> None:
+    def spread(value: float) -> dict[str, float]:
+        return {"median": value, "low": value * 0.9, "high": value * 1.1}
+
+    def contender(
+        name: str, ratio: int, method: str, keep: float | None, layer: int | None, ms: float
+    ) -> dict[str, Any]:
+        seconds = {
+            part: spread(ms / 4e3) for part in ("preprocess", "vit", "projector", "prefill", "ttft", "decode")
+        }
+        return {
+            "name": name,
+            "model": "somewhere/tiny",
+            "compress_ratio": ratio,
+            "method": method,
+            "keep": keep,
+            "layer": layer,
+            "tiles": 3,
+            "visual_tokens_nominal": 192 / ratio * (keep or 1),
+            "visual_tokens_layer_mean": 192 / ratio * (keep or 1),
+            "prompt_tokens": 220,
+            "kv_cache_bytes": 500_000 / ratio,
+            "flops_vit": 1e9,
+            "flops_projector": 1e8,
+            "flops_prefill": 2e9 / ratio,
+            "seconds": seconds | {"end_to_end": spread(ms / 1e3)},
+            "decode_tokens_per_second": spread(200.0),
+            "faster": {part: spread(80 / ms) for part in ("ttft", "decode", "end_to_end")},
+        }
+
+    bench = {
+        "pages": 4,
+        "new_tokens": 32,
+        "rounds": 3,
+        "threads": 2,
+        "device": "cpu",
+        "dtype": "float32",
+        "contenders": [
+            contender("teacher", 1, "none", None, None, 80.0),
+            contender("student 2x", 2, "none", None, None, 60.0),
+            contender("student 4x", 4, "none", None, None, 50.0),
+            contender("FastV 50%", 1, "fastv", 0.5, 2, 75.0),
+        ],
+        "commit": "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+        "hardware": "Some CPU @ 2.0 GHz, 2 cores, 24 GiB",
+        "date": "2026-11-21T09:00:00+00:00",
+    }
+    (run / "bench").mkdir()
+    (run / "bench" / "bench.json").write_text(json.dumps(bench))
+
+
 def write_run(run: Path) -> None:
     """A whole run: teacher, control, two students over three seeds in both stages, and every peer."""
     write_result(run, "teacher", 0.95)
+    write_bench(run)
     for seed in range(3):
         write_losses(run, seed)
         write_result(run, f"control-{seed}", 0.96, seed, stage="control")
@@ -152,10 +205,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SAID: dict[str, str] = {}  # figure -> the texts around its panels
+
+
 @pytest.fixture(scope="module")
 def made(run: Path) -> tuple[Path, str]:
+    save = Figure.savefig
+
+    def spy(self: Figure, path: Path, **options: Any) -> None:
+        SAID[Path(path).name] = " ".join(t.get_text().replace("\n", " ") for t in self.texts)
+        save(self, path, **options)
+
     console = Console(record=True, width=140, file=None, force_terminal=False)
-    return report(ReportConfig(run), console), console.export_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", spy)
+        return report(ReportConfig(run), console), console.export_text()
 
 
 def test_files_of_a_report(made: tuple[Path, str]) -> None:
@@ -172,26 +236,18 @@ def test_files_of_a_report(made: tuple[Path, str]) -> None:
         assert f"({path.name})" in text
 
 
-def test_every_figure_names_what_where_and_when(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from matplotlib.figure import Figure
-
-    said: dict[str, str] = {}
-    save = Figure.savefig
-
-    def spy(self: Figure, path: Path, **options: Any) -> None:
-        said[Path(path).name] = " ".join(t.get_text().replace("\n", " ") for t in self.texts)
-        save(self, path, **options)
-
-    monkeypatch.setattr(Figure, "savefig", spy)
-    report(ReportConfig(run, output=tmp_path / "report"), Console(quiet=True))
-    assert len(said) == 8
-    for name, text in said.items():
-        for fact in ("tiny", "0123456789ab", "deadbeefde", "Some CPU @ 2.0 GHz", "2026-11-21"):
+def test_every_figure_names_what_where_and_when(made: tuple[Path, str]) -> None:
+    assert len(SAID) == 8
+    for name, text in SAID.items():
+        for fact in (
+            "tiny",
+            "0123456789ab",
+            "deadbeefde",
+            "Some CPU @ 2.0 GHz",
+            "2026-11-21",
+            "compress ratio",
+        ):
             assert fact in text, f"{name} does not say {fact}"
-        if not name.startswith("example"):
-            assert "compress ratio" in text
 
 
 def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
@@ -216,6 +272,10 @@ def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
     least, most = student["retention_seed_range"]
     assert least <= student["retention"] <= most
     assert student["speedup"] == pytest.approx(2**0.5)
+    assert student["bench_seconds"] == pytest.approx(0.06)
+    assert student["bench_faster"] == pytest.approx(80 / 60)
+    assert rows["FastV 50%, K=1"]["bench_seconds"] is None
+    assert rows["student 2x, re-aligned only"]["bench_seconds"] is None
     assert rows["FastV 50%, K=1"]["visual_tokens_layer_mean"] == pytest.approx(192 * 0.625)
     assert {"student 4x, re-aligned only", "control: teacher post-trained", "smaller page 25%"} <= rows.keys()
 
@@ -260,6 +320,17 @@ def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
     assert "None" not in text
     assert "nan" not in text
     assert not (folder / "losses.png").exists()
+
+
+def test_the_speed_table_has_scores_beside_times(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    text = (folder / "report.md").read_text()
+    speed = text.partition("## Speed")[2].partition("\n## ")[0]
+    (line,) = [row for row in speed.splitlines() if row.startswith("| student 4x")]
+    rows = {r["label"]: r for r in json.loads((folder / "report.json").read_text())["models"]}
+    assert "1.60x [1.44, 1.76]" in line
+    assert line.endswith(f"| {100 * rows['student 4x']['retention']:.1f} |")
+    assert "Some CPU @ 2.0 GHz" in speed
 
 
 def test_the_terminal_table(made: tuple[Path, str]) -> None:
