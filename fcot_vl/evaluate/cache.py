@@ -15,8 +15,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 SPARE_TOKENS = 64
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):
     """Keys and values `[batch, heads, tokens, head_dim]` as views of larger buffers."""
+
+    keys: Tensor
+    values: Tensor
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
