@@ -7,6 +7,7 @@ by another ViT, from other data or at another tiling is refused. Several runs ma
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,7 +75,9 @@ def cache_features(
                 for index in range(start, min(start + SHARD, len(samples))):
                     shard[str(index)] = _features(samples[index], visual_features, processor)
                     progress.update()
-                partial = _shard(folder, start).with_suffix(".partial")
+                partial = _shard(folder, start).with_suffix(
+                    f".{os.getpid()}.partial"
+                )  # runs may share a cache
                 save_file(shard, partial)
                 partial.replace(_shard(folder, start))
         size = sum(_shard(folder, start).stat().st_size for start in starts)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 1 << 22  # logits of one chunk: 16 MiB a buffer in float32
+CHUNK_ELEMENTS = 1 << 23  # logits of one chunk: 32 MiB a buffer in float32, four to six buffers
 
 
 class RealignLoss(NamedTuple):

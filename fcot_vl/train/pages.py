@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from transformers.utils.logging import tqdm
 
 from fcot_vl.data.collate import Page, Prompt, count_tiles, tokenize_prompt
 from fcot_vl.data.sample import Sample
@@ -50,7 +51,7 @@ class TrainingPages(Dataset[Page]):
         self.features = features
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
-        for index, sample in enumerate(samples):
+        for index, sample in enumerate(tqdm(samples, desc="tokenise", unit="page", leave=False)):
             prompt = tokenize_prompt(sample.messages, count_tiles(processor, sample.images), processor)
             if prompt.length(tokens_per_tile) <= max_length:
                 self.prompts.append(prompt)

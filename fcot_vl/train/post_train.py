@@ -104,8 +104,8 @@ class AnswerModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
         labels: Tensor,
+        attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         visual_features: Tensor | None = None,
         denominator: Tensor | int | None = None,
@@ -113,7 +113,7 @@ class AnswerModel(nn.Module):
         """Cross-entropy over the answer tokens, summed and divided by `denominator` (their number by default).
 
         Args:
-            input_ids, attention_mask, labels: `[batch, length]`.
+            input_ids, labels, attention_mask: `[batch, length]`; batches padded on the right need no mask.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached.
         """
@@ -147,7 +147,7 @@ class PostTrainer(StageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Cross-entropy averaged over the answer tokens of all accumulated batches."""
-        loss = model(**inputs, denominator=num_items_in_batch)
+        loss = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
         self.meter.add({"ce": loss * share}, answers, inputs["attention_mask"].sum())
@@ -182,6 +182,8 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     if stage.done:
         print(f"post-train: already done in {folder}", flush=True)
         return folder
+    ratio = student.config.compress_ratio
+    print(f"post-train: {model} at compress ratio {ratio}, into {folder}", flush=True)
     processor = FCoTVLProcessor.from_pretrained(model, image_seq_length=student.config.image_seq_length)
     features = None
     vision_hash = hash_module(student.model.vision_tower)
@@ -197,8 +199,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     pages = TrainingPages(samples, processor, tokens_per_tile, config.max_length, features)
     answer_model = AnswerModel(student, config.freeze_vision)
     trainer = PostTrainer(answer_model, config, pages, PostTrainCollator(processor, tokens_per_tile))
-    ratio = student.config.compress_ratio
-    train(trainer, "post-train", f"compress ratio {ratio} from {model} on {pages.describe()}")
+    train(trainer, "post-train", pages.describe())
     assert not config.freeze_vision or hash_module(student.model.vision_tower) == vision_hash, (
         "the frozen ViT changed"
     )

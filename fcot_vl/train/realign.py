@@ -99,7 +99,11 @@ class RealignTrainer(StageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum over the students of KL + CE, each averaged over the answer tokens of all accumulated batches."""
-        output = model(**inputs)
+        sequences = [inputs["teacher"], *inputs["students"].values()]
+        tokens = sum(sequence["attention_mask"].sum() for sequence in sequences)
+        students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
+        teacher = self.without_padding_mask(inputs["teacher"])
+        output = model(**{**inputs, "teacher": teacher, "students": students})
         answers = output.labels.numel()
         losses: list[Tensor] = []
         means: dict[str, Tensor] = {}
@@ -121,8 +125,7 @@ class RealignTrainer(StageTrainer):
                 f"ratio-{ratio}/ce": result.ce * share,
                 f"ratio-{ratio}/agreement": result.agreement,
             }
-        sequences = [inputs["teacher"], *inputs["students"].values()]
-        self.meter.add(means, answers, sum(s["attention_mask"].sum() for s in sequences))
+        self.meter.add(means, answers, tokens)
         loss = torch.stack(losses).sum() * self.loss_scale()
         return (loss, output) if return_outputs else loss
 
@@ -167,6 +170,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     if stage.done:
         print(f"realign: already done in {folder}", flush=True)
         return folder
+    ratios = ", ".join(map(str, config.ratios))
+    print(f"realign: students at compress ratios {ratios} of {teacher}, into {folder}", flush=True)
     _seed_compressors(backbone, config.seed)
     processor = FCoTVLProcessor.from_pretrained(teacher)
     features = None

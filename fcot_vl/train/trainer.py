@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
 from fcot_vl.train.pages import LengthGroupedOrder, TrainingPages
@@ -75,7 +75,7 @@ class StageTrainer(Trainer):
         model: its parameters with `requires_grad` are trained and saved, nothing else.
         config: training arguments; `output_dir` is the stage folder.
         pages: the training pages.
-        collator: makes a batch from a list of pages.
+        collator: makes a batch from a list of pages, padded on the right.
     """
 
     def __init__(
@@ -83,8 +83,10 @@ class StageTrainer(Trainer):
         model: nn.Module,
         config: TrainingArguments,
         pages: TrainingPages,
-        collator: Callable[[list[Any]], dict[str, Any]],
+        collator: PostTrainCollator,
     ) -> None:
+        if collator.side != "right":
+            raise ValueError("training batches are padded on the right (see without_padding_mask)")
         super().__init__(model=model, args=config, data_collator=collator, train_dataset=pages)
         self.model_accepts_loss_kwargs = (
             True  # compute_loss divides by the answer tokens of all accumulated batches
@@ -96,6 +98,11 @@ class StageTrainer(Trainer):
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    @staticmethod
+    def without_padding_mask(sequences: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The padding of training batches lies behind every real token, where causal attention never looks."""
+        return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
+
     def loss_scale(self) -> int:
         """Processes average their gradients, but `num_items_in_batch` already counts the tokens of all of them."""
         return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
@@ -106,6 +113,8 @@ class StageTrainer(Trainer):
         return LengthGroupedOrder(pages.lengths, self.args.train_batch_size, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: p.detach().contiguous() for name, p in self.trained_parameters().items()}
@@ -125,9 +134,8 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        shutil.rmtree(folder, ignore_errors=True)  # the rest of an interrupted one, if any
         super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
+        if self.args.should_save:
             files = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.name != CHECKPOINT_FILES}
             write_json(folder / CHECKPOINT_FILES, files)
 
@@ -168,12 +176,14 @@ class LossLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._started = self._step_started = time.perf_counter()
+        if not state.is_world_process_zero:
+            return
         rows = [row for row in self.rows() if row["step"] <= state.global_step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         partial.replace(self.path)
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
-        self._started = self._step_started = time.perf_counter()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -188,8 +198,9 @@ class LossLog(TrainerCallback):
             "learning_rate": kwargs["lr_scheduler"].get_last_lr()[0],
             **self.last,
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self._sums, self._answers, self._tokens = {}, 0, 0
         self._step_started = now
 
@@ -224,12 +235,12 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
 
 
 def train(trainer: StageTrainer, stage: str, what: str) -> None:
-    """Train to the end, from the last whole checkpoint if there is one, after one line that says what is done."""
+    """Train to the end, from the last whole checkpoint if there is one; prints what is trained."""
     folder = Path(trainer.args.output_dir)
     checkpoint = last_whole_checkpoint(folder)
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
     going_on = f", going on from {checkpoint.name}" if checkpoint else ""
-    print(f"{stage}: {what}, {trained:,} parameters train, into {folder}{going_on}", flush=True)
+    print(f"{stage}: {what}, {trained:,} parameters train{going_on}", flush=True)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,10 @@ import pytest
 from training_case import assert_same_weights, post_train_config, realign_config, write_pages
 
 from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.train.fingerprint import hash_file
 from fcot_vl.train.post_train import post_train
 from fcot_vl.train.realign import realign
-from fcot_vl.train.trainer import LossLog
+from fcot_vl.train.trainer import LossLog, checkpoint_problem
 
 TESTS = Path(__file__).parents[1]
 
@@ -111,30 +113,62 @@ def test_post_train_killed_gives_the_same_weights(tmp_path, teacher_folder, data
     assert_same_weights(post_train(post_train_config(tmp_path / "whole"), student, data), killed)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "all"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path, undisturbed, teacher_folder, data, damage, capsys
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_file_is_found(tmp_path, damage):
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    path = checkpoint / "optimizer.pt"
+    path.write_bytes(bytes(range(100)))
+    (checkpoint / "files.json").write_text(json.dumps({"optimizer.pt": hash_file(path)}))
+    assert checkpoint_problem(checkpoint) is None
+    match damage:
+        case "truncated":
+            path.write_bytes(bytes(range(99)))
+        case "flipped":
+            path.write_bytes(bytes([1, *range(1, 100)]))
+        case "missing":
+            path.unlink()
+    found = "optimizer.pt is missing" if damage == "missing" else "optimizer.pt is damaged"
+    assert checkpoint_problem(checkpoint) == found
+
+
+@pytest.mark.parametrize("before", ["whole", "damaged"])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path, undisturbed, teacher_folder, data, before, capsys
 ):
     output = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         stop_at(5, patch)
         with pytest.raises(KeyboardInterrupt):
             realign(realign_config(output), teacher_folder, data)
-    damaged = output / "checkpoint-4" / "optimizer.pt"
-    content = damaged.read_bytes()
-    if damage == "truncated":
-        damaged.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped":
-        damaged.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
-    else:
-        damaged.unlink()
-    if damage == "all":
+    path = output / "checkpoint-4" / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    if before == "damaged":
         (output / "checkpoint-2" / "files.json").write_text("{")
     realign(realign_config(output), teacher_folder, data)
     printed = capsys.readouterr().out
-    expected = "optimizer.pt is missing" if damage in ("missing", "all") else "optimizer.pt is damaged"
-    assert f"checkpoint-4: {expected}" in printed
-    assert ("going on from checkpoint-2" in printed) == (damage != "all")
+    assert "checkpoint-4: optimizer.pt is damaged" in printed
+    assert ("going on from checkpoint-2" in printed) == (before == "whole")
+    for ratio in (2, 4):
+        assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
+
+
+def test_interrupted_while_the_students_are_saved(tmp_path, undisturbed, teacher_folder, data):
+    output = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        inner = FCoTVLProcessor.save_pretrained
+
+        def save_pretrained(self, folder, *args, **kwargs):
+            if self.image_seq_length == 4:  # the second student's
+                raise KeyboardInterrupt
+            return inner(self, folder, *args, **kwargs)
+
+        patch.setattr(FCoTVLProcessor, "save_pretrained", save_pretrained)
+        with pytest.raises(KeyboardInterrupt):
+            realign(realign_config(output), teacher_folder, data)
+    assert not (output / "ratio-4").exists()
+    realign(realign_config(output), teacher_folder, data)
+    assert {path.name for path in output.iterdir()} == {"ratio-2", "ratio-4", "losses.jsonl", "stage.json"}
     for ratio in (2, 4):
         assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
 

@@ -21,7 +21,11 @@ MESSAGES = [
     {"role": "user", "content": "What is the total?"},
     {"role": "assistant", "content": "12.50"},
 ]
-TWO_TURNS = [*MESSAGES, {"role": "user", "content": "And the date?"}, {"role": "assistant", "content": "1 May"}]
+TWO_TURNS = [
+    *MESSAGES,
+    {"role": "user", "content": "And the date?"},
+    {"role": "assistant", "content": "1 May"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,10 @@ def page(processor, images, messages=MESSAGES) -> Page:
 
 @pytest.mark.parametrize("images", [[], [picture()], [picture(), picture(330, 120)]])
 def test_input_ids_are_those_of_the_processor(processor, images):
-    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": "What is it?"}]
+    content = [
+        *({"type": "image", "image": image} for image in images),
+        {"type": "text", "text": "What is it?"},
+    ]
     messages = [
         {"role": "user", "content": "What is it?"},
         {"role": "assistant", "content": "A page."},
@@ -92,7 +99,11 @@ def test_cached_features_take_the_place_of_pixels(processor):
 
 
 def test_a_batch_of_text_has_no_pixels(processor):
-    assert set(PostTrainCollator(processor, 16)([page(processor, [])])) == {"input_ids", "attention_mask", "labels"}
+    assert set(PostTrainCollator(processor, 16)([page(processor, [])])) == {
+        "input_ids",
+        "attention_mask",
+        "labels",
+    }
 
 
 def test_mistakes_are_named(processor):

@@ -24,7 +24,9 @@ def naive_realign_loss(teacher, student, head, labels, kl_weight=1.0, ce_weight=
     return kl_weight * kl + ce_weight * ce, kl, ce
 
 
-def tensors(rows: int, size: int = 8, vocabulary: int = 37, seed: int = 0, dtype: torch.dtype = torch.float64):
+def tensors(
+    rows: int, size: int = 8, vocabulary: int = 37, seed: int = 0, dtype: torch.dtype = torch.float64
+):
     generator = torch.Generator().manual_seed(seed)
     teacher, student = (torch.randn(rows, size, generator=generator, dtype=dtype) for _ in range(2))
     head = torch.randn(vocabulary, size, generator=generator, dtype=dtype)
@@ -41,7 +43,9 @@ def tensors(rows: int, size: int = 8, vocabulary: int = 37, seed: int = 0, dtype
     head_learns=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_realign_loss_and_its_gradients_equal_the_naive_ones(rows, chunk, temperature, weights, head_learns, seed):
+def test_realign_loss_and_its_gradients_equal_the_naive_ones(
+    rows, chunk, temperature, weights, head_learns, seed
+):
     teacher, student, head, labels = tensors(rows, seed=seed)
     head.requires_grad_(head_learns)
     ours = realign_loss(teacher, student, head, labels, *weights, temperature, chunk)
@@ -89,7 +93,10 @@ def test_cross_entropy_equals_torch(rows, chunk, seed):
     ours, naive = answer_cross_entropy(hidden, head, labels, chunk), F.cross_entropy(hidden @ head.T, labels)
     torch.testing.assert_close(ours, naive)
     torch.testing.assert_close(
-        torch.autograd.grad(ours, [hidden, head]), torch.autograd.grad(naive, [hidden, head]), rtol=1e-9, atol=1e-9
+        torch.autograd.grad(ours, [hidden, head]),
+        torch.autograd.grad(naive, [hidden, head]),
+        rtol=1e-9,
+        atol=1e-9,
     )
 
 
@@ -99,16 +106,23 @@ def test_kl_runs_from_teacher_to_student():
     teacher = torch.tensor([[5.0, 5.0, -20.0]], dtype=torch.float64)
     narrow = torch.tensor([[5.0, -20.0, -20.0]], dtype=torch.float64)
     labels = torch.tensor([0])
-    assert realign_loss(teacher, narrow, head, labels).kl > 10 * realign_loss(narrow, teacher, head, labels).kl
+    assert (
+        realign_loss(teacher, narrow, head, labels).kl > 10 * realign_loss(narrow, teacher, head, labels).kl
+    )
 
 
 def test_accumulated_batches_add_up_to_the_mean_of_the_whole():
     teacher, student, head, labels = tensors(10)
     whole = realign_loss(teacher, student, head, labels)
-    parts = [realign_loss(teacher[s], student[s], head, labels[s], denominator=10) for s in (slice(3), slice(3, 10))]
+    parts = [
+        realign_loss(teacher[s], student[s], head, labels[s], denominator=10)
+        for s in (slice(3), slice(3, 10))
+    ]
     torch.testing.assert_close(whole.loss, parts[0].loss + parts[1].loss)
     whole_ce = answer_cross_entropy(student, head, labels)
-    parts_ce = [answer_cross_entropy(student[s], head, labels[s], denominator=10) for s in (slice(3), slice(3, 10))]
+    parts_ce = [
+        answer_cross_entropy(student[s], head, labels[s], denominator=10) for s in (slice(3), slice(3, 10))
+    ]
     torch.testing.assert_close(whole_ce, sum(parts_ce))
 
 
