@@ -200,7 +200,7 @@ def _read_result(out: Path) -> dict[str, Any]:
 class Question:
     """What is known of a record without its pixels.
 
-    total, kept: visual tokens before and after dropping. length: tokens of the prompt, nearly (for sorting).
+    total, kept: visual tokens before and after dropping. ink: how much there is to read, roughly.
     """
 
     index: int
@@ -210,7 +210,7 @@ class Question:
     text: str
     total: int
     kept: int
-    length: int
+    ink: float
 
 
 class _Runner:
@@ -248,7 +248,8 @@ class _Runner:
             kept = sum(self._cells(image, n) for image, n in zip(sample.images, tiles, strict=True))
         elif self.method.keep is not None and total:
             kept = n_kept(self.method.keep, total)
-        return Question(index, sample.id, sample.task, sample.metric, asked, total, kept, total + len(asked))
+        ink = sum(_ink(image) for image in sample.images)
+        return Question(index, sample.id, sample.task, sample.metric, asked, total, kept, ink)
 
     def _budget(self, n_tiles: int) -> int:
         assert self.method.keep is not None
@@ -391,12 +392,21 @@ def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Question]]:
-    """Batches of one task and similar length, the longest first, so that a batch too large fails at once."""
-    ordered = sorted(questions, key=lambda q: (q.task, q.metric, -q.length, q.index))
+    """Batches of one task and of similar length, the longest first, so that a batch too large fails at once.
+
+    A batch decodes until its longest answer ends, and how long an answer gets shows on the page alone.
+    """
+    ordered = sorted(questions, key=lambda q: (q.task, q.metric, -q.total, -q.ink, q.index))
     for _, group in groupby(ordered, key=lambda q: (q.task, q.metric)):
         same = list(group)
         for first in range(0, len(same), batch_size):
             yield same[first : first + batch_size]
+
+
+def _ink(image: Image.Image) -> float:
+    """Edges of a picture: its steps of brightness along the lines, as multiples of its contrast."""
+    brightness = np.asarray(image.convert("L"), dtype=np.float32)
+    return float(np.abs(np.diff(brightness, axis=1)).sum() / max(1.0, float(np.ptp(brightness))))
 
 
 # ------------------------------------------------------------------------------------------------ files, progress

@@ -370,6 +370,30 @@ def test_density_buckets() -> None:
     assert [density_bucket(d) for d in densities] == ["1-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
 
 
+# ------------------------------------------------------------------------------------------------------- batches
+
+
+def test_batches_hold_one_task_and_put_pages_with_as_much_to_read_together() -> None:
+    made = [
+        runner.Question(i, str(i), task, "anls", "", total, total, ink)
+        for i, (task, total, ink) in enumerate(
+            [("b", 16, 1.0), ("a", 16, 3.0), ("a", 64, 1.0), ("b", 16, 2.0), ("a", 16, 5.0), ("a", 64, 2.0)]
+        )
+    ]
+    batches = [[q.index for q in batch] for batch in runner._batches(made, 3)]
+    assert batches == [[5, 2, 4], [1], [3, 0]]
+
+
+def test_ink_grows_with_the_print_whatever_its_contrast() -> None:
+    text = np.tile(np.array([[0, 255]], dtype=np.uint8), (40, 20))
+    half = text.copy()
+    half[20:] = 255
+    full, some = runner._ink(Image.fromarray(text)), runner._ink(Image.fromarray(half))
+    assert full == pytest.approx(2 * some)
+    assert runner._ink(Image.fromarray(100 + text // 5)) == pytest.approx(full)
+    assert runner._ink(Image.new("RGB", (9, 9))) == 0
+
+
 # --------------------------------------------------------------------------------------------------------- cache
 
 
