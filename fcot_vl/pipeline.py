@@ -171,7 +171,7 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
 
 
 def plan(recipe: Recipe) -> list[Step]:
-    """The steps of a recipe, in an order that respects what each waits for."""
+    """The steps of a recipe: every one after what it waits for, the long chains of training before the peers."""
     run = Path(recipe.output)
     teacher = recipe.teacher or str(tiny_teacher_path())
     data = build(SynthesizeSection, recipe.synthesize)
@@ -192,9 +192,6 @@ def plan(recipe: Recipe) -> list[Step]:
         trained_on = "features"
     judge = partial(_judge_step, recipe, test)
     steps.append(judge("teacher", teacher, "teacher", None, recipe.seeds[0], ()))
-    steps += [
-        judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in _peers(recipe, teacher)
-    ]
     ratios = build(RealignConfig, recipe.realign, output_dir="unused").ratios
     for seed in recipe.seeds:
         here = run / f"seed-{seed}"
@@ -217,6 +214,9 @@ def plan(recipe: Recipe) -> list[Step]:
                 _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
                 judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
             ]
+    steps += [
+        judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in _peers(recipe, teacher)
+    ]
     timed = [
         Contender("teacher", teacher),
         *(

@@ -66,30 +66,45 @@ def tokenize_prompt(messages: Sequence[dict[str, str]], tiles: Sequence[int], pr
         tiles: tiles of each picture, thumbnail included.
         processor: has `tokenizer`, `chat_template` and the ids of the picture tokens (`FCoTVLProcessor`).
 
+    Answers are found by rendering the conversation up to each of them with the template's own generation prompt, which
+    works for any InternVL template, with or without `{% generation %}` marks.
+
     Raises:
-        ValueError: the chat template does not mark the answer, the conversation has no user turn or no answer, or its
-            text holds the placeholder token.
+        ValueError: the conversation has no user turn or no answer, its text holds the placeholder token, or a longer
+            conversation is not rendered as a continuation of a shorter one.
     """
     conversation: list[dict[str, Any]] = [dict(message) for message in messages]
     first_user = next((m for m in conversation if m["role"] == "user"), None)
-    if first_user is None:
-        raise ValueError(f"a conversation needs a user turn, got roles {[m['role'] for m in messages]}")
+    answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
+    if first_user is None or not answers:
+        raise ValueError(
+            f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
+        )
     text = {"type": "text", "text": first_user["content"]}
     first_user["content"] = [*({"type": "image"} for _ in tiles), text]
-    encoded = processor.tokenizer.apply_chat_template(
-        conversation,
-        chat_template=getattr(processor, "chat_template", None),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    token_ids = np.asarray(encoded["input_ids"], dtype=np.int32)
-    is_answer = np.asarray(encoded["assistant_masks"], dtype=np.bool_)
-    if not is_answer.any():
-        raise ValueError(
-            "no answer tokens: the conversation needs an assistant turn, and the chat template must put it between "
-            "{% generation %} and {% endgeneration %}"
+
+    def render(turns: int, add_generation_prompt: bool = False) -> str:
+        return str(
+            processor.tokenizer.apply_chat_template(
+                conversation[:turns],
+                chat_template=getattr(processor, "chat_template", None),
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )
         )
+
+    whole = render(len(conversation))
+    encoded = processor.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    token_ids = np.asarray(encoded["input_ids"], dtype=np.int32)
+    first_char, after = np.asarray(encoded["offset_mapping"]).T
+    is_answer = np.zeros(len(token_ids), dtype=np.bool_)
+    for turn in answers:
+        before, answered = render(turn, add_generation_prompt=True), render(turn + 1).rstrip()
+        if not (answered.startswith(before) and whole.startswith(answered)):
+            raise ValueError(
+                "the chat template rewrites earlier turns, so answers cannot be marked; use another one"
+            )
+        is_answer |= (first_char < len(answered)) & (after > len(before))
     placeholders = int((token_ids == processor.image_token_id).sum())
     if placeholders != len(tiles):
         raise ValueError(

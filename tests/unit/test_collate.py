@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,31 @@ def test_labels_hold_the_answers_and_their_end(processor):
     assert processor.tokenizer.decode(sequence["labels"][learned]) == "12.50<|im_end|>1 May<|im_end|>"
 
 
+def test_marks_of_the_template_and_ours_agree(processor):
+    """The embedded template marks answers itself; hub templates of InternVL do not."""
+    template = processor.chat_template
+    prompt = tokenize_prompt(TWO_TURNS, [], processor)
+    marked = processor.tokenizer.apply_chat_template(
+        TWO_TURNS, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert prompt.is_answer.tolist() == [bool(mark) for mark in marked["assistant_masks"]]
+    plain = copy.copy(processor)
+    plain.chat_template = template.replace("{%- generation -%}", "{%- if true -%}").replace(
+        "{%- endgeneration -%}", "{%- endif -%}"
+    )
+    assert plain.chat_template != template
+    unmarked = tokenize_prompt(TWO_TURNS, [], plain)
+    assert unmarked.token_ids.tolist() == prompt.token_ids.tolist()
+    assert unmarked.is_answer.tolist() == prompt.is_answer.tolist()
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(processor):
+    forgetful = copy.copy(processor)
+    forgetful.chat_template = "{%- for m in messages -%}{{ m.content if loop.last else '...' }}{%- endfor -%}"
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        tokenize_prompt(TWO_TURNS, [], forgetful)
+
+
 def test_teacher_and_students_mark_the_same_answers(processor):
     pages = [page(processor, [picture()]), page(processor, [picture(400, 120)], TWO_TURNS)]
     batch = RealignCollator(processor, 16, [2, 4])(pages)
@@ -109,7 +136,7 @@ def test_a_batch_of_text_has_no_pixels(processor):
 def test_mistakes_are_named(processor):
     with pytest.raises(ValueError, match="assistant turn"):
         encode(MESSAGES[:1], 1, 4, processor)
-    with pytest.raises(ValueError, match="user turn"):
+    with pytest.raises(ValueError, match="needs a user"):
         encode(MESSAGES[1:], 1, 4, processor)
     with pytest.raises(ValueError, match="must not contain <IMG_CONTEXT>"):
         encode([{"role": "user", "content": "<IMG_CONTEXT>"}, MESSAGES[1]], 1, 4, processor)
