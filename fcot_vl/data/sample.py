@@ -72,7 +72,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> None:
 
 
 class SampleFolder(Sequence[Sample]):
-    """The records of a folder's ``*.parquet`` shards in name order, map-style; images are decoded when asked for.
+    """The records of a folder's ``*.parquet`` shards in name order, map-style; images decode when used.
 
     Raises FileNotFoundError when the folder holds no shard.
     """
@@ -99,5 +99,6 @@ class SampleFolder(Sequence[Sample]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         row = self._table.slice(index % len(self), 1).to_pylist()[0]
-        row["images"] = [Image.open(io.BytesIO(b)).convert("RGB") for b in row["images"]]
+        images = [Image.open(io.BytesIO(encoded)) for encoded in row["images"]]
+        row["images"] = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         return Sample(**row)

@@ -44,6 +44,8 @@ class RealignConfig(TrainingArguments):
         compressor, visual_positions: of all students; see `FCoTVLConfig`.
         kl_weight, ce_weight, temperature: see `losses.realign_loss`.
         max_length: context in tokens of the teacher's sequence; longer pages are left out.
+        muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
+            AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
     """
@@ -64,6 +66,7 @@ class RealignConfig(TrainingArguments):
     learning_rate: float = field(
         default=4e-5, metadata={"help": "Peak learning rate."}
     )  # InternVL2's fine-tune
+    muon_lr: float | None = field(default=None, metadata={"help": "Muon's rate for hidden matrices."})  # ours
     lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
     warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
     logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours

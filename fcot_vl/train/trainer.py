@@ -24,6 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
+from fcot_vl.train.muon import Muon
 from fcot_vl.train.pages import LengthGroupedOrder, TrainingPages
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
@@ -102,6 +103,22 @@ class StageTrainer(Trainer):
     def without_padding_mask(sequences: dict[str, Tensor]) -> dict[str, Tensor]:
         """The padding of training batches lies behind every real token, where causal attention never looks."""
         return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW as the arguments say, or Muon where `muon_lr` is given."""
+        muon_lr: float | None = getattr(self.args, "muon_lr", None)
+        if self.optimizer is None and muon_lr is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "muon_lr needs whole matrices on every process: leave it out under FSDP or DeepSpeed"
+                )
+            self.optimizer = Muon(
+                self.trained_parameters().items(),
+                muon_lr,
+                self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+        return super().create_optimizer(model)
 
     def loss_scale(self) -> int:
         """Processes average their gradients, but `num_items_in_batch` already counts the tokens of all of them."""
@@ -195,7 +212,7 @@ class LossLog(TrainerCallback):
             "step": state.global_step,
             "seconds": round(self._seconds_before + now - self._started, 3),
             "tokens_per_second": round(int(self._tokens) / max(now - self._step_started, 1e-9), 1),
-            "learning_rate": kwargs["lr_scheduler"].get_last_lr()[0],
+            "learning_rate": kwargs["lr_scheduler"].get_last_lr()[-1],  # Muon's matrices come first
             **self.last,
         }
         if state.is_world_process_zero:

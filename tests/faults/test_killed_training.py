@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_case import assert_same_weights, post_train_config, realign_config, write_pages
+from training_case import assert_same_weights, post_train_config, realign_config, weights, write_pages
 
 from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.train.fingerprint import hash_file
@@ -111,6 +111,21 @@ def test_post_train_killed_gives_the_same_weights(tmp_path, teacher_folder, data
     run_and_kill("post-train", tmp_path / "killed", student, data, "step", 5)
     killed = post_train(post_train_config(tmp_path / "killed"), student, data)
     assert_same_weights(post_train(post_train_config(tmp_path / "whole"), student, data), killed)
+
+
+def test_an_interrupted_run_with_muon_gives_the_same_weights(tmp_path, teacher_folder, data):
+    config = {"muon_lr": 0.02, "ratios": [2], "max_steps": 5}
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            realign(realign_config(tmp_path / "stopped", **config), teacher_folder, data)
+    stopped = realign(realign_config(tmp_path / "stopped", **config), teacher_folder, data)
+    whole = realign(realign_config(tmp_path / "whole", **config), teacher_folder, data)
+    assert_same_weights(whole / "ratio-2", stopped / "ratio-2")
+    adamw = realign(realign_config(tmp_path / "adamw", **{**config, "muon_lr": None}), teacher_folder, data)
+    assert weights(whole / "ratio-2").keys() == weights(adamw / "ratio-2").keys()
+    with pytest.raises(AssertionError, match="tensors differ"):
+        assert_same_weights(whole / "ratio-2", adamw / "ratio-2")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])

@@ -404,7 +404,9 @@ def main() -> None:
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
         progress = pages / args.pages
         rate = min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - progress) / args.decay))
-        pull = min(1.0, max(0.0, (1 - progress) / args.decay - 0.5) * 2)  # gone half-way through the decay
+        pull = min(
+            1.0, max(0.0, (1 - progress) / args.decay - 0.25) * 4
+        )  # fades out in the decay's third quarter
         ids, labels, look, slot, tiles = collate(batch, tokenizer.pad_token_id)
         output = model.model(input_ids=ids, pixel_values=tiles, use_cache=False)
         hidden = output.last_hidden_state
