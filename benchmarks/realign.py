@@ -42,6 +42,7 @@ class Size:
     vision_width: int
     vision_layers: int
     width: int
+    feed_forward: int
     layers: int
     vocabulary: int
     tiles: tuple[int, ...]  # per page
@@ -55,8 +56,8 @@ class Size:
 
 
 SIZES = {
-    "embedded": Size(224, 128, 4, 192, 4, 106, (1, 2, 3, 4) * 4, tuple(range(150, 630, 30))),
-    "vocabulary": Size(448, 128, 2, 192, 4, 92_553, (5,), (2_800,)),
+    "embedded": Size(224, 128, 4, 256, 512, 4, 106, (1, 2, 3, 4) * 4, tuple(range(150, 630, 30))),
+    "vocabulary": Size(448, 128, 2, 192, 576, 4, 92_553, (5,), (2_800,)),
 }
 
 
@@ -123,7 +124,7 @@ def teacher_and_batch(size: Size) -> tuple[Any, dict[str, Any]]:
     text = Qwen2Config(
         vocab_size=size.vocabulary,
         hidden_size=size.width,
-        intermediate_size=3 * size.width,
+        intermediate_size=size.feed_forward,
         num_hidden_layers=size.layers,
         num_attention_heads=size.width // 64,
         num_key_value_heads=size.width // 64,

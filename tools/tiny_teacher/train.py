@@ -1,6 +1,6 @@
 """Train the embedded teacher from a seed: ViT first, then the whole model, shown where to look.
 
-    python tools/tiny_teacher/train.py runs/teacher --pages 100000
+    python tools/tiny_teacher/train.py runs/teacher
 
 1. *Glyphs.* The ViT learns to read with a dense loss: the characters of every 14x14 patch.
 2. *Reading.* The whole model learns MiniDoc's training split: cross-entropy on answer tokens, plus a guide: one
@@ -8,9 +8,9 @@
    (the generator knows it). Without the guide a decoder of this size stays on the letter-frequency plateau for hours.
    The guide fades out before the end.
 
-The learning rate is constant and decays linearly over the last fifth (`--decay`). A checkpoint is written every 1,000
-steps; the same command goes on from it. Only MiniDoc's training split is read here, and the validation split for the
-printed figures.
+The learning rate is constant (a step down at `CALM_FROM`) and decays linearly over the last part (`--decay`). A
+checkpoint is written every 200 steps; the same command goes on from it. Only MiniDoc's training split is read here, and
+the validation split for the printed figures.
 """
 
 from __future__ import annotations
@@ -63,9 +63,26 @@ COPYING = {  # more copied characters a second than `MIX`: until the decoder has
     "multiple_choice": 0.04,
     "sums": 0.03,
 }
-COPYING_RECORDS = range(
-    7_168, 24_576
-)  # the records drawn from `COPYING` in the run that made the shipped weights
+ANSWERING = {  # at the end: what has to be looked up or worked out
+    "transcribe": 0.22,
+    "forms": 0.12,
+    "dense_pages": 0.12,
+    "table_markdown": 0.06,
+    "table_qa": 0.14,
+    "chart_qa": 0.10,
+    "multiple_choice": 0.12,
+    "sums": 0.12,
+}
+GLYPH_RECORDS = 10_000_000  # the pages of the glyph stage, far from the others
+CALM_FROM, CALM = 32_000, 0.4  # from this page on the learning rates are this share of what they were
+PHASES = (  # (first record, its mix)
+    (0, MIX),
+    (7_168, COPYING),
+    (24_576, MIX),
+    (42_240, COPYING),
+    (50_176, ANSWERING),
+    (GLYPH_RECORDS, MIX),
+)
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(95)])  # of the character classes
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -221,9 +238,9 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
 
 
 def draw(index: int, seed: int) -> Document:
-    """Training record `index`, its task drawn from `MIX`."""
+    """Training record `index`, its task drawn from the mix of its phase."""
     rng = random.Random(f"teacher/{seed}/{index}")
-    mix = COPYING if index in COPYING_RECORDS else MIX
+    mix = next(mix for first, mix in reversed(PHASES) if index >= first)
     return make_document("train", index, seed, rng.choices(list(mix), list(mix.values()))[0])
 
 
@@ -305,7 +322,7 @@ def learn_glyphs(model: InternVLForConditionalGeneration, pages: int, seed: int)
     optimizer = Muon(chain.named_parameters(), 0.02, 3e-3)
     begun, right = time.time(), 0.0
     for step in range(pages // 16):
-        documents = [draw(10_000_000 + step * 16 + i, seed) for i in range(16)]
+        documents = [draw(GLYPH_RECORDS + step * 16 + i, seed) for i in range(16)]
         documents = [d for d in documents if d.task != "dense_pages"]
         tiles = torch.cat([tiles_of(d)[:1] for d in documents])
         target = torch.stack([glyphs_of(d) for d in documents])
@@ -360,11 +377,11 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pages", type=int, default=100_000)
+    parser.add_argument("--pages", type=int, default=76_000)
     parser.add_argument("--glyph-pages", type=int, default=6_000)
     parser.add_argument("--tokens", type=int, default=6_000, help="padded tokens a batch")
     parser.add_argument(
-        "--decay", type=float, default=0.2, help="share of the pages over which the rate decays"
+        "--decay", type=float, default=0.4, help="share of the pages over which the rate decays"
     )
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
@@ -403,7 +420,8 @@ def main() -> None:
     log = (args.folder / "log.jsonl").open("a")
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
         progress = pages / args.pages
-        rate = min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - progress) / args.decay))
+        rate = min(1.0, (step + 1) / 50) * (1.0 if pages < CALM_FROM else CALM)
+        rate *= min(1.0, max(0.0, (1 - progress) / args.decay))
         pull = min(
             1.0, max(0.0, (1 - progress) / args.decay - 0.25) * 4
         )  # fades out in the decay's third quarter
