@@ -85,9 +85,10 @@ def test_worked_answers_are_right() -> None:
 def test_highest_and_options_are_right() -> None:
     for index in range(60):
         for turn in make_document("test", index, 0, "multiple_choice").turns:
-            options = dict(re.findall(r"([A-D])\) (.*?)(?= [A-D]\) |$)", turn.question))
+            listed = turn.question.partition("? ")[2]
+            options = {letter: text for text, letter in re.findall(r"(.+?) \(([A-D])\)(?:, |$)", listed)}
             assert len(set(options.values())) == 4
-            assert options[turn.gold] == turn.answer.split(". Answer")[0]
+            assert f"{options[turn.gold]} ({turn.gold}). Answer: {turn.gold}" == turn.answer
 
 
 def test_density_covers_one_to_eight_characters_a_token() -> None:

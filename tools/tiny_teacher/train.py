@@ -8,7 +8,7 @@
    (the generator knows it). Without the guide a decoder of this size stays on the letter-frequency plateau for hours.
    The guide fades out before the end.
 
-The learning rate is constant (a step down at `CALM_FROM`) and decays linearly over the last part (`--decay`). A
+The learning rate is constant (a step down at `CALM`) and decays linearly over the last part (`--decay`). A
 checkpoint is written every 200 steps; the same command goes on from it. Only MiniDoc's training split is read here, and
 the validation split for the printed figures.
 """
@@ -74,7 +74,8 @@ ANSWERING = {  # at the end: what has to be looked up or worked out
     "sums": 0.12,
 }
 GLYPH_RECORDS = 10_000_000  # the pages of the glyph stage, far from the others
-CALM_FROM, CALM = 32_000, 0.4  # from this page on the learning rates are this share of what they were
+CALM = ((0, 1.0), (32_000, 0.4), (66_000, 0.3))  # (first page, factor on the learning rates)
+VISION_DONE = 66_000  # from this page on the ViT is left as it is: it reads 99.9% of characters
 PHASES = (  # (first record, its mix)
     (0, MIX),
     (7_168, COPYING),
@@ -279,10 +280,11 @@ class Guide:
 
         return hook
 
-    def loss(
-        self, rows: torch.Tensor, positions: torch.Tensor, sources: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean cross-entropy of the guided heads at (row, position) towards key `sources`, and their accuracy."""
+    def loss(self, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy of the guided heads towards key `sources` `[batch, length]` (-100: free), and accuracy."""
+        guided = sources >= 0
+        length = sources.shape[1]
+        future = torch.ones(length, length, dtype=torch.bool).triu(1)
         total, right = torch.zeros(()), torch.zeros(())
         for k, head in GUIDED:
             attention = self.layers[k].self_attn
@@ -293,11 +295,9 @@ class Guide:
             key = F.linear(hidden, attention.k_proj.weight[part], attention.k_proj.bias[part])
             half = width // 2
             q, key = (x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, key))
-            scores = (q @ key.transpose(1, 2) * width**-0.5)[rows, positions]
-            future = torch.arange(key.shape[1]) > positions[:, None]
-            scores = scores.masked_fill(future, float("-inf"))
-            total = total + F.cross_entropy(scores, sources)
-            right = right + (scores.argmax(-1) == sources).float().mean()
+            scores = (q @ key.transpose(1, 2) * width**-0.5).masked_fill(future, float("-inf"))
+            total = total + F.cross_entropy(scores.flatten(0, 1), sources.flatten())
+            right = right + (scores.argmax(-1) == sources)[guided].float().mean()
         return total / len(GUIDED), right / len(GUIDED)
 
 
@@ -377,11 +377,11 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pages", type=int, default=76_000)
+    parser.add_argument("--pages", type=int, default=115_000)
     parser.add_argument("--glyph-pages", type=int, default=6_000)
     parser.add_argument("--tokens", type=int, default=6_000, help="padded tokens a batch")
     parser.add_argument(
-        "--decay", type=float, default=0.4, help="share of the pages over which the rate decays"
+        "--decay", type=float, default=0.3, help="share of the pages over which the rate decays"
     )
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
@@ -415,28 +415,30 @@ def main() -> None:
         aids.load_state_dict(state["aids"])
         aids_optimizer.load_state_dict(state["aids_optimizer"])
     guide = Guide(model)
+    tower = model.model.vision_tower
     begun, first_page = time.time(), pages
     shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0, "characters": 0.0, "slot": 0.0}
     log = (args.folder / "log.jsonl").open("a")
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
         progress = pages / args.pages
-        rate = min(1.0, (step + 1) / 50) * (1.0 if pages < CALM_FROM else CALM)
+        rate = min(1.0, (step + 1) / 50) * next(factor for first, factor in reversed(CALM) if pages >= first)
         rate *= min(1.0, max(0.0, (1 - progress) / args.decay))
         pull = min(
             1.0, max(0.0, (1 - progress) / args.decay - 0.25) * 4
-        )  # fades out in the decay's third quarter
+        )  # fades in the decay's third quarter
+        tower.requires_grad_(pages < VISION_DONE)
         ids, labels, look, slot, tiles = collate(batch, tokenizer.pad_token_id)
         output = model.model(input_ids=ids, pixel_values=tiles, use_cache=False)
         hidden = output.last_hidden_state
-        rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
-        logits = model.lm_head(hidden[rows, columns])
-        target = labels[rows, columns + 1]
+        shifted = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()
+        answers = (shifted >= 0).nonzero().squeeze(1)  # flat positions whose next token is an answer's
+        logits = model.lm_head(hidden.flatten(0, 1).index_select(0, answers))
+        target = shifted[answers]
         loss = ce = F.cross_entropy(logits, target)
         if pull > 0:
-            source = look[rows, columns + 1]
-            copied = source >= 0
+            source = F.pad(look[:, 1:], (0, 1), value=-1)
             # visual tokens start after <|im_start|>, user, newline, <img>
-            guided, hit = guide.loss(rows[copied], columns[copied], source[copied] + 4)
+            guided, hit = guide.loss(torch.where(source >= 0, source + 4, -100))
             glyphs = torch.cat([e.glyphs for e in batch])
             read = (
                 aids["characters"](output.image_hidden_states.flatten(0, 1)).view(-1, 8, 96).transpose(1, 2)
@@ -445,8 +447,10 @@ def main() -> None:
             printed = glyphs > 0
             spelling = (read.argmax(1) == glyphs)[printed].float().mean()
             shown["characters"] += 0.02 * (spelling.item() - shown["characters"])
-            place = aids["slot"](guide.inputs[3][0][rows[copied], columns[copied]])
-            wanted = slot[rows, columns + 1][copied]
+            next_slot = F.pad(slot[:, 1:], (0, 1), value=-1).flatten()
+            copied = (next_slot >= 0).nonzero().squeeze(1)
+            place = aids["slot"](guide.inputs[3][0].flatten(0, 1).index_select(0, copied))
+            wanted = next_slot[copied]
             placed = F.cross_entropy(place, wanted)
             shown["slot"] += 0.02 * ((place.argmax(-1) == wanted).float().mean().item() - shown["slot"])
             loss = ce + pull * (guided + 0.5 * spelled + placed)

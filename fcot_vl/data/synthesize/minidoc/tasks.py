@@ -23,6 +23,9 @@ from fcot_vl.data.synthesize.minidoc.text import (
     word,
 )
 
+# The largest number that is calculated with: the benchmark is of reading, not of arithmetic.
+LARGEST = 30
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -113,10 +116,10 @@ def forms(rng: random.Random, split: Split) -> Made:
 
 
 def _table(
-    rng: random.Random, split: Split
+    rng: random.Random, split: Split, widths: tuple[int, ...], top_value: int
 ) -> tuple[Page, list[str], list[str], dict[tuple[str, str], Span], list[list[Span]]]:
     page = _blank(rng)
-    n_columns = rng.choice((1, 2, 2, 3))
+    n_columns = rng.choice(widths)
     n_rows = rng.randrange(3, 8)
     headers = rng.sample(COLUMNS, n_columns)
     items = rng.sample([i for i in ITEMS if len(i) <= 7], n_rows)
@@ -130,7 +133,7 @@ def _table(
         row = top + (r + 1) * gap
         line = [page.print(shift, row, item)]
         for c, header in enumerate(headers):
-            cell = page.print(shift + starts[c + 1], row, str(rng.randrange(1, 100)))
+            cell = page.print(shift + starts[c + 1], row, str(rng.randint(1, top_value)))
             cells[item, header] = cell
             line.append(cell)
         grid.append(line)
@@ -139,7 +142,7 @@ def _table(
 
 def table_markdown(rng: random.Random, split: Split) -> Made:
     """A table to Markdown (the paper's image2markdown)."""
-    page, _, _, _, grid = _table(rng, split)
+    page, _, _, _, grid = _table(rng, split, (1, 2, 2, 3), 99)
     pieces: list[str | Span] = []
     for r, line in enumerate(grid):
         for cell in line:
@@ -161,7 +164,7 @@ def _difference(a: Span, b: Span) -> tuple[tuple[str | Span, ...], str]:
 
 def table_qa(rng: random.Random, split: Split) -> Made:
     """Table questions (ChartQA-like): lookup, highest, difference."""
-    page, items, headers, cells, grid = _table(rng, split)
+    page, items, headers, cells, grid = _table(rng, split, (1, 1, 2), LARGEST)
     turns: list[Turn] = []
     for _ in range(4):
         header = rng.choice(headers)
@@ -190,7 +193,7 @@ def chart_qa(rng: random.Random, split: Split) -> Made:
     page = _blank(rng)
     n = rng.randrange(3, 8)
     labels = rng.sample([i for i in ITEMS if len(i) <= 7], n)
-    values = rng.sample(range(1, 100), n)
+    values = rng.sample(range(1, LARGEST + 1), n)
     title = page.print(rng.randrange(0, 12), 0, rng.choice(COLUMNS))
     gap = 2 if rng.random() < 0.7 else 1
     top = rng.randrange(2, page.rows - n * gap + 1) if page.rows - n * gap + 1 > 2 else 2
@@ -201,9 +204,15 @@ def chart_qa(rng: random.Random, split: Split) -> Made:
         if row >= page.rows:
             break
         names[label] = page.print(0, row, label)
-        length = round(number * 0.18) + 1  # cells: 99 -> 19
+        length = round(number * 18 / LARGEST) + 1  # cells: 19 at most
         left, upper = 8 * CELL_WIDTH, row * CELL_HEIGHT
-        page.bar(left, upper + 2, left + int(CELL_WIDTH * number * 0.19) + 1, upper + CELL_HEIGHT - 2, shade)
+        page.bar(
+            left,
+            upper + 2,
+            left + int(CELL_WIDTH * number * 19 / LARGEST) + 1,
+            upper + CELL_HEIGHT - 2,
+            shade,
+        )
         numbers[label] = page.print(9 + length, row, str(number))
     labels = list(names)
     turns = []
@@ -260,9 +269,11 @@ def multiple_choice(rng: random.Random, split: Split) -> Made:
             if other not in options:
                 options.append(other)
         rng.shuffle(options)
-        listed = " ".join(f"{letter}) {text}" for letter, text in zip("ABCD", options, strict=True))
+        listed = ", ".join(f"{text} ({letter})" for letter, text in zip("ABCD", options, strict=True))
         letter = "ABCD"[options.index(turn.gold)]
-        turns.append(Turn(f"{turn.question} {listed}", (turn.pieces[0], ". Answer: ", letter), letter))
+        turns.append(
+            Turn(f"{turn.question} {listed}", (turn.pieces[0], f" ({letter}). Answer: {letter}"), letter)
+        )
     return page, turns
 
 
@@ -277,7 +288,7 @@ def sums(rng: random.Random, split: Split) -> Made:
     prices = {}
     for item, row in zip(items, picked, strict=True):
         page.print(left, row, item)
-        prices[item] = page.print(left + 10, row, str(rng.randrange(2, 50)))
+        prices[item] = page.print(left + 10, row, str(rng.randint(1, LARGEST)))
     turns = []
     for _ in range(3):
         chosen = rng.sample(items, 3)
