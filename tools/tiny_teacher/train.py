@@ -40,6 +40,7 @@ from transformers import (
 
 from fcot_vl.data.synthesize.minidoc import TASKS, Document, make_document
 from fcot_vl.data.synthesize.minidoc.page import TILE
+from fcot_vl.data.synthesize.minidoc.tasks import LARGEST
 from fcot_vl.train.muon import Muon
 
 TINY = Path(__file__).resolve().parents[2] / "fcot_vl" / "model" / "tiny"
@@ -196,8 +197,34 @@ class Example:
     task: str
 
 
-def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
-    """The chat of a document, every turn; `look` counts visual tokens from the first of the page."""
+FIRST_VISUAL = 4  # visual tokens start after <|im_start|>, user, newline, <img>
+PRACTICE = {"table_qa", "chart_qa", "sums"}  # pages followed by a turn of calculations
+EQUATIONS = 12
+
+
+def equations(rng: random.Random) -> list[tuple[str, str]]:
+    """Sums of two or three numbers and differences, as `sums` and `_difference` write them: (task, result)."""
+    found = []
+    for _ in range(EQUATIONS):
+        a, b = rng.randint(1, LARGEST), rng.randint(1, LARGEST)
+        match rng.randrange(3):
+            case 0:
+                found.append((f"{a}+{b}=", f"{a + b}"))
+            case 1:
+                found.append((f"{max(a, b)}-{min(a, b)}=", f"{max(a, b) - min(a, b)}"))
+            case _:
+                c = rng.randint(1, LARGEST)
+                found.append((f"{a + c}+{b}=", f"{a + b + c}"))
+    return found
+
+
+def encode(
+    document: Document, tokenizer: PreTrainedTokenizerFast, practice: random.Random | None = None
+) -> Example:
+    """The chat of a document, every turn; `look` counts tokens from the first visual one of the page.
+
+    With `practice`, pages that are calculated on end with a turn of random calculations.
+    """
     start, end, newline = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>", "\n"))
     user, assistant = tokenizer.convert_tokens_to_ids("user"), tokenizer.convert_tokens_to_ids("assistant")
     image, close, context = (tokenizer.convert_tokens_to_ids(t) for t in ("<img>", "</img>", "<IMG_CONTEXT>"))
@@ -217,14 +244,16 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
         if i == 0:
             for token in [image] + [context] * (64 * document.page.tiles) + [close, newline]:
                 add(token)
+        asked = len(ids)
         for character in turn.question:
             add(code[character])
         for token in (end, newline, start, assistant, newline):
             add(token)
         for piece in turn.pieces:
             if isinstance(piece, str):
-                for character in piece:
-                    add(code[character], True)
+                for at, character in enumerate(piece):
+                    option = turn.question.find(piece[:3]) + at if piece.startswith(" (") and at == 2 else -1
+                    add(code[character], True, -1 if option < 0 else asked + option - FIRST_VISUAL)
             else:
                 for character, cell in zip(piece.text, piece.cells, strict=True):
                     add(
@@ -234,6 +263,18 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
                         cell[1] % 2 * 4 + cell[0] % 4,
                     )
         add(end, True)
+        add(newline)
+    if practice is not None and document.task in PRACTICE:
+        for token in (start, user, newline, *(code[c] for c in "Calculate."), end, newline):
+            add(token)
+        for token in (start, assistant, newline):
+            add(token)
+        for task, result in equations(practice):
+            for character in task:
+                add(code[character])
+            for character in result + ",":
+                add(code[character], True)
+        add(end)
         add(newline)
     return Example(ids, labels, look, slots, tiles_of(document), token_glyphs_of(document), document.task)
 
@@ -251,7 +292,8 @@ def batches(
     """Endless batches of examples of like length, at most `tokens` padded tokens each; yields (next index, batch)."""
     index = start
     while True:
-        pool = [encode(draw(i, seed), tokenizer) for i in range(index, index + 256)]
+        practice = random.Random(f"practice/{seed}/{index}")
+        pool = [encode(draw(i, seed), tokenizer, practice) for i in range(index, index + 256)]
         index += 256
         pool.sort(key=lambda e: len(e.ids))
         groups: list[list[Example]] = [[]]
@@ -377,11 +419,11 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pages", type=int, default=115_000)
+    parser.add_argument("--pages", type=int, default=112_000)
     parser.add_argument("--glyph-pages", type=int, default=6_000)
     parser.add_argument("--tokens", type=int, default=6_000, help="padded tokens a batch")
     parser.add_argument(
-        "--decay", type=float, default=0.3, help="share of the pages over which the rate decays"
+        "--decay", type=float, default=0.2, help="share of the pages over which the rate decays"
     )
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
@@ -437,8 +479,7 @@ def main() -> None:
         loss = ce = F.cross_entropy(logits, target)
         if pull > 0:
             source = F.pad(look[:, 1:], (0, 1), value=-1)
-            # visual tokens start after <|im_start|>, user, newline, <img>
-            guided, hit = guide.loss(torch.where(source >= 0, source + 4, -100))
+            guided, hit = guide.loss(torch.where(source >= 0, source + FIRST_VISUAL, -100))
             glyphs = torch.cat([e.glyphs for e in batch])
             read = (
                 aids["characters"](output.image_hidden_states.flatten(0, 1)).view(-1, 8, 96).transpose(1, 2)
