@@ -42,7 +42,7 @@ MINIDOC: dict[str, Task] = {
 TEXT_DENSE = tuple(name for name, task in MINIDOC.items() if task.text_dense)
 
 DENSITY_BUCKETS = (
-    "1-2",
+    "0-2",
     "2-4",
     "4-6",
     "6-8",

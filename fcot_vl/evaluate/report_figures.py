@@ -271,12 +271,13 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
     for number, (panel, name) in enumerate(zip(panels, names, strict=True)):
         _clean(panel, "both")
         panel.axhline(100, color=INK, linewidth=1, zorder=1)
+        costs = []
         for model in run.judged:
             cost = _seconds(run, model) if number else model.mean("visual_tokens_layer_mean")
             value = retention(model, run.teacher, run.tasks)
             if cost is None or value is None:
                 continue
-            drawn += 1
+            costs.append(cost)
             bounds = retention_interval(model, run.teacher, run.tasks)
             style = _style(model)
             if bounds:
@@ -291,8 +292,9 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
                 zorder=3,
                 **style,
             )
+        drawn += len(costs)
         panel.set_xlabel(name, fontsize=8.5, color=FAINT)
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.06 * max(costs, default=1))
     if not drawn:
         return None
     panels[0].set_ylabel("mean score as % of the teacher's", fontsize=8.5, color=FAINT)

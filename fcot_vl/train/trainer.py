@@ -79,6 +79,8 @@ class StageTrainer(Trainer):
         collator: makes a batch from a list of pages, padded on the right.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         model: nn.Module,

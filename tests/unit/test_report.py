@@ -20,7 +20,7 @@ from fcot_vl.evaluate.report_data import ReportError, Variant, gather, retention
 TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
 PER_TASK = 12
 TEXT = "Invoice 4471 to North Mill\nDue 12 March 2024\nTotal 318.40\nPaid in part, rest by post"
-BANDS = ("1-2", "2-4", "4-6", "6-8")
+BANDS = ("0-2", "2-4", "4-6", "6-8")
 
 
 def prediction(text: str, share: float, rng: np.random.Generator) -> str:

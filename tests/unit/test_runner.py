@@ -95,7 +95,7 @@ def test_result_and_predictions_have_the_agreed_form(teacher_folder: Path, tmp_p
     assert result["visual_tokens_nominal"] == result["visual_tokens_layer_mean"] == 16 * sum(TILES) / 7
     assert {task: r["n"] for task, r in result["tasks"].items()} == {"dense_pages": 2, "forms": 4, "sums": 1}
     assert {bucket: r["n"] for bucket, r in result["density"].items()} == {
-        "1-2": 3,
+        "0-2": 3,
         "2-4": 2,
         "4-6": 0,
         "6-8": 2,
@@ -367,7 +367,7 @@ def test_answers_are_read_off_after_the_marker_only_where_reasoning_is_asked_for
 
 def test_density_buckets() -> None:
     densities = (0.2, 1.0, 1.99, 2.0, 4.0, 6.0, 8.0, 11.0)
-    assert [density_bucket(d) for d in densities] == ["1-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
+    assert [density_bucket(d) for d in densities] == ["0-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
 
 
 # ------------------------------------------------------------------------------------------------------- batches
