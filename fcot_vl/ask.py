@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from fcot_vl.data.images import open_image
 from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 
 EMBEDDED_NOTICE = (
@@ -91,7 +92,7 @@ def ask(
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=_stops(loaded, processor),
+            eos_token_id=stop_ids(loaded, processor.tokenizer),
             pad_token_id=processor.tokenizer.pad_token_id,
         )
     seconds = time.perf_counter() - started
@@ -114,27 +115,13 @@ def ask(
 def load(model: str | Path | None) -> tuple[Any, FCoTVLProcessor]:
     """A model and its processor, ready to answer: float32 on the CPU, bfloat16 on a GPU. Raises ValueError."""
     source = str(tiny_teacher_path() if model is None else model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     try:
         kind = AutoConfig.from_pretrained(source).model_type
         if kind not in MODEL_TYPES:
             raise ValueError(
                 f"this is a {kind} model; give an InternVL in the Hugging Face layout, or a student"
             )
-        loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-        processor = FCoTVLProcessor.from_pretrained(source)
+        return load_for_inference(source)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{source}: no model can be loaded from here ({reason})") from None
-    return loaded.eval().to(device), processor
-
-
-def _stops(model: Any, processor: FCoTVLProcessor) -> list[int]:
-    """Tokens that end an answer: the model's own, and the end of a chat turn."""
-    own = model.generation_config.eos_token_id
-    stops = set(own if isinstance(own, list) else [own]) | {
-        processor.tokenizer.eos_token_id,
-        processor.tokenizer.get_vocab().get("<|im_end|>"),
-    }
-    return sorted(stop for stop in stops if stop is not None)

@@ -18,22 +18,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForImageTextToText
 from transformers.generation.streamers import BaseStreamer
 
 from fcot_vl.data.sample import Sample, SampleFolder
-from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.inference import load_for_inference
+from fcot_vl.progress import progress_bar
 from fcot_vl.prune.engine import PruneHandle, decoder_of
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
@@ -274,13 +266,11 @@ def _resident(field_name: str) -> int | None:
 
 
 def _load(path: str) -> tuple[Any, Any]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype).eval().to(device)
+    model, processor = load_for_inference(path)
     model.generation_config.eos_token_id = None  # every contender decodes the same number of tokens
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = 0
-    return model, FCoTVLProcessor.from_pretrained(path)
+    return model, processor
 
 
 # ----------------------------------------------------------------------------------------------- the stage
@@ -366,14 +356,7 @@ def bench(
 def _take_turns(
     entrants: Sequence[_Entrant], samples: Sequence[Sample], new_tokens: int, rounds: int
 ) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("pages", total=(rounds + 1) * len(samples) * len(entrants))
         for round_number in range(rounds + 1):
             for number, sample in enumerate(samples):

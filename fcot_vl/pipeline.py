@@ -99,16 +99,19 @@ class Recipe:
     teacher: str | None = None
     """Folder or hub id of an InternVL in the Hugging Face layout; none: the embedded teacher."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    control: bool = True
-    """Whether the teacher is post-trained on the same data, without compression."""
+    control_seeds: list[int] = field(default_factory=list)
+    """Seeds with which the teacher is post-trained on the same data, without compression."""
     jobs: int = 1
     """Steps run side by side."""
     threads: int = 1
     """CPU threads of each step; part of the result, since it decides the order of sums."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must name at least one seed, each once, got {self.seeds}")
+        if not self.seeds or any(len(set(s)) < len(s) for s in (self.seeds, self.control_seeds)):
+            raise ValueError(
+                "seeds must name at least one seed; seeds and control_seeds name each once, "
+                f"got {self.seeds} and {self.control_seeds}"
+            )
         if self.jobs < 1 or self.threads < 1:
             raise ValueError(f"jobs and threads must be at least 1, got {self.jobs} and {self.threads}")
         for config, section in (
@@ -207,13 +210,13 @@ def plan(recipe: Recipe) -> list[Step]:
                 _train_step(name, _post_train, recipe.post_train, student, train, trained, seed, aligned),
                 judge(f"post-train-{ratio}-seed-{seed}", trained, "post-train", None, seed, (name,)),
             ]
-        if recipe.control:
-            name = f"control seed {seed}"
-            control = here / "control"
-            steps += [
-                _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
-                judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
-            ]
+    for seed in recipe.control_seeds:
+        name = f"control seed {seed}"
+        control = run / f"seed-{seed}" / "control"
+        steps += [
+            _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
+            judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
+        ]
     steps += [
         judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in _peers(recipe, teacher)
     ]

@@ -12,8 +12,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,26 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Task as Bar
-from rich.text import Text
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from fcot_vl.data.collate import Prompt, count_tiles, pad
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.evaluate.metrics import bootstrap_interval, bootstrap_interval_over_tasks
-from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.inference import load_for_inference, stop_ids
+from fcot_vl.progress import progress_bar
 from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
 from fcot_vl.prune.method import Method
 from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
@@ -103,7 +91,7 @@ def evaluate(
         return _read_result(out)
     print(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}", flush=True)
     if isinstance(model, str | Path):
-        model, processor = load(model)
+        model, processor = load_for_inference(model)
     elif processor is None:
         raise ValueError("a loaded model needs its processor.")
     runner = _Runner(model, processor, method, samples, out)
@@ -131,14 +119,6 @@ def evaluate(
         f"evaluate: mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}] -> {out / RESULT}"
     )
     return result
-
-
-def load(model: str | Path) -> tuple[Any, Any]:
-    """A teacher or student and its processor, ready for inference: float32 on the CPU, bfloat16 on a GPU."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-    return loaded.eval().to(device), FCoTVLProcessor.from_pretrained(model)
 
 
 def data_hash(samples: Iterable[Sample]) -> str:
@@ -229,7 +209,7 @@ class _Runner:
         self.compress_ratio = int(getattr(model.config, "compress_ratio", 1))
         self.tokens_per_tile = int(processor.image_seq_length)
         self.n_layers = len(decoder_of(model).layers)
-        self.stops = _stop_ids(model, processor.tokenizer)
+        self.stops = stop_ids(model, processor.tokenizer)
         pad_id = processor.tokenizer.pad_token_id
         self.pad: int = self.stops[0] if pad_id is None else pad_id
         self.questions = [self._question(i, sample) for i, sample in enumerate(samples)]
@@ -267,7 +247,8 @@ class _Runner:
         waiting = [question for question in self.questions if question.id not in done]
         handle = self.method.apply(self.model)
         try:
-            with _progress(len(self.questions), len(done)) as advance:
+            with progress_bar() as progress:
+                bar = progress.add_task("questions", total=len(self.questions), completed=len(done))
                 for batch in _batches(waiting, batch_size):
                     started = time.perf_counter()
                     rows = self.answer(batch, handle)
@@ -275,7 +256,7 @@ class _Runner:
                     seconds = time.perf_counter() - started
                     _append(self.out / TIMES, [{"questions": len(rows), "seconds": seconds}])
                     done |= {row["id"]: row for row in rows}
-                    advance(len(rows), batch[0].task)
+                    progress.update(bar, advance=len(rows), description=batch[0].task)
         finally:
             if handle is not None:
                 handle.remove()
@@ -383,14 +364,6 @@ def _asked(sample: Sample) -> str:
     return next(message["content"] for message in sample.messages if message["role"] == "user")
 
 
-def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends an answer: the tokenizer's, the chat format's and the generation settings'."""
-    configured = model.generation_config.eos_token_id
-    stops = set(configured if isinstance(configured, list) else [configured])
-    stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|im_end|>")}
-    return sorted(stop for stop in stops if stop is not None)
-
-
 def _batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Question]]:
     """Batches of one task and of similar length, the longest first, so that a batch too large fails at once.
 
@@ -409,7 +382,7 @@ def _ink(image: Image.Image) -> float:
     return float(np.abs(np.diff(brightness, axis=1)).sum() / max(1.0, float(np.ptp(brightness))))
 
 
-# ------------------------------------------------------------------------------------------------ files, progress
+# ----------------------------------------------------------------------------------------------------------- files
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -441,23 +414,3 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     partial.unlink(missing_ok=True)
     _append(partial, list(rows))
     partial.replace(path)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Bar) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s")
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int, str], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task("questions", total=total, completed=done)
-        yield lambda n, task: progress.update(bar, advance=n, description=task)

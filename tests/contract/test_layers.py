@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 LAYERS = [  # lowest first; rooms of one layer do not know each other
-    {"stage", "version"},
+    {"stage", "progress", "version"},
     {"model", "data", "prune"},
     {"train", "evaluate", "bench", "ask", "recipe"},
     {"pipeline"},

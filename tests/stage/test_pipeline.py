@@ -20,6 +20,7 @@ def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
     content = {
         "output": str(folder / "run"),
         "teacher": str(teacher),
+        "control_seeds": [0],
         "synthesize": {"train": 4, "test": 4, "seed": 0},
         "realign": {"ratios": [2, 4], "cache_features": True, **training},
         "post_train": {"freeze_vision": True, "cache_features": True, **training},
@@ -81,7 +82,9 @@ def test_side_by_side_gives_the_same_models(
     whole: tuple[Path, str], teacher_folder: Path, tmp_path: Path
 ) -> None:
     run_recipe(
-        small_recipe(tmp_path, teacher_folder, jobs=2, control=False, peers={}, evaluate={"batch_size": 4}),
+        small_recipe(
+            tmp_path, teacher_folder, jobs=2, control_seeds=[], peers={}, evaluate={"batch_size": 4}
+        ),
         Console(quiet=True),
     )
     for name in ("realign/ratio-2", "realign/ratio-4", "post-train-2", "post-train-4"):

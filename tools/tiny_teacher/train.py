@@ -3,12 +3,12 @@
     python tools/tiny_teacher/train.py runs/teacher
 
 1. *Glyphs.* The ViT learns to read with a dense loss: the characters of every 14x14 patch.
-2. *Reading.* The whole model learns MiniDoc's training split: cross-entropy on answer tokens, plus a guide: one
-   attention head of the two middle decoder layers is pulled towards the visual token that holds the next character
+2. *Reading.* The whole model learns MiniDoc's training split: cross-entropy on answer tokens, plus a guide: four
+   attention heads (`GUIDED`) are pulled towards the visual token that holds the next character
    (the generator knows it). Without the guide a decoder of this size stays on the letter-frequency plateau for hours.
    The guide fades out before the end.
 
-The learning rate is constant (a step down at `CALM`) and decays linearly over the last part (`--decay`). A
+The mix of tasks, the learning rate and the pull of the guide follow the page count: `PHASES`, `RATE`, `PULL`. A
 checkpoint is written every 200 steps; the same command goes on from it. Only MiniDoc's training split is read here, and
 the validation split for the printed figures.
 """
@@ -85,7 +85,41 @@ FINISH = {  # as the shortfalls on the validation split asked for
     "multiple_choice": 0.06,
     "sums": 0.08,
 }
-CALM = ((0, 1.0), (32_000, 0.4), (66_000, 0.3))  # (first page, factor on the learning rates)
+LINES = {  # free transcription lost its line most
+    "transcribe": 0.48,
+    "forms": 0.10,
+    "dense_pages": 0.10,
+    "table_markdown": 0.06,
+    "table_qa": 0.10,
+    "chart_qa": 0.05,
+    "multiple_choice": 0.06,
+    "sums": 0.05,
+}
+LINES_FROM = 113_152
+LINE_START = 5.0  # weight of a line's first character from there on
+PAGES = 135_424
+RATE = (  # (page, factor on the learning rates), straight lines between
+    (0, 1.0),
+    (32_000, 1.0),
+    (32_001, 0.4),
+    (66_000, 0.4),
+    (66_001, 0.3),
+    (90_400, 0.3),
+    (113_000, 0.0),
+    (LINES_FROM, 0.0),
+    (114_200, 0.3),
+    (119_000, 0.3),
+    (PAGES, 0.0),
+)
+PULL = (
+    (0, 1.0),
+    (101_700, 1.0),
+    (107_350, 0.0),
+    (LINES_FROM, 0.0),
+    (LINES_FROM + 1, 1.0),
+    (122_000, 1.0),
+    (128_000, 0.0),
+)
 VISION_DONE = 66_000  # from this page on the ViT is left as it is: it reads 99.9% of characters
 PHASES = (  # (first record, its mix)
     (0, MIX),
@@ -94,6 +128,7 @@ PHASES = (  # (first record, its mix)
     (42_240, COPYING),
     (50_176, ANSWERING),
     (90_624, FINISH),
+    (LINES_FROM, LINES),
     (GLYPH_RECORDS, MIX),
 )
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(95)])  # of the character classes
@@ -422,15 +457,17 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
     return figures
 
 
+def between(knots: tuple[tuple[int, float], ...], page: int) -> float:
+    """The value of a piecewise linear schedule at `page`; the last value goes on."""
+    at, values = zip(*knots, strict=True)
+    return float(np.interp(page, at, values))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pages", type=int, default=113_000)
     parser.add_argument("--glyph-pages", type=int, default=6_000)
     parser.add_argument("--tokens", type=int, default=6_000, help="padded tokens a batch")
-    parser.add_argument(
-        "--decay", type=float, default=0.2, help="share of the pages over which the rate decays"
-    )
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -448,7 +485,7 @@ def main() -> None:
     )  # thrown away at the end
     aids_optimizer = torch.optim.AdamW(aids.parameters(), 2e-3, weight_decay=0.0)
     state: dict[str, Any] = {}
-    step = pages = index = 0
+    step = pages = index = kept = 0
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         model.load_state_dict(state["model"])
@@ -462,18 +499,15 @@ def main() -> None:
     if "aids" in state:
         aids.load_state_dict(state["aids"])
         aids_optimizer.load_state_dict(state["aids_optimizer"])
+    newline = tokenizer.convert_tokens_to_ids("\n")
     guide = Guide(model)
     tower = model.model.vision_tower
     begun, first_page = time.time(), pages
-    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0, "characters": 0.0, "slot": 0.0}
+    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0, "characters": 0.0, "slot": 0.0, "line": 0.0}
     log = (args.folder / "log.jsonl").open("a")
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
-        progress = pages / args.pages
-        rate = min(1.0, (step + 1) / 50) * next(factor for first, factor in reversed(CALM) if pages >= first)
-        rate *= min(1.0, max(0.0, (1 - progress) / args.decay))
-        pull = min(
-            1.0, max(0.0, (1 - progress) / args.decay - 0.25) * 4
-        )  # fades in the decay's third quarter
+        rate = min(1.0, (step + 1) / 50) * between(RATE, pages)
+        pull = between(PULL, pages)
         tower.requires_grad_(pages < VISION_DONE)
         ids, labels, look, slot, tiles = collate(batch, tokenizer.pad_token_id)
         output = model.model(input_ids=ids, pixel_values=tiles, use_cache=False)
@@ -482,7 +516,15 @@ def main() -> None:
         answers = (shifted >= 0).nonzero().squeeze(1)  # flat positions whose next token is an answer's
         logits = model.lm_head(hidden.flatten(0, 1).index_select(0, answers))
         target = shifted[answers]
-        loss = ce = F.cross_entropy(logits, target)
+        each = F.cross_entropy(logits, target, reduction="none")
+        ce = each.mean()
+        loss = ce
+        if pages >= LINES_FROM:
+            begins = ids.flatten()[answers] == newline
+            loss = (each * torch.where(begins, LINE_START, 1.0)).mean()
+            shown["line"] += 0.02 * (
+                (logits.argmax(-1) == target)[begins].float().mean().nan_to_num(1.0).item() - shown["line"]
+            )
         if pull > 0:
             source = F.pad(look[:, 1:], (0, 1), value=-1)
             guided, hit = guide.loss(torch.where(source >= 0, source + FIRST_VISUAL, -100))
@@ -500,7 +542,7 @@ def main() -> None:
             wanted = next_slot[copied]
             placed = F.cross_entropy(place, wanted)
             shown["slot"] += 0.02 * ((place.argmax(-1) == wanted).float().mean().item() - shown["slot"])
-            loss = ce + pull * (guided + 0.5 * spelled + placed)
+            loss = loss + pull * (guided + 0.5 * spelled + placed)
             shown["guide"] += 0.02 * (guided.item() - shown["guide"])
             shown["look"] += 0.02 * (hit.item() - shown["look"])
         optimizer.zero_grad()
@@ -524,11 +566,11 @@ def main() -> None:
             log.flush()
         if step % 500 == 0:
             print("validation", validate(model, tokenizer), flush=True)
-        finished = pages >= args.pages
+        finished = pages >= PAGES
         if next_index is not None:
             index = next_index
-            if finished or step // 200 != getattr(main, "kept", 0):
-                main.kept = step // 200  # type: ignore[attr-defined]
+            if finished or step // 200 != kept:
+                kept = step // 200
                 torch.save(
                     {
                         "model": model.state_dict(),

@@ -7,17 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from fcot_vl.data.sample import write_shard
 from fcot_vl.data.synthesize.minidoc import SPLITS, TASKS, Split, make_sample
+from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
 
 
@@ -56,14 +48,7 @@ def synthesize(
         print(f"synthesize: {folder} is finished, {records} {split} records")
         return folder
     print(f"synthesize: {records} MiniDoc pages, split {split}, seed {seed} -> {folder}")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("pages", total=records)
         for shard, first in enumerate(range(0, records, shard_size)):
             path = folder / f"{split}-{shard:05d}.parquet"
