@@ -34,6 +34,23 @@ Jobs = Annotated[int | None, typer.Option(min=1, help="Steps side by side; by de
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder of an InternVL checkpoint in the original layout.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; the same command again resumes it.")],
+    allow_bin: Annotated[
+        bool, typer.Option("--allow-bin", help="Read .bin weights: pickle, opened with weights_only.")
+    ] = False,
+    image_token_id: Annotated[
+        int | None, typer.Option(help="Id of <IMG_CONTEXT>, where the tokenizer files are missing.")
+    ] = None,
+) -> None:
+    """Write an original OpenGVLab checkpoint in the Hugging Face layout, tensor for tensor."""
+    from fcot_vl.convert.write import convert as run
+
+    run(source, output, allow_bin=allow_bin, image_token=image_token_id)
+
+
+@app.command()
 def synthesize(
     output: Output,
     split: Annotated[str, typer.Option(help="train, validation or test; no content is shared.")] = "train",

@@ -1,0 +1,149 @@
+"""An original checkpoint folder, looked at without reading a weight: its configuration, and where every tensor lies.
+
+Everything that can be wrong with the files is found here, before anything is written: a missing or truncated shard, an
+index that names a file outside the folder, a tensor that is not where the index says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies. shard: file name. shape: as stored."""
+
+    name: str
+    shard: str
+    shape: tuple[int, ...]
+
+
+class Checkpoint:
+    """A folder with `config.json` and one weight file, or several with an index.
+
+    Args:
+        folder: the original checkpoint.
+        allow_bin: read `.bin` files (pickle, opened with `weights_only=True`) where there is no safetensors file.
+
+    Attributes:
+        config: `config.json`.
+        shards: names of the weight files, in the order of their names.
+        tensors: every stored tensor by name.
+
+    Raises:
+        CheckpointError: see the module.
+    """
+
+    def __init__(self, folder: str | Path, allow_bin: bool = False) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise CheckpointError(
+                f"{self.folder}: no such folder; give the folder of a downloaded checkpoint"
+            )
+        self.config = read_json(self.folder / "config.json")
+        self.shards, listed = self._find_shards(allow_bin)
+        self.tensors: dict[str, StoredTensor] = {}
+        for shard in self.shards:
+            for tensor in self._header(shard):
+                if tensor.name in self.tensors:
+                    raise CheckpointError(
+                        f"{self.folder}: {tensor.name} is in both {self.tensors[tensor.name].shard} and {shard}"
+                    )
+                self.tensors[tensor.name] = tensor
+        for name, shard in listed.items():
+            if name not in self.tensors or self.tensors[name].shard != shard:
+                raise CheckpointError(f"{self.folder / shard}: {name} is not in it, though the index says so")
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own, in the stored dtype."""
+        stored = self.tensors[name]
+        path = self.folder / stored.shard
+        if path.suffix == ".bin":
+            return self._unpickle(path)[name].clone(memory_format=torch.contiguous_format)
+        with safe_open(
+            path, framework="pt"
+        ) as file:  # opened anew each time: what was mapped before is let go
+            tensor: Tensor = file.get_tensor(name)
+            return tensor.clone()
+
+    def _find_shards(self, allow_bin: bool) -> tuple[list[str], dict[str, str]]:
+        """Weight files, and the index's tensor -> file where there is one."""
+        kinds = [("model.safetensors", "model.safetensors.index.json")]
+        if allow_bin:
+            kinds.append(("pytorch_model.bin", "pytorch_model.bin.index.json"))
+        for single, index in kinds:
+            if (self.folder / index).exists():
+                return self._read_index(self.folder / index)
+            if (self.folder / single).exists():
+                return [single], {}
+        if not allow_bin and any(self.folder.glob("*.bin")):
+            raise CheckpointError(
+                f"{self.folder}: holds .bin files only, which are pickle and may run code; convert them to "
+                "safetensors, or add --allow-bin if you trust where they come from"
+            )
+        raise CheckpointError(f"{self.folder}: no model.safetensors and no index of shards here")
+
+    def _read_index(self, path: Path) -> tuple[list[str], dict[str, str]]:
+        listed = read_json(path).get("weight_map")
+        if not isinstance(listed, dict) or not listed or not all(isinstance(v, str) for v in listed.values()):
+            raise CheckpointError(f"{path}: no weight_map of tensor names to files in it")
+        shards = sorted(set(listed.values()))
+        for shard in shards:
+            if Path(shard).name != shard or Path(shard).suffix not in (".safetensors", ".bin"):
+                raise CheckpointError(f"{path}: names {shard!r}, which is no weight file of this folder")
+            if not (self.folder / shard).is_file():
+                raise CheckpointError(f"{self.folder / shard}: missing, though {path.name} names it")
+        return shards, listed
+
+    def _header(self, shard: str) -> Iterator[StoredTensor]:
+        path = self.folder / shard
+        if path.suffix == ".bin":
+            for name, tensor in self._unpickle(path).items():
+                yield StoredTensor(name, shard, tuple(tensor.shape))
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - a safetensors file is no dict
+                    yield StoredTensor(name, shard, tuple(file.get_slice(name).get_shape()))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: not a whole safetensors file ({_line(error)}); download it again"
+            ) from None
+
+    def _unpickle(self, path: Path) -> dict[str, Tensor]:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises many kinds for a broken file
+            raise CheckpointError(f"{path}: cannot be read as weights ({_line(error)})") from None
+        if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+            raise CheckpointError(f"{path}: holds something else than tensors by name")
+        return loaded
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({_line(error)})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,221 @@
+"""The `convert` stage: an original checkpoint folder in, a folder in the Hugging Face layout out.
+
+Everything is checked against the target's shapes before the first byte is written. Weights are then written shard by
+shard, each as it is read, so memory holds one shard; a shard that is there is kept, so an interrupted run goes on.
+`config.json` comes last: without it nothing loads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from fcot_vl.convert.architecture import internvl_config, language_model_of
+from fcot_vl.convert.names import LM_HEADS, Becomes, NameMap, Unused, runtime_name
+from fcot_vl.convert.prompts import chat_template, conversation_of
+from fcot_vl.convert.source import Checkpoint, CheckpointError
+from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer
+from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.progress import progress_bar
+from fcot_vl.stage import open_stage, write_json
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INDEX = "model.safetensors.index.json"
+NAMED = 5  # names listed in a message
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of every tensor. writes: by source name. unused: reason by source name."""
+
+    config: InternVLConfig
+    writes: dict[str, Becomes]
+    unused: dict[str, str]
+
+
+def convert(
+    source: str | Path, output: str | Path, *, allow_bin: bool = False, image_token: int | None = None
+) -> Path:
+    """Write an original InternVL checkpoint in the Hugging Face layout; dtypes stay.
+
+    Args:
+        source: folder with the original `config.json`, weights and tokenizer files.
+        output: folder to write; the same command again resumes it, or recognises that it is finished.
+        allow_bin: read pickled `.bin` weights (with `weights_only=True`).
+        image_token: id of `<IMG_CONTEXT>`, for a folder whose tokenizer files are missing.
+
+    Returns:
+        `output`, a model folder for `AutoModelForImageTextToText` with tokenizer, processor and chat template.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be converted exactly; nothing that loads is left in `output`.
+        StageError: `output` holds another stage or other settings.
+    """
+    console = Console()
+    source, output = Path(source), Path(output)
+    checkpoint = Checkpoint(source, allow_bin)
+    language_model = language_model_of(checkpoint.config)
+    tokenizer = load_tokenizer(source, language_model)
+    token = image_token if image_token is not None else image_token_id(source, tokenizer)
+    if token is None:
+        raise CheckpointError(
+            f"{source}: no tokenizer file tells the id of <IMG_CONTEXT>; put them there, or give --image-token-id"
+        )
+    plan = make_plan(checkpoint, language_model, internvl_config(checkpoint.config, token))
+    conversation = conversation_of(checkpoint.config.get("template"))
+    inputs = {
+        "source": str(source),
+        "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.shards)} files",
+    }
+    stage = open_stage(output, "convert", {"allow_bin": allow_bin, "image_token": image_token}, inputs)
+    if stage.done:
+        print(f"convert: {output} is finished")
+        return output
+    print(f"convert: InternVL with {language_model}, {inputs['tensors']}, {source} -> {output}", flush=True)
+    _write_weights(checkpoint, plan, output)
+    if tokenizer is None:
+        console.print(
+            f"[yellow]{source} has no tokenizer files: only weights, picture processing and the chat template are "
+            "written.[/yellow]"
+        )
+    _generation(checkpoint.config["llm_config"], tokenizer, conversation.stop).save_pretrained(output)
+    template = chat_template(conversation, adds_bos(tokenizer))
+    _write_processor(checkpoint.config, plan.config, tokenizer, template, output)
+    for name, reason in plan.unused.items():
+        console.print(f"not used: {name} ({reason})", markup=False, soft_wrap=True)
+    plan.config.save_pretrained(output)
+    stage.finish({"tensors": len(checkpoint.tensors), "unused": plan.unused, "image_token_id": token})
+    return output
+
+
+def make_plan(checkpoint: Checkpoint, language_model: str, config: InternVLConfig) -> Plan:
+    """Match every stored tensor with the target's, by name and shape, without reading any.
+
+    Raises:
+        CheckpointError: a tensor that is not known, missing, of the wrong shape, or a tied head that is not tied.
+    """
+    with torch.device("meta"):
+        model = InternVLForConditionalGeneration(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del wanted["lm_head.weight"]
+    names = NameMap(language_model, config)
+    writes, unused, unknown, wrong = {}, {}, [], []
+    for name, stored in checkpoint.tensors.items():
+        becomes = names(name)
+        if isinstance(becomes, Unused):
+            unused[name] = becomes.reason
+            continue
+        if becomes is None or any(runtime_name(target) not in wanted for target in becomes.targets):
+            unknown.append(name)
+            continue
+        writes[name] = becomes
+        for target, shape in zip(becomes.targets, _shapes(becomes, stored.shape), strict=True):
+            expected = wanted.pop(runtime_name(target))
+            if shape != expected:
+                wrong.append(
+                    f"{name} {list(stored.shape)} makes {target} {list(shape or ())}, not {list(expected)}"
+                )
+    for what, found in (
+        ("tensors that this architecture does not have", unknown),
+        ("tensors of a shape that config.json does not give", wrong),
+        ("no tensor for", sorted(wanted)),
+    ):
+        if found:
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            raise CheckpointError(f"{checkpoint.folder}: {what}: {', '.join(found[:NAMED])}{more}")
+    for head in LM_HEADS:
+        if head in unused and not _is_tied(checkpoint, head):
+            raise CheckpointError(
+                f"{checkpoint.folder}: config.json ties {head} to the embedding, but the two differ; "
+                "set llm_config.tie_word_embeddings to false"
+            )
+    return Plan(config, writes, unused)
+
+
+def _shapes(becomes: Becomes, shape: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+    """Shapes of the targets; None where the source cannot be cut."""
+    try:
+        parts = becomes.cut(torch.empty(shape, device="meta"))
+    except RuntimeError:
+        parts = []
+    if len(parts) != len(becomes.targets):
+        return [None] * len(becomes.targets)
+    return [tuple(part.shape) for part in parts]
+
+
+def _is_tied(checkpoint: Checkpoint, head: str) -> bool:
+    embedding = "tok_embeddings" if head == "language_model.output.weight" else "embed_tokens"
+    return torch.equal(checkpoint.read(head), checkpoint.read(f"language_model.model.{embedding}.weight"))
+
+
+def _write_weights(checkpoint: Checkpoint, plan: Plan, output: Path) -> None:
+    """One target shard a source shard, and the index where there are several."""
+    by_shard: dict[str, list[str]] = {}
+    for name in plan.writes:
+        by_shard.setdefault(checkpoint.tensors[name].shard, []).append(name)
+    files = ["model.safetensors"]
+    if len(by_shard) > 1:
+        files = [f"model-{i:05d}-of-{len(by_shard):05d}.safetensors" for i in range(1, len(by_shard) + 1)]
+    with progress_bar() as progress:
+        bar = progress.add_task("tensors", total=len(plan.writes))
+        for file, names in zip(files, by_shard.values(), strict=True):
+            if not (output / file).exists():
+                shard: dict[str, Tensor] = {}
+                for name in names:
+                    becomes = plan.writes[name]
+                    parts = becomes.cut(checkpoint.read(name))
+                    shard |= {t: p.contiguous() for t, p in zip(becomes.targets, parts, strict=True)}
+                    progress.advance(bar)
+                partial = (output / file).with_suffix(".partial")
+                save_file(shard, partial, {"format": "pt"})
+                partial.chmod(0o644)
+                partial.replace(output / file)
+            else:
+                progress.advance(bar, len(names))
+    if len(files) > 1:
+        listed: dict[str, str] = {}
+        for file, names in zip(files, by_shard.values(), strict=True):
+            listed |= dict.fromkeys((target for name in names for target in plan.writes[name].targets), file)
+        size = sum((output / file).stat().st_size for file in files)
+        write_json(output / INDEX, {"metadata": {"total_size": size}, "weight_map": listed})
+
+
+def _write_processor(
+    original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str, output: Path
+) -> None:
+    """Tiling, normalisation, tokenizer and chat template."""
+    side = config.vision_config.image_size[0]
+    image_processor = GotOcr2ImageProcessorPil(
+        size={"height": side, "width": side},
+        image_mean=list(IMAGENET_MEAN),
+        image_std=list(IMAGENET_STD),
+        crop_to_patches=bool(original.get("dynamic_image_size", True)),
+        min_patches=int(original.get("min_dynamic_patch", 1)),
+        max_patches=int(original.get("max_dynamic_patch", 12)),
+    )
+    if tokenizer is None:
+        image_processor.save_pretrained(output)
+        (output / "chat_template.jinja").write_text(template, encoding="utf-8")
+        return
+    FCoTVLProcessor(image_processor, tokenizer, config.image_seq_length, template).save_pretrained(output)
+
+
+def _generation(llm_config: dict[str, Any], tokenizer: Any, stop: str) -> GenerationConfig:
+    """Greedy, ending at the turn's end or the language model's own end."""
+    own = llm_config.get("eos_token_id")
+    ends = set(own if isinstance(own, list) else [own]) - {None}
+    if tokenizer is not None:
+        ends.add(tokenizer.convert_tokens_to_ids(stop))
+    pad = llm_config.get("pad_token_id") if tokenizer is None else tokenizer.pad_token_id
+    return GenerationConfig(
+        bos_token_id=llm_config.get("bos_token_id"), eos_token_id=sorted(ends) or None, pad_token_id=pad
+    )
