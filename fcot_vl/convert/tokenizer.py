@@ -118,7 +118,7 @@ def _from_sentencepiece(path: Path, added: dict[int, AddedToken], per_segment: b
             byte_fallback=proto.trainer_spec.byte_fallback,
         )
     )
-    spaces = []
+    spaces: list[normalizers.Normalizer] = []
     if proto.normalizer_spec.precompiled_charsmap:
         spaces.append(normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap))
     prefix = proto.normalizer_spec.add_dummy_prefix
