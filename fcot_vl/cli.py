@@ -51,6 +51,23 @@ def convert(
 
 
 @app.command()
+def inspect(
+    path: Annotated[
+        str, typer.Argument(help="Checkpoint folder (original or Hugging Face layout) or student.")
+    ],
+    page: Annotated[str, typer.Option(help="Page that is counted, WIDTHxHEIGHT in pixels.")] = "1240x1754",
+    context: Annotated[int, typer.Option(min=1, help="Tokens of a training sequence.")] = 4096,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that training is sharded over.")] = 1,
+    compressor: Annotated[str, typer.Option(help="conv, pooling or qformer.")] = "conv",
+) -> None:
+    """What a checkpoint is, and what it costs at every ratio, without reading a weight."""
+    from fcot_vl.inspect import inspect as run
+    from fcot_vl.inspect import page_size
+
+    run(path, page_size(page), context, gpus, compressor)
+
+
+@app.command()
 def synthesize(
     output: Output,
     split: Annotated[str, typer.Option(help="train, validation or test; no content is shared.")] = "train",

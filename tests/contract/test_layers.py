@@ -13,7 +13,7 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"stage", "progress", "version"},
     {"model", "data", "prune"},
     {"convert", "train", "evaluate", "bench", "ask", "recipe"},
-    {"pipeline"},
+    {"pipeline", "inspect"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

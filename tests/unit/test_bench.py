@@ -15,10 +15,9 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
-from fcot_vl.bench import (
-    PARTS,
-    Contender,
-    bench,
+from fcot_vl.bench import PARTS, Contender, bench
+from fcot_vl.data.sample import Sample
+from fcot_vl.model.cost import (
     cache_bytes,
     layer_flops,
     prefill_flops,
@@ -26,7 +25,6 @@ from fcot_vl.bench import (
     tokens_per_layer,
     vit_flops,
 )
-from fcot_vl.data.sample import Sample
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
 

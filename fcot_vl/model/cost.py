@@ -1,0 +1,70 @@
+"""What a model costs to run, counted from its configuration: operations and cache bytes.
+
+Source: paper eq. 6-7 (section 3.3). A multiplication with its addition counts as two operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def layer_flops(n: int, d: int, m: int, ffn_matrices: int = 2, kv_share: float = 1.0) -> float:
+    """Floating-point operations of one transformer layer on a sequence of `n` tokens.
+
+    A multiplication with its addition counts as two operations. n: tokens. d: width. m: inner width of the
+    feed-forward part. ffn_matrices: its matrices (3 for a gated one). kv_share: key-value heads / heads.
+
+    Source: paper eq. 6, which counts multiply-adds of a layer with full heads and two feed-forward matrices,
+    4nd² + 2n²d + 2ndm. As there, the causal half of the attention map is not taken off.
+    """
+    multiply_adds = (2 + 2 * kv_share) * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m
+    return 2 * multiply_adds
+
+
+def prefill_flops(text: Any, tokens_per_layer: Sequence[int]) -> float:
+    """Operations of a decoder's prefill whose layers see `tokens_per_layer` tokens (paper eq. 6-7).
+
+    text: the decoder's configuration (Qwen2 or Llama: gated feed-forward part, grouped key-value heads).
+    """
+    kv_share = text.num_key_value_heads / text.num_attention_heads
+    return sum(
+        layer_flops(n, text.hidden_size, text.intermediate_size, 3, kv_share) for n in tokens_per_layer
+    )
+
+
+def vit_flops(vision: Any, n_tiles: int) -> float:
+    """Operations of the ViT on `n_tiles` tiles: patch embedding and layers (one class token more than patches)."""
+    height, width = vision.image_size
+    patch_height, patch_width = vision.patch_size
+    patches = (height // patch_height) * (width // patch_width)
+    embedding = 2 * patches * vision.num_channels * patch_height * patch_width * vision.hidden_size
+    layers = vision.num_hidden_layers * layer_flops(patches + 1, vision.hidden_size, vision.intermediate_size)
+    return n_tiles * (embedding + layers)
+
+
+def projector_flops(model: Any, n_tiles: int) -> float:
+    """Operations of compressor and projector on `n_tiles` tiles, counted by torch on one tile."""
+    projector = model.model.multi_modal_projector
+    vision = model.config.vision_config
+    side = vision.image_size[0] // vision.patch_size[0]
+    tokens = round((side * model.config.downsample_ratio) ** 2)
+    channels = projector.linear_1.in_features
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        projector(torch.zeros(1, tokens, channels, dtype=model.dtype, device=model.device))
+    return n_tiles * float(counter.get_total_flops())
+
+
+def cache_bytes(text: Any, tokens_per_layer: Sequence[int], itemsize: int) -> int:
+    """Bytes of the keys and values a decoder holds when its layers cache `tokens_per_layer` tokens."""
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_key_value_heads * head_dim * itemsize * sum(tokens_per_layer)
+
+
+def tokens_per_layer(n_text: int, total: int, kept: int, layer: int, n_layers: int) -> list[int]:
+    """Tokens of a prompt in every layer when `total` visual tokens become `kept` at `layer`."""
+    return [n_text + (total if number < layer else kept) for number in range(n_layers)]
