@@ -172,6 +172,32 @@ def bench(
 
 
 @app.command()
+def export(
+    student: Annotated[Path, typer.Argument(help="Folder that `realign` or `post-train` wrote.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    remote_code: Annotated[
+        bool, typer.Option("--remote-code", help="Add the code, to load by trust_remote_code elsewhere.")
+    ] = False,
+    base_model: Annotated[str | None, typer.Option(help="Base model, for the card.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the base, for the card.")] = None,
+    result: Annotated[Path | None, typer.Option(help="Evaluation whose scores go into the card.")] = None,
+    push: Annotated[str | None, typer.Option(help="Hub repository to upload to; none: nothing is.")] = None,
+) -> None:
+    """Make a student's folder ready for others: weights, model card, and the code if asked."""
+    from fcot_vl.export import export as run
+
+    run(
+        student,
+        output,
+        remote_code=remote_code,
+        base_model=base_model,
+        licence=licence,
+        result=result,
+        push=push,
+    )
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run; every result below it is read.")],
     output: Annotated[Path | None, typer.Option(help="Default: `report` in the run folder.")] = None,

@@ -69,7 +69,10 @@ class FCoTVLProcessor(ProcessorMixin):
         if image_seq_length is None:
             hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
             if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
-                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+                trusted = kwargs.get("trust_remote_code")
+                config = AutoConfig.from_pretrained(
+                    pretrained_model_name_or_path, trust_remote_code=trusted, **hub
+                )
                 image_seq_length = getattr(config, "image_seq_length", None)
         if image_seq_length is not None:
             processor.image_seq_length = image_seq_length

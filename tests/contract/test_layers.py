@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"stage", "progress", "version"},
     {"model", "data", "prune"},
-    {"convert", "train", "evaluate", "bench", "ask", "recipe"},
+    {"convert", "train", "evaluate", "bench", "ask", "export", "recipe"},
     {"pipeline", "inspect"},
     {"cli"},
 ]

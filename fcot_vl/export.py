@@ -1,0 +1,244 @@
+"""A student made ready to leave the house: a folder that loads elsewhere, with a model card.
+
+With this package installed the folder loads by `import fcot_vl` and the Auto classes. With `remote_code` it also
+carries the four modules that a student needs and names them in its configuration, so that it loads anywhere with
+`trust_remote_code=True`. Weights are copied, not read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from fcot_vl.model.configuration import FCoTVLConfig
+from fcot_vl.stage import open_stage, write_json
+from fcot_vl.version import __version__
+
+MODULES = ("compressor", "configuration", "modeling", "processing")
+FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+)
+AUTO_MAP = {
+    "AutoConfig": "configuration_fcot_vl.FCoTVLConfig",
+    "AutoModel": "modeling_fcot_vl.FCoTVLModel",
+    "AutoModelForImageTextToText": "modeling_fcot_vl.FCoTVLForConditionalGeneration",
+}
+AUTO_PROCESSOR = {"AutoProcessor": "processing_fcot_vl.FCoTVLProcessor"}
+
+CARD = """---
+{header}
+---
+# {title}
+
+A document-reading vision-language model with **{share} of the visual tokens** of its base: {tokens} a tile instead of
+{teacher_tokens} (compress ratio {ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
+[FCoT-VL](https://arxiv.org/abs/2502.18512)'s method by `fcot-vl` {version}: a compressor and the projector were
+re-aligned by self-distillation against the frozen base, then the whole model was trained on.
+
+- Base model: {base}
+- Licence: {licence} (a student carries the licence of its base)
+
+## How to load it
+
+```python
+{loading}from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("{name}"{remote})
+processor = AutoProcessor.from_pretrained("{name}"{remote})
+```
+
+## How it was trained
+
+{training}
+
+## Scores
+
+{scores}
+"""
+
+
+def export(
+    student: str | Path,
+    output: str | Path,
+    *,
+    remote_code: bool = False,
+    base_model: str | None = None,
+    licence: str | None = None,
+    result: str | Path | None = None,
+    push: str | None = None,
+) -> Path:
+    """Write a student's folder for others, and push it to a hub if asked.
+
+    Args:
+        student: folder that `realign` or `post-train` wrote.
+        output: folder to write.
+        remote_code: add the modules that make the folder load without this package.
+        base_model: name of the base for the card, such as ``OpenGVLab/InternVL2-2B``.
+        licence: of the base, by its hub identifier, such as ``mit``.
+        result: an evaluation's folder or `result.json`, whose scores go into the card.
+        push: hub repository (``user/name``) to upload to; nothing is uploaded without it.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: not a student's folder, or a result that cannot be read.
+        StageError: `output` holds another stage or other settings.
+    """
+    student, output = Path(student), Path(output)
+    config = _student_config(student)
+    scores = _scores(Path(result)) if result is not None else "Not measured yet."
+    settings = {"remote_code": remote_code, "base_model": base_model, "licence": licence}
+    stage = open_stage(output, "export", settings, {"student": str(student), "result": str(result)})
+    if stage.done:
+        print(f"export: {output} is finished")
+    else:
+        print(f"export: {student} at compress ratio {config.compress_ratio} -> {output}", flush=True)
+        for pattern in FILES:
+            for path in sorted(student.glob(pattern)):
+                shutil.copy(path, output / path.name)
+        if remote_code:
+            _write_modules(output)
+        _with_auto_map(student / "processor_config.json", output, AUTO_PROCESSOR if remote_code else {})
+        card = _card(
+            config, push or output.name, remote_code, base_model, licence, _training(student), scores
+        )
+        (output / "README.md").write_text(card, encoding="utf-8")
+        _with_auto_map(student / "config.json", output, AUTO_MAP if remote_code else {})
+        stage.finish({"compress_ratio": config.compress_ratio, "remote_code": remote_code})
+    if push is not None:
+        _push(output, push)
+    return output
+
+
+def _student_config(folder: Path) -> FCoTVLConfig:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json here; give the folder of a student")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder}: not a model ({' '.join(str(error).split())[:160]})") from None
+    if not isinstance(config, FCoTVLConfig):
+        raise ValueError(
+            f"{folder}: a {config.model_type} model, not a student; only students need exporting"
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder}: has a configuration but no weights; let its training finish first")
+    return config
+
+
+def _write_modules(output: Path) -> None:
+    """The package's own modules, importing each other by their place beside the weights."""
+    room = Path(__file__).parent / "model"
+    for module in MODULES:
+        source = (room / f"{module}.py").read_text(encoding="utf-8")
+        source = re.sub(r"from fcot_vl\.model\.(\w+) import", r"from .\1_fcot_vl import", source)
+        (output / f"{module}_fcot_vl.py").write_text(source, encoding="utf-8")
+
+
+def _with_auto_map(path: Path, output: Path, auto_map: dict[str, str]) -> None:
+    if not path.exists():
+        return
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if auto_map:
+        settings["auto_map"] = auto_map
+    write_json(output / path.name, settings)
+
+
+def _training(student: Path) -> str:
+    """The stage's own record: what was asked that differs from nothing, and the headline figures."""
+    for folder in (student, student.parent):  # re-alignment writes one folder a ratio below its own
+        if (folder / "stage.json").exists():
+            record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+            break
+    else:
+        return "Not recorded."
+    shown = {k: v for k, v in record.get("settings", {}).items() if v not in (None, False, "", [], {})}
+    rows = "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in shown.items())
+    return (
+        f"Last stage: `{record['stage']}`, seed {record.get('seed')}, commit {record.get('commit')}, "
+        f"{record.get('date')}, on {record.get('hardware')}.\n\n"
+        f"<details><summary>Settings</summary>\n\n| setting | value |\n| --- | --- |\n{rows}\n\n</details>"
+    )
+
+
+def _scores(path: Path) -> str:
+    path = path / "result.json" if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        tasks = record["tasks"]
+        rows = [
+            f"| {task} | {v['n']} | {100 * v['score']:.1f} [{100 * v['ci'][0]:.1f}, {100 * v['ci'][1]:.1f}] |"
+            for task, v in tasks.items()
+        ]
+        low, high = record["mean_over_tasks_ci"]
+        mean = f"| mean over tasks | {record['n']} | {100 * record['mean_over_tasks']:.1f} "
+        rows.append(f"{mean}[{100 * low:.1f}, {100 * high:.1f}] |")
+        where = f"Split `{record['split']}` (data {record['data_hash'][:12]}), {record['date']}, {record['hardware']}."
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not the result of an evaluation ({' '.join(str(error).split())})"
+        ) from None
+    return where + "\n\n| task | questions | score, 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(rows)
+
+
+def _card(
+    config: FCoTVLConfig,
+    name: str,
+    remote_code: bool,
+    base_model: str | None,
+    licence: str | None,
+    training: str,
+    scores: str,
+) -> str:
+    header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
+    if licence is not None:
+        header["license"] = licence
+    if base_model is not None:
+        header["base_model"] = base_model
+    return CARD.format(
+        header="\n".join(f"{key}: {value}" for key, value in header.items()) + "\ntags: [ocr, fcot-vl]",
+        title=name.split("/")[-1],
+        name=name,
+        share=f"1/{config.compress_ratio}",
+        ratio=config.compress_ratio,
+        tokens=config.image_seq_length,
+        teacher_tokens=config.tokens_per_tile,
+        compressor=config.compressor,
+        positions=config.visual_positions,
+        version=__version__,
+        base=base_model or "not stated",
+        licence=licence or "not stated; see the base model",
+        loading="" if remote_code else "import fcot_vl  # registers the model\n",
+        remote=", trust_remote_code=True" if remote_code else "",
+        training=training,
+        scores=scores,
+    )
+
+
+def _push(folder: Path, repository: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True)
+        print(f"export: pushing {folder} to {repository}", flush=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by fcot-vl export")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder} is written, but could not be pushed to {repository}: {reason}; log in with `hf auth login`, "
+            "then run the same command"
+        ) from None
