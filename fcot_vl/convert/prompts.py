@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fcot_vl.convert.source import CheckpointError
-
 SYSTEM_2 = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，"
     "英文名叫InternVL, 是一个有用无害的人工智能助手。"
@@ -67,15 +65,6 @@ _TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ @ROLE(assistant) }}{%- endif -%}
 """
-
-
-def conversation_of(template: str | None) -> Conversation:
-    """The conversation of the original's `template`. Raises CheckpointError for an unknown one."""
-    if template not in CONVERSATIONS:
-        raise CheckpointError(
-            f"config.json: the conversation template {template!r} is not known; known are {', '.join(CONVERSATIONS)}"
-        )
-    return CONVERSATIONS[template]
 
 
 def chat_template(conversation: Conversation, bos: bool) -> str:

@@ -20,7 +20,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from fcot_vl.convert.architecture import internvl_config, language_model_of
 from fcot_vl.convert.names import LM_HEADS, Becomes, NameMap, Unused, runtime_name
-from fcot_vl.convert.prompts import chat_template, conversation_of
+from fcot_vl.convert.prompts import CONVERSATIONS, Conversation, chat_template
 from fcot_vl.convert.source import Checkpoint, CheckpointError
 from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer
 from fcot_vl.model import FCoTVLProcessor
@@ -70,7 +70,7 @@ def convert(
             f"{source}: no tokenizer file tells the id of <IMG_CONTEXT>; put them there, or give --image-token-id"
         )
     plan = make_plan(checkpoint, language_model, internvl_config(checkpoint.config, token))
-    conversation = conversation_of(checkpoint.config.get("template"))
+    conversation = CONVERSATIONS.get(checkpoint.config.get("template", ""))
     inputs = {
         "source": str(source),
         "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.shards)} files",
@@ -86,8 +86,13 @@ def convert(
             f"[yellow]{source} has no tokenizer files: only weights, picture processing and the chat template are "
             "written.[/yellow]"
         )
-    _generation(checkpoint.config["llm_config"], tokenizer, conversation.stop).save_pretrained(output)
-    template = chat_template(conversation, adds_bos(tokenizer))
+    if conversation is None:
+        console.print(
+            f"[yellow]the conversation template {checkpoint.config.get('template')!r} is not known (known are "
+            f"{', '.join(CONVERSATIONS)}): no chat template is written; put a chat_template.jinja there.[/yellow]"
+        )
+    _generation(checkpoint.config["llm_config"], tokenizer, conversation).save_pretrained(output)
+    template = None if conversation is None else chat_template(conversation, adds_bos(tokenizer))
     _write_processor(checkpoint.config, plan.config, tokenizer, template, output)
     for name, reason in plan.unused.items():
         console.print(f"not used: {name} ({reason})", markup=False, soft_wrap=True)
@@ -190,7 +195,7 @@ def _write_weights(checkpoint: Checkpoint, plan: Plan, output: Path) -> None:
 
 
 def _write_processor(
-    original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str, output: Path
+    original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str | None, output: Path
 ) -> None:
     """Tiling, normalisation, tokenizer and chat template."""
     side = config.vision_config.image_size[0]
@@ -204,17 +209,20 @@ def _write_processor(
     )
     if tokenizer is None:
         image_processor.save_pretrained(output)
-        (output / "chat_template.jinja").write_text(template, encoding="utf-8")
+        if template is not None:
+            (output / "chat_template.jinja").write_text(template, encoding="utf-8")
         return
     FCoTVLProcessor(image_processor, tokenizer, config.image_seq_length, template).save_pretrained(output)
 
 
-def _generation(llm_config: dict[str, Any], tokenizer: Any, stop: str) -> GenerationConfig:
+def _generation(
+    llm_config: dict[str, Any], tokenizer: Any, conversation: Conversation | None
+) -> GenerationConfig:
     """Greedy, ending at the turn's end or the language model's own end."""
     own = llm_config.get("eos_token_id")
     ends = set(own if isinstance(own, list) else [own]) - {None}
-    if tokenizer is not None:
-        ends.add(tokenizer.convert_tokens_to_ids(stop))
+    if tokenizer is not None and conversation is not None:
+        ends.add(tokenizer.convert_tokens_to_ids(conversation.stop))
     pad = llm_config.get("pad_token_id") if tokenizer is None else tokenizer.pad_token_id
     return GenerationConfig(
         bos_token_id=llm_config.get("bos_token_id"), eos_token_id=sorted(ends) or None, pad_token_id=pad

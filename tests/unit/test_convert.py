@@ -428,7 +428,6 @@ WQKV = "language_model.model.layers.1.attention.wqkv.weight"
         ),
         (lambda s: change(s, vision_config=None), "no vision_config"),
         (lambda s: change(s, ps_version="v1"), "ps_version 'v1'"),
-        (lambda s: change(s, template="vicuna"), "template 'vicuna' is not known"),
         (lambda s: (s / "config.json").unlink(), "config.json: missing"),
         (lambda s: (s / "config.json").write_text("{"), "not readable as JSON"),
         (lambda s: (s / "added_tokens.json").unlink(), "--image-token-id"),
@@ -443,6 +442,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         convert(source, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_conversation_is_said_and_left_out(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(source, template="vicuna")
+    out = convert(source, tmp_path / "out")
+    assert "'vicuna' is not known" in " ".join(capsys.readouterr().out.split())
+    assert not (out / "chat_template.jinja").exists()
+    load(out)
 
 
 # -------------------------------------------------------------------------------------------------------------- prompts
