@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from transformers import InternVLForConditionalGeneration
 
 from fcot_vl.convert.architecture import internvl_config
+from fcot_vl.convert.names import POSITIONS, RENAMED, RENAMED_INTERNLM2, fill, pattern_of, runtime_name
 
 GB = 1e9
 SHARD = 5_000_000_000
@@ -56,28 +57,7 @@ VISION = {
     "layer_norm_eps": 1e-6,
 }
 IMAGE_TOKEN = 92_546
-VIT_LAYER = re.compile(r"vision_tower\.encoder\.layer\.(\d+)\.")
-BACK = {
-    "embeddings.cls_token": "embeddings.class_embedding",
-    "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
-    "embeddings.position_embeddings": "embeddings.position_embedding",
-    "attention.projection_layer": "attn.proj",
-    "attention.q_proj": "attn.qkv",
-    "lambda_": "ls",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "embed_tokens": "tok_embeddings",
-    "self_attn.q_proj": "attention.wqkv",
-    "self_attn.o_proj": "attention.wo",
-    "input_layernorm": "attention_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3",
-    "layer_norm": "0",
-    "linear_1": "1",
-    "linear_2": "3",
-}
+KV = re.compile(r"\.[kv]_proj\.")
 
 
 def original_config(size: str) -> dict[str, Any]:
@@ -115,29 +95,31 @@ def original_config(size: str) -> dict[str, Any]:
 
 def original_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
     """Names and shapes in the original layout, from the target's."""
+    target = internvl_config(config, IMAGE_TOKEN)
+    text = target.text_config
     with torch.device("meta"):
-        model = InternVLForConditionalGeneration(internvl_config(config, IMAGE_TOKEN))
-    found = {}
-    for name, tensor in model.state_dict().items():
-        if re.search(r"\.[kv]_proj\.", name):
+        model = InternVLForConditionalGeneration(target)
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    back = [(pattern_of(runtime_name(new)), old) for old, new in (RENAMED | RENAMED_INTERNLM2).items()]
+    groups = text.num_attention_heads // text.num_key_value_heads
+    fused = {  # the query's name, the fused tensor's, and how many times as many rows it has
+        "model.vision_tower.encoder.layer.*.attention.q_proj.@": (
+            "vision_model.encoder.layers.*.attn.qkv.@",
+            3,
+        ),
+        "model.language_model.layers.*.self_attn.q_proj.@": (
+            "language_model.model.layers.*.attention.wqkv.@",
+            (groups + 2) / groups,
+        ),
+    }
+    back += [(pattern_of(new), old) for new, (old, _) in fused.items()]
+    rows = dict(fused.values())
+    found = {POSITIONS: shapes.pop("model.vision_tower.embeddings.position_embeddings")}
+    for name, shape in shapes.items():
+        if KV.search(name):
             continue  # part of the fused one
-        shape = list(tensor.shape)
-        if name.startswith("model.vision_tower."):
-            name = VIT_LAYER.sub(r"vision_model.encoder.layers.\1.", name.removeprefix("model."))
-            name = name.replace("vision_tower.", "vision_model.")
-            shape[0] *= 3 if "q_proj" in name else 1
-        elif name.startswith("model.multi_modal_projector."):
-            name = name.replace("model.multi_modal_projector", "mlp1")
-        elif name == "lm_head.weight":
-            name = "language_model.output.weight"
-        else:
-            name = name.replace("model.language_model.", "language_model.model.")
-            if "q_proj" in name:
-                heads = config["llm_config"]["num_attention_heads"]
-                shape[0] = shape[0] // heads * (heads + 2 * config["llm_config"]["num_key_value_heads"])
-        for target, original in BACK.items():
-            name = name.replace(target, original)
-        found[name] = shape
+        old, match = next((old, match) for pattern, old in back if (match := pattern.fullmatch(name)))
+        found[fill(old, match)] = [round(shape[0] * rows.get(old, 1)), *shape[1:]]
     return found
 
 

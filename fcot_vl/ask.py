@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig
 
 from fcot_vl.data.images import open_image
+from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
-from fcot_vl.model.inference import load_for_inference, stop_ids
+from fcot_vl.model.inference import load_for_inference, read_config, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 
 EMBEDDED_NOTICE = (
@@ -115,13 +115,12 @@ def ask(
 def load(model: str | Path | None) -> tuple[Any, FCoTVLProcessor]:
     """A model and its processor, ready to answer: float32 on the CPU, bfloat16 on a GPU. Raises ValueError."""
     source = str(tiny_teacher_path() if model is None else model)
+    kind = read_config(source).model_type
+    if kind not in MODEL_TYPES:
+        raise ValueError(
+            f"{source}: this is a {kind} model; give an InternVL in the Hugging Face layout, or a student"
+        )
     try:
-        kind = AutoConfig.from_pretrained(source).model_type
-        if kind not in MODEL_TYPES:
-            raise ValueError(
-                f"this is a {kind} model; give an InternVL in the Hugging Face layout, or a student"
-            )
         return load_for_inference(source)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{source}: no model can be loaded from here ({reason})") from None
+        raise ValueError(f"{source}: no model can be loaded from here ({one_line(error)})") from None

@@ -13,10 +13,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
+from fcot_vl.message import one_line
 from fcot_vl.model.configuration import FCoTVLConfig
-from fcot_vl.stage import open_stage, write_json
+from fcot_vl.model.inference import read_config
+from fcot_vl.stage import FILE as STAGE_FILE
+from fcot_vl.stage import open_stage, read_stage, write_json
 from fcot_vl.version import __version__
 
 MODULES = ("compressor", "configuration", "modeling", "processing")
@@ -44,7 +45,7 @@ CARD = """---
 A document-reading vision-language model with **{share} of the visual tokens** of its base: {tokens} a tile instead of
 {teacher_tokens} (compress ratio {ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
 [FCoT-VL](https://arxiv.org/abs/2502.18512)'s method by `fcot-vl` {version}: a compressor and the projector were
-re-aligned by self-distillation against the frozen base, then the whole model was trained on.
+re-aligned by self-distillation against the frozen base{then}.
 
 - Base model: {base}
 - Licence: {licence} (a student carries the licence of its base)
@@ -111,9 +112,7 @@ def export(
         if remote_code:
             _write_modules(output)
         _with_auto_map(student / "processor_config.json", output, AUTO_PROCESSOR if remote_code else {})
-        card = _card(
-            config, push or output.name, remote_code, base_model, licence, _training(student), scores
-        )
+        card = _card(config, push or output.name, remote_code, base_model, licence, _record(student), scores)
         (output / "README.md").write_text(card, encoding="utf-8")
         _with_auto_map(student / "config.json", output, AUTO_MAP if remote_code else {})
         stage.finish({"compress_ratio": config.compress_ratio, "remote_code": remote_code})
@@ -125,10 +124,7 @@ def export(
 def _student_config(folder: Path) -> FCoTVLConfig:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json here; give the folder of a student")
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: not a model ({' '.join(str(error).split())[:160]})") from None
+    config = read_config(folder)
     if not isinstance(config, FCoTVLConfig):
         raise ValueError(
             f"{folder}: a {config.model_type} model, not a student; only students need exporting"
@@ -156,13 +152,17 @@ def _with_auto_map(path: Path, output: Path, auto_map: dict[str, str]) -> None:
     write_json(output / path.name, settings)
 
 
-def _training(student: Path) -> str:
-    """The stage's own record: what was asked that differs from nothing, and the headline figures."""
+def _record(student: Path) -> dict[str, Any] | None:
+    """`stage.json` of the stage that made the student."""
     for folder in (student, student.parent):  # re-alignment writes one folder a ratio below its own
-        if (folder / "stage.json").exists():
-            record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-            break
-    else:
+        if (folder / STAGE_FILE).exists():
+            return read_stage(folder)
+    return None
+
+
+def _training(record: dict[str, Any] | None) -> str:
+    """What was asked that differs from nothing, by whom and when."""
+    if record is None:
         return "Not recorded."
     shown = {k: v for k, v in record.get("settings", {}).items() if v not in (None, False, "", [], {})}
     rows = "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in shown.items())
@@ -187,9 +187,7 @@ def _scores(path: Path) -> str:
         rows.append(f"{mean}[{100 * low:.1f}, {100 * high:.1f}] |")
         where = f"Split `{record['split']}` (data {record['data_hash'][:12]}), {record['date']}, {record['hardware']}."
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not the result of an evaluation ({' '.join(str(error).split())})"
-        ) from None
+        raise ValueError(f"{path}: not the result of an evaluation ({one_line(error)})") from None
     return where + "\n\n| task | questions | score, 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(rows)
 
 
@@ -199,7 +197,7 @@ def _card(
     remote_code: bool,
     base_model: str | None,
     licence: str | None,
-    training: str,
+    record: dict[str, Any] | None,
     scores: str,
 ) -> str:
     header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
@@ -222,7 +220,8 @@ def _card(
         licence=licence or "not stated; see the base model",
         loading="" if remote_code else "import fcot_vl  # registers the model\n",
         remote=", trust_remote_code=True" if remote_code else "",
-        training=training,
+        then=", then the whole model was trained on" if (record or {}).get("stage") == "post-train" else "",
+        training=_training(record),
         scores=scores,
     )
 
@@ -237,8 +236,7 @@ def _push(folder: Path, repository: str) -> None:
         print(f"export: pushing {folder} to {repository}", flush=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by fcot-vl export")
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{folder} is written, but could not be pushed to {repository}: {reason}; log in with `hf auth login`, "
-            "then run the same command"
+            f"{folder} is written, but could not be pushed to {repository}: {one_line(error)}; "
+            "log in with `hf auth login`, then run the same command"
         ) from None

@@ -7,6 +7,7 @@ stages. Operations and cache bytes are counted; memory of training is an estimat
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, InternVLConfig
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+from transformers import InternVLConfig
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from fcot_vl.convert.architecture import internvl_config, language_model_of
+from fcot_vl.convert.architecture import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.source import CheckpointError, read_json
 from fcot_vl.convert.tokenizer import image_token_id
 from fcot_vl.model.configuration import COMPRESS_RATIOS, FCoTVLConfig
 from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, vit_flops
+from fcot_vl.model.inference import read_config
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration
 
 A4 = (1240, 1754)  # pixels of a page at 150 dpi
@@ -63,23 +65,21 @@ def inspect(
     """
     if min(page) < 1 or context < 1 or gpus < 1:
         raise ValueError(f"page, context and gpus must be at least 1, got {page}, {context} and {gpus}")
-    family, language_model, config, tiling = _read(str(path))
-    tiles = _tiles(page, config, tiling)
-    is_student = isinstance(config, FCoTVLConfig)
-    ratios = [config.compress_ratio] if is_student else [r for r in COMPRESS_RATIOS if _divides(config, r)]
-    rows = [_ratio(config, ratio, compressor, tiles, context, gpus) for ratio in ratios]
+    family, language_model, config, pictures = _read(str(path))
+    tiles = pictures.get_number_of_image_patches(page[1], page[0], {"crop_to_patches": True})
+    models = _models(config, compressor)
     found = {
         "path": str(path),
         "family": family,
         "language_model": language_model,
         "dtype": str(config.dtype or "not stated").removeprefix("torch."),
         "image_size": config.vision_config.image_size[0],
-        "parameters": _parameters(config),
+        "parameters": _parameters(models[0]),
         "page": list(page),
         "tiles": tiles,
         "context": context,
         "gpus": gpus,
-        "ratios": rows,
+        "ratios": [_ratio(model, tiles, context, gpus) for model in models],
     }
     _show(found, console or Console())
     return found
@@ -97,91 +97,65 @@ def training_gib(parameters: int, trained: int, text: Any, context: int, gpus: i
     return (states + activations) / GIB + 0.25
 
 
-def _read(path: str) -> tuple[str, str, InternVLConfig, dict[str, Any]]:
-    """(family, language model, configuration, tiling settings)."""
+def _read(path: str) -> tuple[str, str, InternVLConfig, GotOcr2ImageProcessorPil]:
+    """(family, language model, configuration, image processor)."""
     folder = Path(path)
     if folder.is_dir():
         raw = read_json(folder / "config.json")
         if "llm_config" in raw:
             kind = language_model_of(raw)
             token = image_token_id(folder, None)
-            tiling = {
-                "min_patches": raw.get("min_dynamic_patch", 1),
-                "max_patches": raw.get("max_dynamic_patch", 12),
-            }
-            return (
-                "InternVL, original layout",
-                kind,
-                internvl_config(raw, -1 if token is None else token),
-                tiling,
-            )
+            config = internvl_config(raw, -1 if token is None else token)
+            return "InternVL, original layout", kind, config, image_processor(raw)
     elif folder.suffix or path.startswith((".", "/")):
         raise CheckpointError(f"{path}: no such folder")
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a model ({' '.join(str(error).split())[:160]})") from None
+    config = read_config(path)
     if not isinstance(config, InternVLConfig):
         raise CheckpointError(f"{path}: this is a {config.model_type} model, not an InternVL")
     family = "student of an InternVL" if isinstance(config, FCoTVLConfig) else "InternVL, Hugging Face layout"
-    settings = folder / "preprocessor_config.json"
-    return family, config.text_config.model_type, config, read_json(settings) if settings.exists() else {}
-
-
-def _tiles(page: tuple[int, int], config: InternVLConfig, tiling: dict[str, Any]) -> int:
-    """Tiles of a page, thumbnail included."""
-    height, width = config.vision_config.image_size
-    columns, rows = get_optimal_tiled_canvas(
-        (page[1], page[0]),
-        (height, width),
-        int(tiling.get("min_patches", 1)),
-        int(tiling.get("max_patches", 12)),
-    )
-    return columns * rows + (1 if columns * rows > 1 else 0)
-
-
-def _divides(config: InternVLConfig, ratio: int) -> bool:
     try:
-        FCoTVLConfig.from_teacher(config, ratio)
-    except ValueError:
-        return False
-    return True
+        pictures = GotOcr2ImageProcessorPil.from_pretrained(path)
+    except OSError:  # a folder without a processor: the original's tiling
+        height, width = config.vision_config.image_size
+        pictures = GotOcr2ImageProcessorPil(size={"height": height, "width": width})
+    return family, config.text_config.model_type, config, pictures
 
 
-def _model(config: InternVLConfig) -> Any:
+def _models(config: InternVLConfig, compressor: str) -> list[Any]:
+    """The student itself, or the teacher's students of every ratio that fits, ratio 1 first; without memory."""
+    students = [config] if isinstance(config, FCoTVLConfig) else []
+    if not students:
+        for ratio in COMPRESS_RATIOS:
+            with contextlib.suppress(ValueError):  # a tile whose tokens the ratio does not divide
+                students.append(FCoTVLConfig.from_teacher(config, ratio, compressor))
     with torch.device("meta"):
-        return FCoTVLForConditionalGeneration(config)
+        return [FCoTVLForConditionalGeneration(student) for student in students]
 
 
-def _parameters(config: InternVLConfig) -> dict[str, int]:
-    model = _model(config if isinstance(config, FCoTVLConfig) else FCoTVLConfig.from_teacher(config, 1))
+def _parameters(model: Any) -> dict[str, int]:
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():  # a tied head is counted once, as the embedding
         counts[next(part for part, prefix in PARTS.items() if name.startswith(prefix))] += parameter.numel()
     return counts
 
 
-def _ratio(
-    config: InternVLConfig, ratio: int, compressor: str, tiles: int, context: int, gpus: int
-) -> dict[str, Any]:
-    student = (
-        config if isinstance(config, FCoTVLConfig) else FCoTVLConfig.from_teacher(config, ratio, compressor)
-    )
-    model, text = _model(student), student.text_config
+def _ratio(model: Any, tiles: int, context: int, gpus: int) -> dict[str, Any]:
+    student, text = model.config, model.config.text_config
     total = sum(p.numel() for p in model.parameters())
     adaptor = sum(p.numel() for p in model.model.multi_modal_projector.parameters())
     tokens = tiles * student.image_seq_length
     in_prefill = [tokens + QUESTION] * text.num_hidden_layers
-    trains = ratio > 1
     return {
-        "compress_ratio": ratio,
+        "compress_ratio": student.compress_ratio,
         "tokens_per_tile": student.image_seq_length,
         "visual_tokens": tokens,
         "prefill_flops": prefill_flops(text, in_prefill),
         "vit_flops": vit_flops(student.vision_config, tiles),
         "projector_flops": projector_flops(model, tiles),
         "kv_cache_bytes": cache_bytes(text, in_prefill, 2),
-        "realign_gib": training_gib(total, adaptor, text, context, gpus) if trains else None,
+        "realign_gib": training_gib(total, adaptor, text, context, gpus)
+        if student.compress_ratio > 1
+        else None,
         "post_train_gib": training_gib(total, total, text, context, gpus),
     }
 

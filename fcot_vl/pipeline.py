@@ -31,6 +31,7 @@ from fcot_vl.data.sample import SampleFolder
 from fcot_vl.data.synthesize.write import synthesize
 from fcot_vl.evaluate.report import ReportConfig, report
 from fcot_vl.evaluate.runner import evaluate
+from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.prune.engine import keep_for_layer_mean
@@ -434,7 +435,7 @@ def _in_worker(call: Callable[[], object], log: Path) -> str | None:
         call()
     except Exception as error:
         traceback.print_exc()
-        return " ".join(f"{error}".split()) or type(error).__name__
+        return one_line(error)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

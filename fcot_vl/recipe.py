@@ -16,6 +16,8 @@ from typing import Any, TypeVar, Union
 
 import yaml
 
+from fcot_vl.message import one_line
+
 C = TypeVar("C")
 
 
@@ -46,7 +48,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        raise RecipeError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a list of `section:` entries, this file is none")
     plain: dict[str, Any] = _numbers(content)
@@ -75,7 +77,7 @@ def build(config: type[C], section: Mapping[str, Any] | None, flags: Sequence[st
     try:
         return config(**values)
     except (TypeError, ValueError) as error:
-        raise RecipeError(" ".join(str(error).split())) from None
+        raise RecipeError(one_line(error)) from None
 
 
 def parse_flags(flags: Sequence[str], known: Mapping[str, Any], owner: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fcot_vl.message import one_line
 from fcot_vl.version import __version__
 
 FILE = "stage.json"
@@ -219,9 +220,8 @@ def _read(folder: Path) -> dict[str, Any] | None:
     except NotADirectoryError:
         raise StageError(f"{folder}: is a file, not a folder; choose another output folder") from None
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise StageError(
-            f"{path}: cannot be read ({reason}); delete the folder or choose another output folder"
+            f"{path}: cannot be read ({one_line(error)}); delete the folder or choose another output folder"
         ) from None
     if not isinstance(record, dict) or not {"stage", "status", "settings", "inputs"} <= record.keys():
         raise StageError(f"{path}: not a stage record; delete the folder or choose another output folder")

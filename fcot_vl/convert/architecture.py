@@ -1,4 +1,4 @@
-"""The original `config.json` as an `InternVLConfig`.
+"""The original `config.json` as an `InternVLConfig`, and its tiling as an image processor.
 
 The original nests a vision configuration of its own kind and the language model's configuration (`llm_config`); the
 target nests transformers' InternVL vision configuration and that of transformers' own language model. InternLM2 has no
@@ -18,8 +18,11 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from fcot_vl.convert.source import CheckpointError
+from fcot_vl.message import one_line
 
 LANGUAGE_MODELS: dict[str, Any] = {  # `llm_config.model_type` -> configuration class
     "internlm2": LlamaConfig,
@@ -91,6 +94,19 @@ def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConf
     )
 
 
+def image_processor(config: dict[str, Any]) -> GotOcr2ImageProcessorPil:
+    """Tiling and normalisation of the original `config.json`."""
+    side = config.get("force_image_size") or config["vision_config"]["image_size"]
+    return GotOcr2ImageProcessorPil(
+        size={"height": side, "width": side},
+        image_mean=list(IMAGENET_DEFAULT_MEAN),
+        image_std=list(IMAGENET_DEFAULT_STD),
+        crop_to_patches=bool(config.get("dynamic_image_size", True)),
+        min_patches=int(config.get("min_dynamic_patch", 1)),
+        max_patches=int(config.get("max_dynamic_patch", 12)),
+    )
+
+
 def _vision(config: dict[str, Any]) -> InternVLVisionConfig:
     given = config["vision_config"]
     try:
@@ -155,5 +171,5 @@ def _text(given: dict[str, Any], kind: str) -> Any:
         return target(**fields, rope_parameters=rope)
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"config.json: llm_config does not describe a {kind} model ({' '.join(str(error).split())[:200]})"
+            f"config.json: llm_config does not describe a {kind} model ({one_line(error)})"
         ) from None

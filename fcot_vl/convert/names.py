@@ -82,7 +82,7 @@ class NameMap:
         self.config = config
         self.internlm2 = language_model == "internlm2"
         renamed = RENAMED | (RENAMED_INTERNLM2 if self.internlm2 else {})
-        self.rules = [(_pattern(source), target) for source, target in renamed.items()]
+        self.rules = [(pattern_of(source), target) for source, target in renamed.items()]
 
     def __call__(self, name: str) -> Becomes | Unused | None:
         """What becomes of a source tensor; None for a name that is not known."""
@@ -100,7 +100,7 @@ class NameMap:
             return Becomes(_qkv(stem, found[2]), self._split_wqkv)
         for pattern, target in self.rules:
             if found := pattern.fullmatch(name):
-                return Becomes((_fill(target, found),), lambda t: [t])
+                return Becomes((fill(target, found),), lambda t: [t])
         if not self.internlm2 and name.startswith("language_model."):
             return Becomes((name,), lambda t: [t])
         return None
@@ -140,12 +140,14 @@ def _qkv(stem: str, kind: str) -> tuple[str, ...]:
     return tuple(f"{stem}{part}_proj.{kind}" for part in "qkv")
 
 
-def _pattern(source: str) -> re.Pattern[str]:
+def pattern_of(name: str) -> re.Pattern[str]:
+    """What matches a name with `*` and `@` in it."""
     return re.compile(
-        re.escape(source).replace(r"\*", r"(?P<layer>\d+)").replace("@", r"(?P<kind>weight|bias)")
+        re.escape(name).replace(r"\*", r"(?P<layer>\d+)").replace("@", r"(?P<kind>weight|bias)")
     )
 
 
-def _fill(target: str, found: re.Match[str]) -> str:
+def fill(name: str, found: re.Match[str]) -> str:
+    """A name with its `*` and `@` as they were in a match."""
     groups = found.groupdict()
-    return target.replace("*", groups.get("layer") or "").replace("@", groups.get("kind") or "")
+    return name.replace("*", groups.get("layer") or "").replace("@", groups.get("kind") or "")

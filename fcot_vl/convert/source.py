@@ -6,6 +6,7 @@ index that names a file outside the folder, a tensor that is not where the index
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from fcot_vl.message import one_line
 
 
 class CheckpointError(ValueError):
@@ -52,6 +55,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder}: no such folder; give the folder of a downloaded checkpoint"
             )
+        self._unpickled: tuple[Path, dict[str, Tensor]] | None = None
         self.config = read_json(self.folder / "config.json")
         self.shards, listed = self._find_shards(allow_bin)
         self.tensors: dict[str, StoredTensor] = {}
@@ -77,6 +81,11 @@ class Checkpoint:
         ) as file:  # opened anew each time: what was mapped before is let go
             tensor: Tensor = file.get_tensor(name)
             return tensor.clone()
+
+    def fingerprint(self) -> str:
+        """A hash of the configuration and of every file's name and size: enough to notice another checkpoint."""
+        sizes = {shard: (self.folder / shard).stat().st_size for shard in self.shards}
+        return hashlib.sha256(json.dumps([self.config, sizes], sort_keys=True).encode()).hexdigest()
 
     def _find_shards(self, allow_bin: bool) -> tuple[list[str], dict[str, str]]:
         """Weight files, and the index's tensor -> file where there is one."""
@@ -119,16 +128,21 @@ class Checkpoint:
                     yield StoredTensor(name, shard, tuple(file.get_slice(name).get_shape()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
-                f"{path}: not a whole safetensors file ({_line(error)}); download it again"
+                f"{path}: not a whole safetensors file ({one_line(error)}); download it again"
             ) from None
 
     def _unpickle(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of a `.bin` file, mapped; the last file stays open, as tensors are read file by file."""
+        if self._unpickled is not None and self._unpickled[0] == path:
+            return self._unpickled[1]
+        self._unpickled = None
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises many kinds for a broken file
-            raise CheckpointError(f"{path}: cannot be read as weights ({_line(error)})") from None
+            raise CheckpointError(f"{path}: cannot be read as weights ({one_line(error)})") from None
         if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
             raise CheckpointError(f"{path}: holds something else than tensors by name")
+        self._unpickled = path, loaded
         return loaded
 
 
@@ -139,11 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({_line(error)})") from None
+        raise CheckpointError(f"{path}: not readable as JSON ({one_line(error)})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

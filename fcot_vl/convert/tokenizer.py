@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path, language_model: str) -> PreTrainedTokenizerFast
     Raises:
         CheckpointError: its files contradict each other or cannot be read.
     """
-    settings = _settings(folder)
+    settings, added = _settings(folder), added_tokens(folder)
     if (folder / "tokenizer.json").exists():
         try:
             backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -68,12 +68,12 @@ def load_tokenizer(folder: Path, language_model: str) -> PreTrainedTokenizerFast
         add_bos = settings.get("add_bos_token", False)
     elif (folder / "tokenizer.model").exists():
         per_segment = language_model == "internlm2" or settings.get("legacy", True)
-        backend = _from_sentencepiece(folder / "tokenizer.model", added_tokens(folder), per_segment)
+        backend = _from_sentencepiece(folder / "tokenizer.model", added, per_segment)
         add_bos = settings.get("add_bos_token", True)
     else:
         return None
-    _add(backend, added_tokens(folder), folder)
-    special = _special_tokens(folder, language_model, backend)
+    _add(backend, added, folder)
+    special = _special_tokens(folder, settings, language_model, backend)
     if add_bos is not None:
         _set_bos(backend, special.get("bos_token") if add_bos else None)
     return PreTrainedTokenizerFast(
@@ -167,9 +167,10 @@ def _add(backend: Tokenizer, added: dict[int, AddedToken], folder: Path) -> None
             )
 
 
-def _special_tokens(folder: Path, language_model: str, backend: Tokenizer) -> dict[str, str]:
+def _special_tokens(
+    folder: Path, given: dict[str, Any], language_model: str, backend: Tokenizer
+) -> dict[str, str]:
     """bos, eos, unk and pad, from the two files that may name them, else from what the class has by default."""
-    given = _settings(folder)
     if (folder / "special_tokens_map.json").exists():
         given = read_json(folder / "special_tokens_map.json") | given
     if language_model in ("internlm2", "llama", "phi3"):

@@ -16,9 +16,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from fcot_vl.convert.architecture import internvl_config, language_model_of
+from fcot_vl.convert.architecture import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.names import LM_HEADS, Becomes, NameMap, Unused, runtime_name
 from fcot_vl.convert.prompts import CONVERSATIONS, Conversation, chat_template
 from fcot_vl.convert.source import Checkpoint, CheckpointError
@@ -27,7 +26,6 @@ from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage, write_json
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INDEX = "model.safetensors.index.json"
 NAMED = 5  # names listed in a message
 
@@ -74,6 +72,7 @@ def convert(
     inputs = {
         "source": str(source),
         "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.shards)} files",
+        "content": checkpoint.fingerprint(),
     }
     stage = open_stage(output, "convert", {"allow_bin": allow_bin, "image_token": image_token}, inputs)
     if stage.done:
@@ -198,21 +197,13 @@ def _write_processor(
     original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str | None, output: Path
 ) -> None:
     """Tiling, normalisation, tokenizer and chat template."""
-    side = config.vision_config.image_size[0]
-    image_processor = GotOcr2ImageProcessorPil(
-        size={"height": side, "width": side},
-        image_mean=list(IMAGENET_MEAN),
-        image_std=list(IMAGENET_STD),
-        crop_to_patches=bool(original.get("dynamic_image_size", True)),
-        min_patches=int(original.get("min_dynamic_patch", 1)),
-        max_patches=int(original.get("max_dynamic_patch", 12)),
-    )
+    pictures = image_processor(original)
     if tokenizer is None:
-        image_processor.save_pretrained(output)
+        pictures.save_pretrained(output)
         if template is not None:
             (output / "chat_template.jinja").write_text(template, encoding="utf-8")
         return
-    FCoTVLProcessor(image_processor, tokenizer, config.image_seq_length, template).save_pretrained(output)
+    FCoTVLProcessor(pictures, tokenizer, config.image_seq_length, template).save_pretrained(output)
 
 
 def _generation(

@@ -15,6 +15,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from fcot_vl.message import one_line
+
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; an A4 page at 1,000 dpi has 97 million
 _BITS_PER_SAMPLE = 258  # TIFF tag
@@ -56,7 +58,7 @@ def open_image(
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{label}: too large ({_one_line(error)}); make it smaller first") from None
+        raise ImageError(f"{label}: too large ({one_line(error)}); make it smaller first") from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{label}: not a picture that can be read (JPEG, PNG, WebP, TIFF, GIF or BMP)"
@@ -64,7 +66,7 @@ def open_image(
     except MemoryError:
         raise ImageError(f"{label}: not enough memory to decode it; make it smaller first") from None
     except Exception as error:  # a decoder given damaged bytes may raise nearly anything
-        raise ImageError(f"{label}: damaged or cut short ({_one_line(error)})") from None
+        raise ImageError(f"{label}: damaged or cut short ({one_line(error)})") from None
 
 
 def _label(source: str | Path | bytes | IO[bytes], name: str | None) -> str:
@@ -82,7 +84,7 @@ def _regular_file(path: Path, label: str) -> Path:
     except FileNotFoundError:
         raise ImageError(f"{label}: no such file") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{label}: cannot be opened ({_one_line(error)})") from None
+        raise ImageError(f"{label}: cannot be opened ({one_line(error)})") from None
     if stat.S_ISDIR(info.st_mode):
         raise ImageError(f"{label}: is a folder, not a picture")
     if not stat.S_ISREG(info.st_mode):
@@ -156,7 +158,3 @@ def _wide_grey_to_rgb(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):
         scaled[grey == transparent] = 255.0
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

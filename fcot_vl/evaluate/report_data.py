@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fcot_vl.evaluate.benchmarks import density_bucket
+from fcot_vl.message import one_line
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -304,7 +305,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise ReportError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(value, dict):
         raise ReportError(f"{path}: holds no JSON object")
     return value

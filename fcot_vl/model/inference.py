@@ -1,4 +1,4 @@
-"""A model made ready to answer, and the tokens that end an answer."""
+"""A model's configuration, the model made ready to answer, and the tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
+from fcot_vl.message import one_line
 from fcot_vl.model.processing import FCoTVLProcessor
+
+
+def read_config(model: str | Path) -> Any:
+    """The configuration of a model folder or hub id. Raises ValueError, in one line, if there is none."""
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{model}: not a model ({one_line(error)})") from None
 
 
 def load_for_inference(model: str | Path) -> tuple[Any, FCoTVLProcessor]:
