@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from fcot_vl.data.collate import tokenize_question
 from fcot_vl.data.images import open_image
 from fcot_vl.message import one_line
-from fcot_vl.model import FCoTVLProcessor
-from fcot_vl.model.inference import load_for_inference, read_config, stop_ids
+from fcot_vl.model.families import family_of
+from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 
 EMBEDDED_NOTICE = (
     "note: the embedded teacher reads only MiniDoc-like pages (fixed-pitch print); "
     "for documents of your own give --model an InternVL checkpoint"
 )
-MODEL_TYPES = ("internvl", "fcot_vl")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def ask(
     Args:
         image_path: a picture file (see `open_image`).
         question: in plain words.
-        model: folder or hub id of a teacher (InternVL in the Hugging Face layout) or a student; None is the embedded
+        model: folder or hub id of a teacher (see `model.families`) or a student; None is the embedded
             teacher.
         max_new_tokens: most tokens of the answer.
 
@@ -73,17 +73,16 @@ def ask(
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     image = open_image(image_path)
     loaded, processor = load(model)
-    for token in (processor.image_token, processor.start_image_token, processor.end_image_token):
+    marks = processor.tokenizer.convert_ids_to_tokens(
+        [*processor.picture_marks[0], *processor.picture_marks[1]]
+    )
+    for token in (processor.image_token, *marks):
         if token in question:
             raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
-    content = [{"type": "image", "image": image}, {"type": "text", "text": question.strip()}]
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    ).to(loaded.device)
+    input_ids, _ = tokenize_question(question.strip(), [image], processor).expand()
+    inputs = {"input_ids": input_ids[None], "attention_mask": torch.ones(1, len(input_ids), dtype=torch.long)}
+    inputs |= processor.picture_inputs([image])
+    inputs = {key: value.to(loaded.device) for key, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(loaded.dtype)
     length = inputs["input_ids"].shape[1]
     started = time.perf_counter()
@@ -96,15 +95,14 @@ def ask(
             pad_token_id=processor.tokenizer.pad_token_id,
         )
     seconds = time.perf_counter() - started
-    student = loaded.config.model_type == "fcot_vl"
-    ratio = int(loaded.config.compress_ratio) if student else 1
+    ratio = int(getattr(loaded.config, "compress_ratio", 1))
     return Answer(
         text=processor.tokenizer.decode(made[0, length:], skip_special_tokens=True).strip(),
         model="embedded" if model is None else str(model),
         kind="student" if ratio > 1 else "teacher",
         compress_ratio=ratio,
         visual_positions=loaded.config.visual_positions if ratio > 1 else None,
-        tiles=len(inputs["pixel_values"]),
+        tiles=processor.picture_tiles(image.height, image.width),
         visual_tokens=int((inputs["input_ids"] == processor.image_token_id).sum()),
         new_tokens=made.shape[1] - length,
         seconds=seconds,
@@ -112,14 +110,10 @@ def ask(
     )
 
 
-def load(model: str | Path | None) -> tuple[Any, FCoTVLProcessor]:
+def load(model: str | Path | None) -> tuple[Any, Any]:
     """A model and its processor, ready to answer: float32 on the CPU, bfloat16 on a GPU. Raises ValueError."""
     source = str(tiny_teacher_path() if model is None else model)
-    kind = read_config(source).model_type
-    if kind not in MODEL_TYPES:
-        raise ValueError(
-            f"{source}: this is a {kind} model; give an InternVL in the Hugging Face layout, or a student"
-        )
+    family_of(source)
     try:
         return load_for_inference(source)
     except (OSError, KeyError, ValueError, SafetensorError) as error:

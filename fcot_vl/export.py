@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.message import one_line
-from fcot_vl.model.configuration import FCoTVLConfig
-from fcot_vl.model.inference import read_config
+from fcot_vl.model.families import Family, family_of, read_config
+from fcot_vl.model.student import CompressedConfig
 from fcot_vl.stage import FILE as STAGE_FILE
 from fcot_vl.stage import open_stage, read_stage, write_json
 from fcot_vl.version import __version__
 
-MODULES = ("compressor", "configuration", "modeling", "processing")
 FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -30,12 +29,7 @@ FILES = (
     "preprocessor_config.json",
     "chat_template.jinja",
 )
-AUTO_MAP = {
-    "AutoConfig": "configuration_fcot_vl.FCoTVLConfig",
-    "AutoModel": "modeling_fcot_vl.FCoTVLModel",
-    "AutoModelForImageTextToText": "modeling_fcot_vl.FCoTVLForConditionalGeneration",
-}
-AUTO_PROCESSOR = {"AutoProcessor": "processing_fcot_vl.FCoTVLProcessor"}
+PACKAGE = "fcot_vl.model."
 
 CARD = """---
 {header}
@@ -109,23 +103,30 @@ def export(
         for pattern in FILES:
             for path in sorted(student.glob(pattern)):
                 shutil.copy(path, output / path.name)
+        family = family_of(student)
         if remote_code:
-            _write_modules(output)
-        _with_auto_map(student / "processor_config.json", output, AUTO_PROCESSOR if remote_code else {})
+            _write_modules(output, family)
+        processor = _auto_map(AutoProcessor=family.processor) if remote_code else {}
+        _with_auto_map(student / "processor_config.json", output, processor)
         card = _card(config, push or output.name, remote_code, base_model, licence, _record(student), scores)
         (output / "README.md").write_text(card, encoding="utf-8")
-        _with_auto_map(student / "config.json", output, AUTO_MAP if remote_code else {})
+        classes = _auto_map(
+            AutoConfig=family.student.config_class,
+            AutoModel=family.model,
+            AutoModelForImageTextToText=family.student,
+        )
+        _with_auto_map(student / "config.json", output, classes if remote_code else {})
         stage.finish({"compress_ratio": config.compress_ratio, "remote_code": remote_code})
     if push is not None:
         _push(output, push)
     return output
 
 
-def _student_config(folder: Path) -> FCoTVLConfig:
+def _student_config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json here; give the folder of a student")
     config = read_config(folder)
-    if not isinstance(config, FCoTVLConfig):
+    if not isinstance(config, CompressedConfig):
         raise ValueError(
             f"{folder}: a {config.model_type} model, not a student; only students need exporting"
         )
@@ -134,13 +135,23 @@ def _student_config(folder: Path) -> FCoTVLConfig:
     return config
 
 
-def _write_modules(output: Path) -> None:
-    """The package's own modules, importing each other by their place beside the weights."""
+def _write_modules(output: Path, family: Family) -> None:
+    """The package's own modules that a family needs, importing each other by their place beside the weights."""
     room = Path(__file__).parent / "model"
-    for module in MODULES:
+    waiting = {c.__module__.removeprefix(PACKAGE) for c in (family.student, family.processor)}
+    waiting.add(family.student.config_class.__module__.removeprefix(PACKAGE))
+    while waiting:
+        module = waiting.pop()
         source = (room / f"{module}.py").read_text(encoding="utf-8")
+        needs = re.findall(r"from fcot_vl\.model\.(\w+) import", source)
+        waiting |= {name for name in needs if not (output / f"{name}_fcot_vl.py").exists()}
         source = re.sub(r"from fcot_vl\.model\.(\w+) import", r"from .\1_fcot_vl import", source)
         (output / f"{module}_fcot_vl.py").write_text(source, encoding="utf-8")
+
+
+def _auto_map(**classes: Any) -> dict[str, str]:
+    """Where transformers finds a class of a folder's own, by the Auto class that asks for it."""
+    return {auto: f"{c.__module__.removeprefix(PACKAGE)}_fcot_vl.{c.__name__}" for auto, c in classes.items()}
 
 
 def _with_auto_map(path: Path, output: Path, auto_map: dict[str, str]) -> None:
@@ -192,7 +203,7 @@ def _scores(path: Path) -> str:
 
 
 def _card(
-    config: FCoTVLConfig,
+    config: Any,
     name: str,
     remote_code: bool,
     base_model: str | None,

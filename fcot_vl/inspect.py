@@ -23,7 +23,7 @@ from fcot_vl.convert.source import CheckpointError, read_json
 from fcot_vl.convert.tokenizer import image_token_id
 from fcot_vl.model.configuration import COMPRESS_RATIOS, FCoTVLConfig
 from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, vit_flops
-from fcot_vl.model.inference import read_config
+from fcot_vl.model.families import read_config
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration
 
 A4 = (1240, 1754)  # pixels of a page at 150 dpi

@@ -7,7 +7,7 @@ share one tokenisation and mark exactly the same answer tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,30 +26,34 @@ class Prompt:
 
     Attributes:
         token_ids: `[n]`, the placeholder once per picture.
-        is_answer: `[n]`, True on the assistant's tokens, its closing `<|im_end|>` among them.
-        tiles: tiles of each picture, thumbnail included.
-        picture: ids of `<img>`, `<IMG_CONTEXT>` and `</img>`.
+        is_answer: `[n]`, True on the assistant's tokens, its closing token among them.
+        counts: visual tokens of each picture, by compress ratio; 1 is the model that the processor belongs to.
+        placeholder: id of the placeholder.
+        marks: ids that stand before and after a picture's placeholders.
+        sizes: (height, width) of each picture.
     """
 
     token_ids: NDArray[np.int32]
     is_answer: NDArray[np.bool_]
-    tiles: tuple[int, ...]
-    picture: tuple[int, int, int]
+    counts: Mapping[int, tuple[int, ...]]
+    placeholder: int
+    marks: tuple[list[int], list[int]]
+    sizes: tuple[tuple[int, int], ...] = ()
 
-    def length(self, tokens_per_tile: int) -> int:
-        """Tokens of the sequence when a tile takes `tokens_per_tile` of them."""
-        return len(self.token_ids) + len(self.tiles) + sum(self.tiles) * tokens_per_tile
+    def length(self, ratio: int = 1) -> int:
+        """Tokens of the sequence at a compress ratio."""
+        around = len(self.marks[0]) + len(self.marks[1]) - 1
+        return len(self.token_ids) + len(self.counts[ratio]) * around + sum(self.counts[ratio])
 
-    def expand(self, tokens_per_tile: int) -> tuple[Tensor, Tensor]:
-        """`input_ids` and `labels`, both `[length]`, with every picture as `<img>` + placeholders + `</img>`."""
-        start, context, end = self.picture
+    def expand(self, ratio: int = 1) -> tuple[Tensor, Tensor]:
+        """`input_ids` and `labels`, both `[length]`, with every picture as its marks and placeholders."""
+        before, after = self.marks
         ids: list[NDArray[np.int32]] = []
         answer: list[NDArray[np.bool_]] = []
         at = 0
-        places = np.flatnonzero(self.token_ids == context).tolist()
-        for place, tiles in zip(places, self.tiles, strict=True):
-            run = np.full(tiles * tokens_per_tile + 2, context, dtype=np.int32)
-            run[0], run[-1] = start, end
+        places = np.flatnonzero(self.token_ids == self.placeholder).tolist()
+        for place, count in zip(places, self.counts[ratio], strict=True):
+            run = np.array([*before, *[self.placeholder] * count, *after], dtype=np.int32)
             ids += [self.token_ids[at:place], run]
             answer += [self.is_answer[at:place], np.zeros(len(run), dtype=np.bool_)]
             at = place + 1
@@ -58,43 +62,52 @@ class Prompt:
         return torch.from_numpy(input_ids), torch.from_numpy(labels)
 
 
-def tokenize_prompt(messages: Sequence[dict[str, str]], tiles: Sequence[int], processor: Any) -> Prompt:
+def picture_counts(
+    processor: Any, images: Sequence[Image.Image], ratios: Sequence[int] = (1,)
+) -> dict[int, tuple[int, ...]]:
+    """Visual tokens of each picture by compress ratio, from its size alone."""
+    sizes = [(image.height, image.width) for image in images]
+    return {r: tuple(processor.picture_tokens(*size, r) for size in sizes) for r in ratios}
+
+
+def tokenize_prompt(
+    messages: Sequence[dict[str, str]],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int] = (1,),
+) -> Prompt:
     """Tokenise a conversation with the processor's chat template.
 
     Args:
         messages: `{"role", "content"}` in turn; the pictures are put before the first user turn's text.
-        tiles: tiles of each picture, thumbnail included.
-        processor: has `tokenizer`, `chat_template` and the ids of the picture tokens (`FCoTVLProcessor`).
+        images: the pictures; only their sizes are looked at.
+        processor: has `tokenizer`, `chat_template`, `image_token_id`, `picture_marks` and `picture_tokens`.
+        ratios: compress ratios the prompt will be expanded for.
 
     Answers are found by rendering the conversation up to each of them with the template's own generation prompt, which
-    works for any InternVL template, with or without `{% generation %}` marks.
+    works for any template, with or without `{% generation %}` marks. A template that ends an answer with no special
+    token (LLaVA's) gets the tokenizer's end of sequence after the last one.
 
     Raises:
         ValueError: the conversation has no user turn or no answer, its text holds the placeholder token, or a longer
             conversation is not rendered as a continuation of a shorter one.
     """
-    conversation: list[dict[str, Any]] = [dict(message) for message in messages]
-    first_user = next((m for m in conversation if m["role"] == "user"), None)
+    conversation = _with_pictures(messages, len(images))
     answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
-    if first_user is None or not answers:
+    if not answers:
         raise ValueError(
             f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
         )
-    text = {"type": "text", "text": first_user["content"]}
-    first_user["content"] = [*({"type": "image"} for _ in tiles), text]
 
     def render(turns: int, add_generation_prompt: bool = False) -> str:
-        return str(
-            processor.tokenizer.apply_chat_template(
-                conversation[:turns],
-                chat_template=getattr(processor, "chat_template", None),
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
-        )
+        return _render(conversation[:turns], processor, add_generation_prompt)
 
+    tokenizer = processor.tokenizer
     whole = render(len(conversation))
-    encoded = processor.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    closed = whole.rstrip().endswith(tuple(tokenizer.all_special_tokens))
+    if not closed and answers[-1] == len(conversation) - 1:
+        whole = whole.rstrip() + tokenizer.eos_token
+    encoded = _encode(whole, processor)
     token_ids = np.asarray(encoded["input_ids"], dtype=np.int32)
     first_char, after = np.asarray(encoded["offset_mapping"]).T
     is_answer = np.zeros(len(token_ids), dtype=np.bool_)
@@ -104,37 +117,69 @@ def tokenize_prompt(messages: Sequence[dict[str, str]], tiles: Sequence[int], pr
             raise ValueError(
                 "the chat template rewrites earlier turns, so answers cannot be marked; use another one"
             )
-        is_answer |= (first_char < len(answered)) & (after > len(before))
-    placeholders = int((token_ids == processor.image_token_id).sum())
-    if placeholders != len(tiles):
+        end = len(answered) if closed or turn != answers[-1] else len(whole)
+        is_answer |= (first_char < end) & (after > len(before))
+    return _prompt(token_ids, is_answer, images, processor, ratios)
+
+
+def tokenize_question(text: str, images: Sequence[Image.Image], processor: Any) -> Prompt:
+    """One question about pictures, tokenised up to where the answer starts."""
+    conversation = _with_pictures([{"role": "user", "content": text}], len(images))
+    ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
+    return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, (1,))
+
+
+def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:
+    """The conversation with contents in parts, the pictures before the first user turn's text."""
+    conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    first_user = next((m for m in conversation if m["role"] == "user"), None)
+    if first_user is None:
         raise ValueError(
-            f"the tokenised conversation has {placeholders} image placeholders for {len(tiles)} pictures: its text "
+            f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
+        )
+    first_user["content"] = [*({"type": "image"} for _ in range(pictures)), *first_user["content"]]
+    return conversation
+
+
+def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_prompt: bool) -> str:
+    return str(
+        processor.tokenizer.apply_chat_template(
+            conversation,
+            chat_template=getattr(processor, "chat_template", None),
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+        )
+    )
+
+
+def _encode(text: str, processor: Any) -> Any:
+    """As transformers' processors do: the tokenizer puts its BOS in front, unless the template did."""
+    bos = processor.tokenizer.bos_token
+    special = bos is None or not text.startswith(bos)
+    return processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+
+
+def _prompt(
+    token_ids: NDArray[np.int32],
+    is_answer: NDArray[np.bool_],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int],
+) -> Prompt:
+    placeholders = int((token_ids == processor.image_token_id).sum())
+    if placeholders != len(images):
+        raise ValueError(
+            f"the tokenised conversation has {placeholders} image placeholders for {len(images)} pictures: its text "
             f"must not contain {processor.image_token}"
         )
-    picture = (processor.start_image_token_id, processor.image_token_id, processor.end_image_token_id)
-    return Prompt(token_ids, is_answer, tuple(tiles), picture)
-
-
-def encode(
-    messages: Sequence[dict[str, str]], n_tiles: int | Sequence[int], tokens_per_tile: int, processor: Any
-) -> dict[str, Tensor]:
-    """One conversation as a training sequence.
-
-    Args:
-        messages: `{"role", "content"}` in turn.
-        n_tiles: tiles of the one picture, or of each of several; an empty sequence for text alone.
-        tokens_per_tile: visual tokens per tile of the model it is for, after compression.
-        processor: see `tokenize_prompt`.
-
-    Returns:
-        `input_ids` and `labels`, both `[length]`; labels hold the answer tokens and their `<|im_end|>`, else -100.
-
-    Raises:
-        ValueError: see `tokenize_prompt`.
-    """
-    tiles = [n_tiles] if isinstance(n_tiles, int) else n_tiles
-    input_ids, labels = tokenize_prompt(messages, tiles, processor).expand(tokens_per_tile)
-    return {"input_ids": input_ids, "labels": labels}
+    return Prompt(
+        token_ids,
+        is_answer,
+        picture_counts(processor, images, ratios),
+        processor.image_token_id,
+        processor.picture_marks,
+        tuple((image.height, image.width) for image in images),
+    )
 
 
 @dataclass
@@ -175,36 +220,33 @@ class PostTrainCollator:
 
     Args:
         processor: the model's; its tokenizer pads and its image processor tiles.
-        tokens_per_tile: visual tokens per tile of the model, after compression.
         side: where padding goes; training pads on the right.
 
-    Returns, when called: `input_ids`, `attention_mask`, `labels` (`[batch, length]`), and `pixel_values`
-    (`[n_tiles, 3, height, width]`) or `visual_features` over the batch, unless it is text alone.
+    Returns, when called: `input_ids`, `attention_mask`, `labels` (`[batch, length]`), and over the batch `pixel_values`
+    (`[n_tiles, 3, height, width]`) or `visual_features`, with what the model's family must know of its pictures beside
+    them, unless it is text alone.
 
     Raises:
-        ValueError: a picture's tiles are not those its prompt was made for.
+        ValueError: a picture's visual tokens are not those its prompt was made for.
     """
 
-    def __init__(
-        self, processor: Any, tokens_per_tile: int, side: Literal["left", "right"] = "right"
-    ) -> None:
+    def __init__(self, processor: Any, side: Literal["left", "right"] = "right") -> None:
         self.processor = processor
-        self.tokens_per_tile = tokens_per_tile
         self.side = side
 
     def __call__(self, pages: Sequence[Page]) -> dict[str, Any]:
-        return {**self.sequences(pages, self.tokens_per_tile), **self.pictures(pages)}
+        return {**self.sequences(pages), **self.pictures(pages)}
 
-    def sequences(self, pages: Sequence[Page], tokens_per_tile: int) -> dict[str, Tensor]:
+    def sequences(self, pages: Sequence[Page], ratio: int = 1) -> dict[str, Tensor]:
         pad_token_id = self.processor.tokenizer.pad_token_id
-        return pad([page.prompt.expand(tokens_per_tile) for page in pages], pad_token_id, self.side)
+        return pad([page.prompt.expand(ratio) for page in pages], pad_token_id, self.side)
 
     def pictures(self, pages: Sequence[Page]) -> dict[str, Tensor]:
-        features = [page.visual_features for page in pages if page.visual_features is not None]
-        if len(features) == len(pages):
-            return {"visual_features": torch.cat(features)}
-        tiles = [tiles for page in pages for tiles in page_tiles(self.processor, page)]
-        return {"pixel_values": torch.cat(tiles)} if tiles else {}
+        if any(page.visual_features is None for page in pages):
+            found = [page_pictures(self.processor, page) for page in pages if page.prompt.sizes]
+            return {key: torch.cat([inputs[key] for inputs in found]) for key in (found[0] if found else ())}
+        layout = self.processor.picture_layout([size for page in pages for size in page.prompt.sizes])
+        return {"visual_features": torch.cat([page.visual_features for page in pages]), **layout}  # type: ignore[misc]
 
 
 class RealignCollator(PostTrainCollator):
@@ -212,7 +254,6 @@ class RealignCollator(PostTrainCollator):
 
     Args:
         processor: the teacher's.
-        tokens_per_tile: visual tokens per tile of the teacher.
         ratios: compress ratios of the students.
 
     Returns, when called: `teacher` (`input_ids`, `attention_mask`, `labels`), `students` (the same by ratio), and
@@ -223,13 +264,9 @@ class RealignCollator(PostTrainCollator):
     """
 
     def __init__(
-        self,
-        processor: Any,
-        tokens_per_tile: int,
-        ratios: Sequence[int],
-        side: Literal["left", "right"] = "right",
+        self, processor: Any, ratios: Sequence[int], side: Literal["left", "right"] = "right"
     ) -> None:
-        super().__init__(processor, tokens_per_tile, side)
+        super().__init__(processor, side)
         self.ratios = tuple(ratios)
 
     def __call__(self, pages: Sequence[Page]) -> dict[str, Any]:
@@ -239,31 +276,24 @@ class RealignCollator(PostTrainCollator):
                 "a batch without pictures has nothing to re-align; leave pages of text alone out"
             )
         return {
-            "teacher": self.sequences(pages, self.tokens_per_tile),
-            "students": {r: self.sequences(pages, self.tokens_per_tile // r) for r in self.ratios},
+            "teacher": self.sequences(pages),
+            "students": {r: self.sequences(pages, r) for r in self.ratios},
             **pictures,
         }
 
 
-def page_tiles(processor: Any, page: Page) -> list[Tensor]:
-    """The tiles of a page's pictures, one `[tiles, 3, height, width]` per picture.
+def page_pictures(processor: Any, page: Page) -> dict[str, Tensor]:
+    """A page's pictures as the model takes them (see the processor's `picture_inputs`).
 
     Raises:
-        ValueError: a picture's tiles are not those its prompt was made for.
+        ValueError: a picture's visual tokens are not those its prompt was made for.
     """
-    found = [
-        processor.image_processor(image, crop_to_patches=True, return_tensors="pt")["pixel_values"]
-        for image in page.load_images()
-    ]
-    if [len(pixels) for pixels in found] != list(page.prompt.tiles):
+    images = page.load_images()
+    counts = picture_counts(processor, images)[1]
+    if counts != page.prompt.counts[1]:
         raise ValueError(
-            f"the prompt was made for pictures of {list(page.prompt.tiles)} tiles, the pictures give "
-            f"{[len(pixels) for pixels in found]}: use the same processor for both"
+            f"the prompt was made for pictures of {list(page.prompt.counts[1])} visual tokens, the pictures give "
+            f"{list(counts)}: use the same processor for both"
         )
+    found: dict[str, Tensor] = processor.picture_inputs(images)
     return found
-
-
-def count_tiles(processor: Any, images: Sequence[Image.Image]) -> list[int]:
-    """Tiles of each picture, thumbnail included, from its size alone."""
-    sizes = [[image.height, image.width] for image in images]
-    return list(processor._get_num_multimodal_tokens(sizes)["num_image_patches"]) if sizes else []

@@ -13,7 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collate import Prompt, count_tiles, pad
+from fcot_vl.data.collate import Prompt, pad, picture_counts, tokenize_question
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
@@ -207,7 +207,6 @@ class _Runner:
             out,
         )
         self.compress_ratio = int(getattr(model.config, "compress_ratio", 1))
-        self.tokens_per_tile = int(processor.image_seq_length)
         self.n_layers = len(decoder_of(model).layers)
         self.stops = stop_ids(model, processor.tokenizer)
         pad_id = processor.tokenizer.pad_token_id
@@ -221,22 +220,19 @@ class _Runner:
     def _question(self, index: int, sample: Sample) -> Question:
         task_of(sample.task, sample.metric)
         asked = _asked(sample)
-        tiles = count_tiles(self.processor, sample.images)
-        total = sum(tiles) * self.tokens_per_tile
+        counts = picture_counts(self.processor, sample.images)[1]
+        total = sum(counts)
         kept = total
         if self.method.name == "smaller_page":
-            kept = sum(self._cells(image, n) for image, n in zip(sample.images, tiles, strict=True))
+            kept = sum(self._cells(image, n) for image, n in zip(sample.images, counts, strict=True))
         elif self.method.keep is not None and total:
             kept = n_kept(self.method.keep, total)
         ink = sum(_ink(image) for image in sample.images)
         return Question(index, sample.id, sample.task, sample.metric, asked, total, kept, ink)
 
-    def _budget(self, n_tiles: int) -> int:
+    def _cells(self, image: Image.Image, n_tokens: int) -> int:
         assert self.method.keep is not None
-        return n_kept(self.method.keep, n_tiles * self.tokens_per_tile)
-
-    def _cells(self, image: Image.Image, n_tiles: int) -> int:
-        w, h = choose_cells(image.width, image.height, self._budget(n_tiles))
+        w, h = choose_cells(image.width, image.height, n_kept(self.method.keep, n_tokens))
         return w * h
 
     def run(self, batch_size: int) -> list[dict[str, Any]]:
@@ -303,48 +299,39 @@ class _Runner:
 
     def prepare(self, samples: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
         """Left-padded inputs of a batch on the model's device; a smaller page's blank is told to the handle."""
-        sequences, pixels, kept_per_row = [], [], []
-        for sample in samples:
-            views = [self._view(image) for image in sample.images]
-            sequences.append(
-                self._prompt(sample, [len(tiles) for tiles, _ in views]).expand(self.tokens_per_tile)
-            )
-            pixels += [tiles for tiles, _ in views]
-            kept_per_row.append(torch.cat([torch.zeros(0, dtype=torch.bool), *(kept for _, kept in views)]))
+        prompts = [tokenize_question(_asked(sample), sample.images, self.processor) for sample in samples]
         if isinstance(handle, SmallerPageHandle):
-            handle.kept_per_row = kept_per_row
-        batch = pad(sequences, self.pad, side="left")
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        if pixels:
-            inputs["pixel_values"] = torch.cat(pixels)
+            prompts, found = self._smaller(prompts, samples, handle)
+        else:
+            found = [self.processor.picture_inputs(sample.images) for sample in samples if sample.images]
+        inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
+        del inputs["labels"]
+        inputs |= {
+            key: torch.cat([pictures[key] for pictures in found]) for key in (found[0] if found else ())
+        }
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
-    def _view(self, image: Image.Image) -> tuple[Tensor, Tensor]:
-        """Tiles of one picture as the method shows it [n_tiles, 3, h, w], and which of its tokens are not blank."""
-        process = self.processor.image_processor
-        if self.method.name != "smaller_page":
-            tiles = process(image, crop_to_patches=True, return_tensors="pt")["pixel_values"]
-            return tiles, torch.ones(len(tiles) * self.tokens_per_tile, dtype=torch.bool)
-        budget = self._budget(count_tiles(self.processor, [image])[0])
-        page = shrink_page(image, budget, process.size["height"], self.tokens_per_tile)
-        return process(page.tiles, crop_to_patches=False, return_tensors="pt")["pixel_values"], page.kept
-
-    def _prompt(self, sample: Sample, tiles: Sequence[int]) -> Prompt:
-        """The first question, tokenised up to where the answer starts."""
-        processor = self.processor
-        text = {"type": "text", "text": _asked(sample)}
-        content = [*({"type": "image"} for _ in tiles), text]
-        ids = processor.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=processor.chat_template,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-        )["input_ids"]
-        picture = (processor.start_image_token_id, processor.image_token_id, processor.end_image_token_id)
-        return Prompt(
-            np.asarray(ids, dtype=np.int32), np.zeros(len(ids), dtype=np.bool_), tuple(tiles), picture
-        )
+    def _smaller(
+        self, prompts: list[Prompt], samples: Sequence[Sample], handle: SmallerPageHandle
+    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+        """The prompts and pictures of smaller pages; which of their tokens are not blank is told to the handle."""
+        process, per_tile = self.processor.image_processor, int(self.processor.image_seq_length)
+        assert self.method.keep is not None
+        shrunk, found, handle.kept_per_row = [], [], []
+        for prompt, sample in zip(prompts, samples, strict=True):
+            pages = [
+                shrink_page(image, n_kept(self.method.keep, count), process.size["height"], per_tile)
+                for image, count in zip(sample.images, prompt.counts[1], strict=True)
+            ]
+            shrunk.append(replace(prompt, counts={1: tuple(len(page.tiles) * per_tile for page in pages)}))
+            tiles = [tile for page in pages for tile in page.tiles]
+            if tiles:
+                read = process(tiles, crop_to_patches=False, return_tensors="pt")
+                found.append({"pixel_values": read["pixel_values"]})
+            handle.kept_per_row.append(
+                torch.cat([torch.zeros(0, dtype=torch.bool), *(p.kept for p in pages)])
+            )
+        return shrunk, found
 
     def costs(self) -> dict[str, float | None]:
         """Visual tokens per question, nominal and averaged over the decoder's layers, and seconds per question."""

@@ -1,4 +1,4 @@
-"""The student model: an InternVL whose projector is a compressor followed by the student adaptor.
+"""The student model: a teacher whose projector is a compressor followed by the student adaptor.
 
 Importing this package registers the model with transformers (Auto classes, checkpoint renaming).
 """
@@ -11,6 +11,7 @@ from transformers.conversion_mapping import (
 
 from fcot_vl.model.compressor import COMPRESSORS, build_compressor
 from fcot_vl.model.configuration import COMPRESS_RATIOS, VISUAL_POSITIONS, FCoTVLConfig
+from fcot_vl.model.families import FAMILIES
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration, FCoTVLModel, StudentAdaptor
 from fcot_vl.model.processing import FCoTVLProcessor
 from fcot_vl.model.teacher_student import SharedBackbone, SharedOutput, answer_hidden
@@ -18,15 +19,19 @@ from fcot_vl.model.teacher_student import SharedBackbone, SharedOutput, answer_h
 
 def _register() -> None:
     """Make transformers know the student. Safe to run twice (a reloaded module)."""
-    AutoConfig.register("fcot_vl", FCoTVLConfig, exist_ok=True)
-    AutoModel.register(FCoTVLConfig, FCoTVLModel, exist_ok=True)
-    AutoModelForImageTextToText.register(FCoTVLConfig, FCoTVLForConditionalGeneration, exist_ok=True)
-    AutoProcessor.register(FCoTVLConfig, FCoTVLProcessor, exist_ok=True)
-    # Without these two lines transformers skips the renaming of older InternVL checkpoints (`language_model.model.*`)
-    # for classes outside its own package, and re-initialises every weight with no more than a warning.
-    for student, teacher in (("fcot_vl", "internvl"), ("FCoTVLModel", "InternVLModel")):
-        mapping = get_checkpoint_conversion_mapping(teacher)
-        register_checkpoint_conversion_mapping(student, mapping, overwrite=True)
+    for teacher, (student, model, processor) in FAMILIES.items():
+        config = student.config_class
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+        AutoModelForImageTextToText.register(config, student, exist_ok=True)
+        AutoProcessor.register(config, processor, exist_ok=True)
+        # Without these lines transformers skips the renaming of older checkpoints (`language_model.model.*`) for
+        # classes outside its own package, and re-initialises every weight with no more than a warning.
+        own = next(base for base in model.__mro__[1:] if base.__module__.startswith("transformers."))
+        for ours, theirs in ((config.model_type, teacher), (model.__name__, own.__name__)):
+            mapping = get_checkpoint_conversion_mapping(theirs)
+            if mapping is not None:
+                register_checkpoint_conversion_mapping(ours, mapping, overwrite=True)
 
 
 _register()

@@ -6,17 +6,14 @@ length) derives from here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import InternVLConfig
 
-from fcot_vl.model.compressor import COMPRESSORS
-
-COMPRESS_RATIOS = (1, 2, 4, 8, 16)
-VISUAL_POSITIONS = ("kept", "compact")
+from fcot_vl.model.student import COMPRESS_RATIOS, VISUAL_POSITIONS, CompressedConfig
 
 
-class FCoTVLConfig(InternVLConfig):
+class FCoTVLConfig(CompressedConfig, InternVLConfig):
     """An InternVL configuration with one dial, `compress_ratio`.
 
     Attributes:
@@ -33,6 +30,7 @@ class FCoTVLConfig(InternVLConfig):
     """
 
     model_type = "fcot_vl"
+    teacher_type: ClassVar[Any] = InternVLConfig
 
     compress_ratio: int = 1
     compressor: str = "conv"
@@ -40,19 +38,7 @@ class FCoTVLConfig(InternVLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.compress_ratio not in COMPRESS_RATIOS:
-            raise ValueError(f"compress_ratio must be one of {COMPRESS_RATIOS}, got {self.compress_ratio!r}.")
-        if self.compressor not in COMPRESSORS:
-            raise ValueError(f"compressor must be one of {tuple(COMPRESSORS)}, got {self.compressor!r}.")
-        if self.visual_positions not in VISUAL_POSITIONS:
-            raise ValueError(
-                f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}."
-            )
-        if self.tokens_per_tile % self.compress_ratio:
-            raise ValueError(
-                f"compress_ratio {self.compress_ratio} does not divide the {self.tokens_per_tile} visual tokens of a "
-                f"{self.vision_config.image_size[0]}-pixel tile; choose a ratio that does."
-            )
+        self.check_compression()
         self.image_seq_length = self.tokens_per_tile // self.compress_ratio
 
     @property
@@ -71,37 +57,6 @@ class FCoTVLConfig(InternVLConfig):
     def position_stride(self) -> int:
         """Positions that one visual token takes up: the ratio when positions are kept, else 1."""
         return self.compress_ratio if self.visual_positions == "kept" else 1
-
-    @classmethod
-    def from_teacher(
-        cls,
-        teacher: InternVLConfig,
-        compress_ratio: int,
-        compressor: str = "conv",
-        visual_positions: str = "compact",
-    ) -> FCoTVLConfig:
-        """The student's configuration for a teacher's.
-
-        Raises:
-            ValueError: the teacher is not an InternVL, or is itself compressed, or an option is wrong (see the class).
-        """
-        if not isinstance(teacher, InternVLConfig):
-            raise ValueError(
-                f"The teacher must be an InternVL in the Hugging Face layout (model_type 'internvl'), "
-                f"got model_type {getattr(teacher, 'model_type', None)!r}."
-            )
-        if getattr(teacher, "compress_ratio", 1) != 1:
-            raise ValueError(
-                f"The teacher is itself a student with compress_ratio {teacher.compress_ratio}; "
-                "start from the model it was made from."
-            )
-        settings = teacher.to_dict()
-        for key in ("model_type", "architectures", "image_seq_length", "transformers_version"):
-            settings.pop(key, None)
-        settings.update(
-            compress_ratio=compress_ratio, compressor=compressor, visual_positions=visual_positions
-        )
-        return cls(**settings)
 
 
 __all__ = ["COMPRESS_RATIOS", "VISUAL_POSITIONS", "FCoTVLConfig"]

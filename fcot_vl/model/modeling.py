@@ -7,15 +7,11 @@ One sample, InternVL2-2B at ratio 2: tiles `[n, 3, 448, 448]` -> ViT `[n, 1025, 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, InternVLForConditionalGeneration, InternVLModel
+from transformers import InternVLForConditionalGeneration, InternVLModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -25,25 +21,9 @@ from transformers.models.internvl.modeling_internvl import (
 )
 from transformers.utils.import_utils import torch_compilable_check
 
-from fcot_vl.model.compressor import COMPRESSORS, build_compressor
+from fcot_vl.model.compressor import build_compressor
 from fcot_vl.model.configuration import FCoTVLConfig
-
-NEW_WEIGHTS = "model.multi_modal_projector.compressor."  # all that a student has and its teacher has not
-
-
-@contextmanager
-def _quiet_load_report() -> Iterator[None]:
-    """Hold back transformers' table of weights that do not fit: here they are expected, or an error that names them."""
-
-    def is_not_report(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(is_not_report)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_not_report)
+from fcot_vl.model.student import CompressorInit, StudentModel
 
 
 def _is_empty(cache: Cache | None) -> bool:
@@ -64,7 +44,7 @@ class StudentAdaptor(InternVLMultiModalProjector):
         return super().forward(self.compressor(image_features))
 
 
-class FCoTVLModel(InternVLModel):
+class FCoTVLModel(CompressorInit, InternVLModel):
     """ViT, student adaptor and decoder, without the language-model head."""
 
     config: FCoTVLConfig
@@ -74,13 +54,6 @@ class FCoTVLModel(InternVLModel):
         super().__init__(config)
         self.multi_modal_projector = StudentAdaptor(config)
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, tuple(COMPRESSORS.values())):
-            module.reset_parameters()  # type: ignore[operator]
-        else:
-            super()._init_weights(module)
 
     def get_visual_features(self, pixel_values: Tensor) -> Tensor:
         """ViT and pixel shuffle, before the adaptor: what teacher and students share, and what may be cached.
@@ -118,6 +91,10 @@ class FCoTVLModel(InternVLModel):
         adaptor_dtype = self.multi_modal_projector.linear_1.weight.dtype
         adapted = self.multi_modal_projector(visual_features.to(self.device, adaptor_dtype))
         return {"image": BaseModelOutputWithPooling(pooler_output=adapted)}
+
+    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor) -> dict[str, Any]:
+        """What `forward` takes in place of pictures: the adapted features."""
+        return {"mm_encoder_outputs": self.adapt_visual_features(visual_features)}
 
     def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Positions of a prompt's tokens under the configured scheme.
@@ -253,11 +230,11 @@ class FCoTVLModel(InternVLModel):
         )
 
 
-class FCoTVLForConditionalGeneration(InternVLForConditionalGeneration):
+class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGeneration):
     """The student with its language-model head: `generate()`, `from_pretrained()` and the pipelines work on it."""
 
     config: FCoTVLConfig
-    config_class = FCoTVLConfig
+    config_class: ClassVar[Any] = FCoTVLConfig
 
     def __init__(self, config: FCoTVLConfig) -> None:
         InternVLPreTrainedModel.__init__(
@@ -266,84 +243,6 @@ class FCoTVLForConditionalGeneration(InternVLForConditionalGeneration):
         self.model = FCoTVLModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
-
-    @classmethod
-    def from_teacher(
-        cls,
-        path_or_id: str | Path,
-        compress_ratio: int,
-        compressor: str = "conv",
-        visual_positions: str = "compact",
-        **kwargs: Any,
-    ) -> FCoTVLForConditionalGeneration:
-        """A student that starts from a teacher's weights; only the compressor is new.
-
-        Args:
-            path_or_id: an InternVL in the Hugging Face layout (folder or hub id).
-            compress_ratio, compressor, visual_positions: see `FCoTVLConfig`.
-            kwargs: passed to `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...). Note that without
-                `dtype` the teacher's stored dtype is taken.
-
-        Raises:
-            ValueError: not an InternVL, a wrong option, or weights that are missing, left over or of another shape.
-        """
-        hub = {
-            k: kwargs[k]
-            for k in ("cache_dir", "local_files_only", "token", "revision", "subfolder")
-            if k in kwargs
-        }
-        teacher = AutoConfig.from_pretrained(path_or_id, **hub)
-        config = FCoTVLConfig.from_teacher(teacher, compress_ratio, compressor, visual_positions)
-        model, info = cls._load_checked(path_or_id, NEW_WEIGHTS, config=config, **kwargs)
-        if info["missing_keys"]:
-            model.model.multi_modal_projector.compressor.reset_parameters()  # type: ignore[operator]
-        return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but weights that are missing, left over or of another shape are an error.
-
-        Raises:
-            ValueError: names the weights that do not fit.
-        """
-        want_info = kwargs.pop("output_loading_info", False)
-        model, info = cls._load_checked(pretrained_model_name_or_path, None, *args, **kwargs)
-        return (model, info) if want_info else model
-
-    @classmethod
-    def _load_checked(
-        cls, path: Any, may_miss: str | None, *args: Any, **kwargs: Any
-    ) -> tuple[FCoTVLForConditionalGeneration, dict[str, Any]]:
-        kwargs["ignore_mismatched_sizes"] = (
-            True  # so that the names come back here instead of a bare RuntimeError
-        )
-        with _quiet_load_report():
-            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
-        missing = {key for key in info["missing_keys"] if may_miss is None or not key.startswith(may_miss)}
-        wrong = {
-            "missing": sorted(missing),
-            "unexpected": sorted(info["unexpected_keys"]),
-            "of another shape": sorted(
-                f"{key} ({list(found)}, expected {list(want)})"
-                for key, found, want in info["mismatched_keys"]
-            ),
-        }
-        if any(wrong.values()):
-            lines = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in wrong.items() if keys)
-            hint = ""
-            if any(key.startswith(NEW_WEIGHTS) for key in missing):
-                hint = " To start a student from a teacher's weights use FCoTVLForConditionalGeneration.from_teacher."
-            raise ValueError(f"The weights in {path} do not fit the model. {lines}.{hint}")
-        return model, info
-
-    def save_pretrained(
-        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
-    ) -> None:
-        """As in transformers, but under the model's own weight names (`model.vision_tower.*`).
-
-        `Trainer` loads checkpoints without renaming, so InternVL's older names would load nothing on resume.
-        """
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     def get_visual_features(self, pixel_values: Tensor) -> Tensor:
         """See `FCoTVLModel.get_visual_features`."""

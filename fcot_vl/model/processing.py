@@ -6,9 +6,11 @@ tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.processing_utils import MultiModalData
@@ -129,6 +131,32 @@ class FCoTVLProcessor(ProcessorMixin):
         ]
         tokens = [2 + self.image_seq_length * n for n in tiles]  # 2: <img> and </img>
         return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
+
+    def fit(self, config: Any) -> None:
+        """Prepare prompts for the model of this configuration."""
+        self.image_seq_length = config.image_seq_length
+
+    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+        """Placeholders of a picture for this processor's model, or for one compressed `ratio` times more."""
+        return self.picture_tiles(height, width) * (self.image_seq_length // ratio)
+
+    def picture_tiles(self, height: int, width: int) -> int:
+        """Tiles of a picture, thumbnail included."""
+        return int(self._get_num_multimodal_tokens([[height, width]])["num_image_patches"][0])
+
+    @property
+    def picture_marks(self) -> tuple[list[int], list[int]]:
+        """Tokens that stand before and after a picture's placeholders and are not in the chat template."""
+        return [self.start_image_token_id], [self.end_image_token_id]
+
+    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """Pictures as the model takes them: `pixel_values` `[n_tiles, 3, height, width]`."""
+        read = self.image_processor(list(images), crop_to_patches=True, return_tensors="pt")
+        return {"pixel_values": read["pixel_values"]}
+
+    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """What the model must know of pictures of (height, width) beside their features: nothing."""
+        return {}
 
     @property
     def image_token_ids(self) -> list[int]:

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.model.configuration import FCoTVLConfig
-from fcot_vl.model.modeling import FCoTVLForConditionalGeneration, StudentAdaptor
+from fcot_vl.model.families import family_of
 
 Inputs = Mapping[str, Tensor]
 
@@ -55,19 +54,19 @@ class SharedBackbone(nn.Module):
     """A frozen teacher and the student adaptors that are trained on its ViT and decoder.
 
     Args:
-        teacher: the teacher as a model of compress ratio 1. It is frozen and kept in evaluation mode.
+        teacher: the teacher as a student of compress ratio 1 (see `families`); frozen, and kept in evaluation mode.
         ratios: compress ratios of the students.
         compressor, visual_positions: of all students; see `FCoTVLConfig`.
 
     Attributes:
         teacher: ViT, the teacher's projector, decoder and head.
-        adaptors: one `StudentAdaptor` per ratio (keys are strings), each starting from the teacher's projector. They
-            hold the only parameters that train.
+        adaptors: one adaptor (compressor and projector) per ratio (keys are strings), each starting from the
+            teacher's projector. They hold the only parameters that train.
     """
 
     def __init__(
         self,
-        teacher: FCoTVLForConditionalGeneration,
+        teacher: Any,
         ratios: Sequence[int],
         compressor: str = "conv",
         visual_positions: str = "compact",
@@ -75,15 +74,11 @@ class SharedBackbone(nn.Module):
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
         self.adaptors = nn.ModuleDict()
-        self._students: dict[
-            int, FCoTVLForConditionalGeneration
-        ] = {}  # views on shared modules, not registered
+        self._students: dict[int, Any] = {}  # views on shared modules, not registered
         for ratio in ratios:
-            config = FCoTVLConfig.from_teacher(teacher.config, ratio, compressor, visual_positions)
-            adaptor = StudentAdaptor(config)
-            adaptor.load_state_dict(teacher.model.multi_modal_projector.state_dict(), strict=False)
-            self.adaptors[str(ratio)] = adaptor.to(teacher.device, teacher.dtype)
-            self._students[ratio] = _student_view(config, teacher, adaptor)
+            student = _student_view(teacher, ratio, compressor, visual_positions)
+            self.adaptors[str(ratio)] = student.visual_adaptor
+            self._students[ratio] = student
 
     @classmethod
     def from_teacher(
@@ -94,8 +89,15 @@ class SharedBackbone(nn.Module):
         visual_positions: str = "compact",
         **kwargs: Any,
     ) -> SharedBackbone:
-        """Load a teacher (see `FCoTVLForConditionalGeneration.from_teacher`) and set up its students."""
-        teacher = FCoTVLForConditionalGeneration.from_teacher(path_or_id, compress_ratio=1, **kwargs)
+        """Load a teacher of any family (see `StudentModel.from_teacher`) and set up its students.
+
+        Raises:
+            ValueError: no family of ours, or a position scheme that the family does not have.
+        """
+        family = family_of(path_or_id).student
+        teacher = family.from_teacher(
+            path_or_id, 1, visual_positions=family.config_class.positions[-1], **kwargs
+        )
         return cls(teacher, ratios, compressor, visual_positions)
 
     @property
@@ -103,7 +105,7 @@ class SharedBackbone(nn.Module):
         """`[vocabulary, width]`, shared by teacher and students."""
         return self.teacher.lm_head.weight
 
-    def student(self, ratio: int) -> FCoTVLForConditionalGeneration:
+    def student(self, ratio: int) -> Any:
         """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`.
 
         Raises:
@@ -121,18 +123,23 @@ class SharedBackbone(nn.Module):
         return self
 
     @torch.no_grad()
-    def visual_features(self, pixel_values: Tensor) -> Tensor:
+    def visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:
         """`[n_tiles, tokens_per_tile, visual_channels]`; see `FCoTVLModel.get_visual_features`. May be cached."""
-        return self.teacher.get_visual_features(pixel_values)
+        features: Tensor = self.teacher.model.get_visual_features(pixel_values, **layout)
+        return features
 
     @torch.no_grad()
-    def teacher_hidden(self, inputs: Inputs, visual_features: Tensor) -> tuple[Tensor, Tensor]:
+    def teacher_hidden(
+        self, inputs: Inputs, visual_features: Tensor, **layout: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The teacher's hidden states at the answer positions of `inputs`, and their labels."""
-        return _hidden(self.teacher, inputs, visual_features)
+        return _hidden(self.teacher, inputs, visual_features, layout)
 
-    def student_hidden(self, ratio: int, inputs: Inputs, visual_features: Tensor) -> tuple[Tensor, Tensor]:
+    def student_hidden(
+        self, ratio: int, inputs: Inputs, visual_features: Tensor, **layout: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """A student's hidden states at the answer positions of `inputs`, and their labels."""
-        return _hidden(self.student(ratio), inputs, visual_features)
+        return _hidden(self.student(ratio), inputs, visual_features, layout)
 
     def forward(
         self,
@@ -140,6 +147,7 @@ class SharedBackbone(nn.Module):
         students: Mapping[int, Inputs],
         pixel_values: Tensor | None = None,
         visual_features: Tensor | None = None,
+        **layout: Tensor,
     ) -> SharedOutput:
         """Teacher and students on one batch, from one pass of the ViT.
 
@@ -149,6 +157,7 @@ class SharedBackbone(nn.Module):
             students: the same per ratio, with that student's placeholders (another length) and the same answers.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, cached.
+            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
 
         Raises:
             ValueError: not exactly one of pixel_values and visual_features, or answers that differ between teacher
@@ -157,11 +166,13 @@ class SharedBackbone(nn.Module):
         if (pixel_values is None) == (visual_features is None):
             raise ValueError("Pass either pixel_values or visual_features.")
         if visual_features is None:
-            visual_features = self.visual_features(pixel_values)  # type: ignore[arg-type]
-        teacher_hidden, labels = self.teacher_hidden(teacher, visual_features)
+            visual_features = self.visual_features(pixel_values, **layout)  # type: ignore[arg-type]
+        teacher_hidden, labels = self.teacher_hidden(teacher, visual_features, **layout)
         student_hidden = {}
         for ratio, inputs in students.items():
-            student_hidden[ratio], student_labels = self.student_hidden(ratio, inputs, visual_features)
+            student_hidden[ratio], student_labels = self.student_hidden(
+                ratio, inputs, visual_features, **layout
+            )
             if not torch.equal(student_labels, labels):
                 raise ValueError(
                     f"The answers of the teacher ({labels.numel()} tokens) and of the student at ratio {ratio} "
@@ -170,30 +181,42 @@ class SharedBackbone(nn.Module):
         return SharedOutput(teacher_hidden, student_hidden, labels)
 
 
-def _student_view(
-    config: FCoTVLConfig, teacher: FCoTVLForConditionalGeneration, adaptor: StudentAdaptor
-) -> FCoTVLForConditionalGeneration:
-    """A student model that owns nothing: the teacher's ViT, decoder and head, and the given adaptor."""
-    config.vision_config, config.text_config = teacher.config.vision_config, teacher.config.text_config
+def _student_view(teacher: Any, ratio: int, compressor: str, visual_positions: str) -> Any:
+    """A student model that owns nothing but its adaptor, which starts from the teacher's projector."""
+    settings = teacher.config_class.from_teacher(teacher.config, ratio, compressor, visual_positions)
+    settings.vision_config, settings.text_config = teacher.config.vision_config, teacher.config.text_config
     with torch.device("meta"):
-        student = FCoTVLForConditionalGeneration(config)
-    student.model.vision_tower = teacher.model.vision_tower
-    student.model.language_model = teacher.model.language_model
-    student.model.multi_modal_projector = adaptor
-    student.lm_head = teacher.lm_head
+        student = type(teacher)(settings)
+    _share(student, teacher, f"model.{teacher.adaptor}")
+    adaptor = student.visual_adaptor.to_empty(device=teacher.device).to(teacher.dtype)
+    adaptor.load_state_dict(teacher.visual_adaptor.state_dict(), strict=False)
+    adaptor.compressor.reset_parameters()
+    adaptor.requires_grad_(True)
     student.generation_config = teacher.generation_config
     return student.eval()
 
 
+def _share(student: nn.Module, teacher: nn.Module, own: str) -> None:
+    """Put the teacher's modules and parameters in place of the student's, except below the path `own`."""
+    first, _, rest = own.partition(".")
+    for name, module in teacher.named_children():
+        if name != first:
+            setattr(student, name, module)
+        elif rest:
+            _share(getattr(student, name), module, rest)
+    for name, parameter in teacher.named_parameters(recurse=False):
+        setattr(student, name, parameter)
+
+
 def _hidden(
-    model: FCoTVLForConditionalGeneration, inputs: Inputs, visual_features: Tensor
+    model: Any, inputs: Inputs, visual_features: Tensor, layout: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Last hidden states of `model` at the answer positions, and the tokens they predict."""
     outputs = model.model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs.get("attention_mask"),
         position_ids=inputs.get("position_ids"),
-        mm_encoder_outputs=model.model.adapt_visual_features(visual_features),
+        **model.model.visual_inputs(inputs["input_ids"], visual_features, **layout),
         use_cache=False,
     )
     return answer_hidden(outputs.last_hidden_state, inputs["labels"])

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.logging import tqdm
 
-from fcot_vl.data.collate import Page, count_tiles, page_tiles, tokenize_prompt
+from fcot_vl.data.collate import Page, page_pictures, tokenize_prompt
 from fcot_vl.data.sample import Sample
 from fcot_vl.stage import open_stage
 
@@ -43,7 +43,7 @@ class FeatureCache(Sequence[Tensor]):
 
 def cache_features(
     folder: Path,
-    visual_features: Callable[[Tensor], Tensor],
+    visual_features: Callable[..., Tensor],
     samples: Sequence[Sample],
     processor: Any,
     inputs: dict[str, str],
@@ -52,7 +52,8 @@ def cache_features(
 
     Args:
         folder: the cache; created if missing.
-        visual_features: `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`.
+        visual_features: `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`; takes what the
+            processor's `picture_inputs` gives beside pixels by name.
         samples: the pages, in the order of the data folder.
         processor: tiles and normalises the pictures.
         inputs: hashes of what the features depend on (ViT, data).
@@ -86,14 +87,17 @@ def cache_features(
 
 
 @torch.no_grad()
-def _features(sample: Sample, visual_features: Callable[[Tensor], Tensor], processor: Any) -> Tensor:
+def _features(sample: Sample, visual_features: Callable[..., Tensor], processor: Any) -> Tensor:
     """Each page alone, so that its features do not depend on its neighbours or on where a pass was interrupted."""
-    prompt = tokenize_prompt(sample.messages, count_tiles(processor, sample.images), processor)
-    found = page_tiles(processor, Page(prompt, lambda: sample.images))
-    if not found:
+    prompt = tokenize_prompt(sample.messages, sample.images, processor)
+    if not prompt.sizes:
         raise ValueError(f"page {sample.id} has no picture; leave it out, or train without cached features")
-    tiles = torch.cat(found)
-    parts = [visual_features(part) for part in tiles.split(BATCH_TILES)]
+    inputs = page_pictures(processor, Page(prompt, lambda: sample.images))
+    pixels, layout = inputs.pop("pixel_values"), inputs
+    if layout:  # the family looks at pictures as wholes
+        parts = [visual_features(pixels, **layout)]
+    else:
+        parts = [visual_features(part) for part in pixels.split(BATCH_TILES)]
     return torch.cat(parts).to("cpu", torch.bfloat16)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers.utils.logging import tqdm
 
-from fcot_vl.data.collate import Page, Prompt, count_tiles, tokenize_prompt
+from fcot_vl.data.collate import Page, Prompt, tokenize_prompt
 from fcot_vl.data.sample import Sample
 
 GROUP = 50  # batches sorted together by length: large enough to cut padding, small enough to stay random
@@ -27,9 +27,9 @@ class TrainingPages(Dataset[Page]):
     Args:
         samples: `SampleFolder`, or any sequence of samples.
         processor: of the teacher (its tiling and chat template).
-        tokens_per_tile: visual tokens per tile of the longest sequence that will be made.
-        max_length: pages whose sequence is longer are left out.
+        max_length: pages whose sequence for the processor's own model is longer are left out.
         features: the ViT's features by index into `samples` (`features.FeatureCache`); pictures are then not opened.
+        ratios: compress ratios of students that read the pages beside the processor's own model.
 
     Attributes:
         kept: indices into `samples` of the pages that fit.
@@ -43,24 +43,24 @@ class TrainingPages(Dataset[Page]):
         self,
         samples: Sequence[Sample],
         processor: Any,
-        tokens_per_tile: int,
         max_length: int,
         features: Sequence[Tensor] | None = None,
+        ratios: Sequence[int] = (),
     ) -> None:
         self.samples = samples
         self.features = features
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
         for index, sample in enumerate(tqdm(samples, desc="tokenise", unit="page", leave=False)):
-            prompt = tokenize_prompt(sample.messages, count_tiles(processor, sample.images), processor)
-            if prompt.length(tokens_per_tile) <= max_length:
+            prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
+            if prompt.length() <= max_length:
                 self.prompts.append(prompt)
                 self.kept.append(index)
         if not self.kept:
             raise ValueError(
                 f"none of the {len(samples)} pages fits into max_length {max_length}; make it larger"
             )
-        self.lengths = [prompt.length(tokens_per_tile) for prompt in self.prompts]
+        self.lengths = [prompt.length() for prompt in self.prompts]
 
     def __len__(self) -> int:
         return len(self.kept)

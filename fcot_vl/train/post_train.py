@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, TrainingArguments
+from transformers import TrainingArguments
 
 from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import VISUAL_POSITIONS, FCoTVLForConditionalGeneration, FCoTVLProcessor, answer_hidden
+from fcot_vl.model import VISUAL_POSITIONS, answer_hidden
+from fcot_vl.model.families import family_of, load_processor, read_config
 from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
@@ -91,17 +92,17 @@ class AnswerModel(nn.Module):
         freeze_vision: leave the ViT out, and in evaluation mode.
     """
 
-    def __init__(self, model: FCoTVLForConditionalGeneration, freeze_vision: bool) -> None:
+    def __init__(self, model: Any, freeze_vision: bool) -> None:
         super().__init__()
         self.model = model
         self.freeze_vision = freeze_vision
         if freeze_vision:
-            model.model.vision_tower.requires_grad_(False)
+            model.vision.requires_grad_(False)
 
     def train(self, mode: bool = True) -> AnswerModel:
         super().train(mode)
         if self.freeze_vision:
-            self.model.model.vision_tower.eval()
+            self.model.vision.eval()
         return self
 
     def forward(
@@ -112,6 +113,7 @@ class AnswerModel(nn.Module):
         pixel_values: Tensor | None = None,
         visual_features: Tensor | None = None,
         denominator: Tensor | int | None = None,
+        **layout: Tensor,
     ) -> Tensor:
         """Cross-entropy over the answer tokens, summed and divided by `denominator` (their number by default).
 
@@ -119,19 +121,16 @@ class AnswerModel(nn.Module):
             input_ids, labels, attention_mask: `[batch, length]`; batches padded on the right need no mask.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached.
+            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
         """
         inner = self.model.model
         if pixel_values is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
-                visual_features = inner.get_visual_features(pixel_values)
-        outputs = inner(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mm_encoder_outputs=None
-            if visual_features is None
-            else inner.adapt_visual_features(visual_features),
-            use_cache=False,
+                visual_features = inner.get_visual_features(pixel_values, **layout)
+        pictures = (
+            {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
         )
+        outputs = inner(input_ids=input_ids, attention_mask=attention_mask, **pictures, use_cache=False)
         hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
         return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
 
@@ -166,7 +165,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     with the same final weights bit for bit.
 
     Args:
-        model: a student's folder, or an InternVL in the Hugging Face layout, which is then trained at ratio 1.
+        model: a student's folder, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
         data: folder of Parquet shards (`SampleFolder`).
 
     Returns:
@@ -187,25 +186,22 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         return folder
     ratio = student.config.compress_ratio
     print(f"post-train: {model} at compress ratio {ratio}, into {folder}", flush=True)
-    processor = FCoTVLProcessor.from_pretrained(model, image_seq_length=student.config.image_seq_length)
+    processor = load_processor(model, config=student.config)
     features = None
-    vision_hash = hash_module(student.model.vision_tower)
+    vision_hash = hash_module(student.vision)
     if config.cache_features:
         features = cache_features(
             Path(config.features_folder or folder / "features"),
-            student.to(config.device).eval().get_visual_features,
+            student.to(config.device).eval().model.get_visual_features,
             samples,
             processor,
             {"vision": vision_hash, "data": data_hash},
         )
-    tokens_per_tile = student.config.image_seq_length
-    pages = TrainingPages(samples, processor, tokens_per_tile, config.max_length, features)
+    pages = TrainingPages(samples, processor, config.max_length, features)
     answer_model = AnswerModel(student, config.freeze_vision)
-    trainer = PostTrainer(answer_model, config, pages, PostTrainCollator(processor, tokens_per_tile))
+    trainer = PostTrainer(answer_model, config, pages, PostTrainCollator(processor))
     train(trainer, "post-train", pages.describe())
-    assert not config.freeze_vision or hash_module(student.model.vision_tower) == vision_hash, (
-        "the frozen ViT changed"
-    )
+    assert not config.freeze_vision or hash_module(student.vision) == vision_hash, "the frozen ViT changed"
     save_model_files(folder, student, processor)
     rows = trainer.meter.rows()
     last = rows[-max(1, len(rows) // 10) :]
@@ -222,18 +218,19 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     return folder
 
 
-def load_for_training(
-    model: str | Path, visual_positions: str | None = None
-) -> FCoTVLForConditionalGeneration:
+def load_for_training(model: str | Path, visual_positions: str | None = None) -> Any:
     """A student as it is, or a teacher as a model of compress ratio 1, in float32.
 
     Args:
         visual_positions: replaces the student's scheme.
     """
-    if AutoConfig.from_pretrained(model).model_type == "fcot_vl":
-        student = FCoTVLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+    family = family_of(model).student
+    if isinstance(read_config(model), family.config_class):
+        student = family.from_pretrained(model, dtype=torch.float32)
     else:
-        student = FCoTVLForConditionalGeneration.from_teacher(model, compress_ratio=1, dtype=torch.float32)
+        scheme = family.config_class.positions[-1]
+        student = family.from_teacher(model, compress_ratio=1, visual_positions=scheme, dtype=torch.float32)
     if visual_positions is not None:
         student.config.visual_positions = visual_positions
+        student.config.check_compression()
     return student

@@ -19,7 +19,8 @@ from transformers import TrainingArguments
 
 from fcot_vl.data.collate import RealignCollator
 from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import FCoTVLProcessor, SharedBackbone
+from fcot_vl.model import SharedBackbone
+from fcot_vl.model.families import load_processor
 from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
@@ -151,7 +152,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     and an interrupted one resumed from its last whole checkpoint, on CPU with the same final weights bit for bit.
 
     Args:
-        teacher: an InternVL in the Hugging Face layout (folder or hub id).
+        teacher: a model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
         data: folder of Parquet shards (`SampleFolder`).
 
     Returns:
@@ -176,7 +177,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     ratios = ", ".join(map(str, config.ratios))
     print(f"realign: students at compress ratios {ratios} of {teacher}, into {folder}", flush=True)
     _seed_compressors(backbone, config.seed)
-    processor = FCoTVLProcessor.from_pretrained(teacher)
+    processor = load_processor(teacher)
     features = None
     if config.cache_features:
         features = cache_features(
@@ -184,23 +185,18 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
             backbone.to(config.device).visual_features,
             samples,
             processor,
-            {"vision": hash_module(backbone.teacher.model.vision_tower), "data": data_hash},
+            {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
         )
-    tokens_per_tile = backbone.teacher.config.tokens_per_tile
-    pages = TrainingPages(samples, processor, tokens_per_tile, config.max_length, features)
-    trainer = RealignTrainer(
-        backbone, config, pages, RealignCollator(processor, tokens_per_tile, config.ratios)
-    )
+    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios)
+    trainer = RealignTrainer(backbone, config, pages, RealignCollator(processor, config.ratios))
     what = (
         f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {pages.describe()}"
     )
     train(trainer, "realign", what)
     assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
     for ratio in config.ratios:
-        student_processor = FCoTVLProcessor.from_pretrained(
-            teacher, image_seq_length=tokens_per_tile // ratio
-        )
-        save_model_folder(folder / f"ratio-{ratio}", backbone.student(ratio), student_processor)
+        student = backbone.student(ratio)
+        save_model_folder(folder / f"ratio-{ratio}", student, load_processor(teacher, config=student.config))
     stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
     remove_checkpoints(folder)
     return folder

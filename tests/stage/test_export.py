@@ -84,7 +84,15 @@ def test_without_remote_code_it_holds_no_code(student: Path, tmp_path: Path) -> 
 
 
 def test_the_card(student: Path, tmp_path: Path) -> None:
-    record = {"stage": "post-train", "seed": 3, "commit": "abc", "settings": {"max_steps": 7, "bf16": False}}
+    settings = {"max_steps": 7, "bf16": False}
+    record = {
+        "stage": "post-train",
+        "seed": 3,
+        "commit": "abc",
+        "status": "done",
+        "inputs": {},
+        "settings": settings,
+    }
     (student / "stage.json").write_text(json.dumps(record))
     scored = {"n": 20, "score": 0.875, "ci": [0.8, 0.9]}
     result = {

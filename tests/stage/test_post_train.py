@@ -70,8 +70,8 @@ def test_the_loss_is_the_models_own(teacher_folder, data):
     """Answer-only cross-entropy against transformers' loss on full logits, in a padded batch."""
     teacher = InternVLForConditionalGeneration.from_pretrained(teacher_folder).eval()
     processor = FCoTVLProcessor.from_pretrained(teacher_folder)
-    pages = TrainingPages(SampleFolder(data), processor, 16, 4096)
-    batch = PostTrainCollator(processor, 16)([pages[0], pages[2], pages[3]])
+    pages = TrainingPages(SampleFolder(data), processor, 4096)
+    batch = PostTrainCollator(processor)([pages[0], pages[2], pages[3]])
     ours = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)(**batch)
     torch.testing.assert_close(ours, teacher(**batch).loss, rtol=1e-5, atol=1e-6)
 
@@ -80,8 +80,8 @@ def test_the_loss_is_the_models_own(teacher_folder, data):
 def test_padding_does_not_change_the_loss(student, data, side):
     model = AnswerModel(load_for_training(student, "kept"), freeze_vision=True)
     processor = FCoTVLProcessor.from_pretrained(student)
-    pages = TrainingPages(SampleFolder(data), processor, 8, 4096)
-    collator = PostTrainCollator(processor, 8, side)
+    pages = TrainingPages(SampleFolder(data), processor, 4096)
+    collator = PostTrainCollator(processor, side)
     together = model(**collator([pages[0], pages[3]]), denominator=1)
     alone = sum(model(**collator([pages[index]]), denominator=1) for index in (0, 3))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)

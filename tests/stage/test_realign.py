@@ -89,17 +89,17 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(together, te
     teacher = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 1).eval()
     student = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 2).eval()
     processor = FCoTVLProcessor.from_pretrained(teacher_folder)
-    pages = TrainingPages(SampleFolder(data), processor, 16, 4096)
+    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
     trainer = realign_module.RealignTrainer(
         SharedBackbone(teacher, [2]),
         realign_config(together / "unused"),
         pages,
-        RealignCollator(processor, 16, [2]),
+        RealignCollator(processor, [2]),
     )
     kl = ce = answers = 0.0
     first_batch = list(trainer._get_train_sampler())[:4]
     for index in first_batch:
-        batch = RealignCollator(processor, 16, [2])([pages[index]])
+        batch = RealignCollator(processor, [2])([pages[index]])
         with torch.no_grad():
             logits = [
                 model(input_ids=sequence["input_ids"], pixel_values=batch["pixel_values"]).logits.log_softmax(

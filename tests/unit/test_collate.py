@@ -13,8 +13,6 @@ from fcot_vl.data.collate import (
     Page,
     PostTrainCollator,
     RealignCollator,
-    count_tiles,
-    encode,
     tokenize_prompt,
 )
 from fcot_vl.model import FCoTVLProcessor
@@ -40,7 +38,7 @@ def picture(width: int = 100, height: int = 100, seed: int = 0) -> Image.Image:
 
 
 def page(processor, images, messages=MESSAGES) -> Page:
-    return Page(tokenize_prompt(messages, count_tiles(processor, images), processor), lambda: list(images))
+    return Page(tokenize_prompt(messages, images, processor, (1, 2, 4)), lambda: list(images))
 
 
 @pytest.mark.parametrize("images", [[], [picture()], [picture(), picture(330, 120)]])
@@ -55,15 +53,15 @@ def test_input_ids_are_those_of_the_processor(processor, images):
     ]
     chat = [{"role": "user", "content": content}, messages[1]]
     expected = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
-    ours = encode(messages, count_tiles(processor, images), processor.image_seq_length, processor)
-    assert ours["input_ids"].tolist() == expected["input_ids"][0].tolist()
+    ids, _ = tokenize_prompt(messages, images, processor).expand()
+    assert ids.tolist() == expected["input_ids"][0].tolist()
 
 
 def test_labels_hold_the_answers_and_their_end(processor):
-    sequence = encode(TWO_TURNS, 1, 4, processor)
-    learned = sequence["labels"] != -100
-    assert torch.equal(sequence["labels"][learned], sequence["input_ids"][learned])
-    assert processor.tokenizer.decode(sequence["labels"][learned]) == "12.50<|im_end|>1 May<|im_end|>"
+    ids, labels = tokenize_prompt(TWO_TURNS, [picture()], processor, (4,)).expand(4)
+    learned = labels != -100
+    assert torch.equal(labels[learned], ids[learned])
+    assert processor.tokenizer.decode(labels[learned]) == "12.50<|im_end|>1 May<|im_end|>"
 
 
 def test_marks_of_the_template_and_ours_agree(processor):
@@ -93,7 +91,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(processor):
 
 def test_teacher_and_students_mark_the_same_answers(processor):
     pages = [page(processor, [picture()]), page(processor, [picture(400, 120)], TWO_TURNS)]
-    batch = RealignCollator(processor, 16, [2, 4])(pages)
+    batch = RealignCollator(processor, [2, 4])(pages)
     answers = [s["labels"][s["labels"] != -100] for s in (batch["teacher"], *batch["students"].values())]
     assert torch.equal(answers[0], answers[1]) and torch.equal(answers[0], answers[2])
     n_tiles = batch["pixel_values"].shape[0]
@@ -106,27 +104,27 @@ def test_teacher_and_students_mark_the_same_answers(processor):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_no_sequence(processor, side):
     pages = [page(processor, [picture()]), page(processor, [picture()], TWO_TURNS)]
-    batch = PostTrainCollator(processor, 16, side)(pages)
+    batch = PostTrainCollator(processor, side)(pages)
     for row, one in enumerate(pages):
         real = batch["attention_mask"][row].bool()
-        ids, labels = one.prompt.expand(16)
+        ids, labels = one.prompt.expand()
         assert torch.equal(batch["input_ids"][row][real], ids)
         assert torch.equal(batch["labels"][row][real], labels)
         assert (batch["input_ids"][row][~real] == processor.tokenizer.pad_token_id).all()
         assert (batch["labels"][row][~real] == -100).all()
         assert real[0 if side == "right" else -1]
-        assert one.prompt.length(16) == len(ids)
+        assert one.prompt.length() == len(ids)
 
 
 def test_cached_features_take_the_place_of_pixels(processor):
     one = page(processor, [picture()])
     with_features = Page(one.prompt, lambda: pytest.fail("pictures were opened"), torch.ones(1, 16, 128))
-    batch = PostTrainCollator(processor, 16)([with_features, with_features])
+    batch = PostTrainCollator(processor)([with_features, with_features])
     assert batch["visual_features"].shape == (2, 16, 128) and "pixel_values" not in batch
 
 
 def test_a_batch_of_text_has_no_pixels(processor):
-    assert set(PostTrainCollator(processor, 16)([page(processor, [])])) == {
+    assert set(PostTrainCollator(processor)([page(processor, [])])) == {
         "input_ids",
         "attention_mask",
         "labels",
@@ -135,11 +133,11 @@ def test_a_batch_of_text_has_no_pixels(processor):
 
 def test_mistakes_are_named(processor):
     with pytest.raises(ValueError, match="assistant turn"):
-        encode(MESSAGES[:1], 1, 4, processor)
+        tokenize_prompt(MESSAGES[:1], [picture()], processor)
     with pytest.raises(ValueError, match="needs a user"):
-        encode(MESSAGES[1:], 1, 4, processor)
+        tokenize_prompt(MESSAGES[1:], [picture()], processor)
     with pytest.raises(ValueError, match="must not contain <IMG_CONTEXT>"):
-        encode([{"role": "user", "content": "<IMG_CONTEXT>"}, MESSAGES[1]], 1, 4, processor)
-    wrong = Page(tokenize_prompt(MESSAGES, [3], processor), lambda: [picture()])
+        tokenize_prompt([{"role": "user", "content": "<IMG_CONTEXT>"}, MESSAGES[1]], [picture()], processor)
+    wrong = Page(tokenize_prompt(MESSAGES, [picture(330, 120)], processor), lambda: [picture()])
     with pytest.raises(ValueError, match="same processor"):
-        PostTrainCollator(processor, 16)([wrong])
+        PostTrainCollator(processor)([wrong])

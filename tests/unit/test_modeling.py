@@ -189,7 +189,7 @@ def test_wrong_teachers_are_refused(make_student: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="itself a student with compress_ratio 2"):
         FCoTVLForConditionalGeneration.from_teacher(tmp_path / "student", 4)
     teacher_config().text_config.save_pretrained(tmp_path / "text")
-    with pytest.raises(ValueError, match="must be an InternVL"):
+    with pytest.raises(ValueError, match="must be of model_type 'internvl'"):
         FCoTVLForConditionalGeneration.from_teacher(tmp_path / "text", 2)
 
 

@@ -1,0 +1,79 @@
+"""Which student and processor belong to a teacher: one entry a family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import AutoConfig
+
+from fcot_vl.message import one_line
+from fcot_vl.model.llava import (
+    FCoTVLLlavaForConditionalGeneration,
+    FCoTVLLlavaModel,
+    FCoTVLLlavaNextForConditionalGeneration,
+    FCoTVLLlavaNextModel,
+    FCoTVLLlavaOnevisionForConditionalGeneration,
+    FCoTVLLlavaOnevisionModel,
+    FCoTVLLlavaProcessor,
+)
+from fcot_vl.model.modeling import FCoTVLForConditionalGeneration, FCoTVLModel
+from fcot_vl.model.processing import FCoTVLProcessor
+
+
+class Family(NamedTuple):
+    """What a kind of teacher needs.
+
+    student: the class of its students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
+    model: the same without the head.
+    processor: of teacher and students, with `picture_tokens`, `picture_marks`, `picture_inputs`, `picture_layout`
+        and `fit` as `FCoTVLProcessor` has them.
+    """
+
+    student: Any
+    model: Any
+    processor: Any
+
+
+FAMILIES: dict[str, Family] = {  # by the teacher's model_type
+    "internvl": Family(FCoTVLForConditionalGeneration, FCoTVLModel, FCoTVLProcessor),
+    "llava": Family(FCoTVLLlavaForConditionalGeneration, FCoTVLLlavaModel, FCoTVLLlavaProcessor),
+    "llava_next": Family(FCoTVLLlavaNextForConditionalGeneration, FCoTVLLlavaNextModel, FCoTVLLlavaProcessor),
+    "llava_onevision": Family(
+        FCoTVLLlavaOnevisionForConditionalGeneration, FCoTVLLlavaOnevisionModel, FCoTVLLlavaProcessor
+    ),
+}
+
+
+def read_config(path_or_id: str | Path) -> Any:
+    """The configuration of a model folder or hub id. Raises ValueError, in one line, if there is none."""
+    try:
+        return AutoConfig.from_pretrained(path_or_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path_or_id}: not a model ({one_line(error)})") from None
+
+
+def family_of(path_or_id: str | Path) -> Family:
+    """The family of a teacher or a student. Raises ValueError for a model of no family here."""
+    config = read_config(path_or_id)
+    for family in FAMILIES.values():
+        if isinstance(config, family.student.config_class.teacher_type):
+            return family
+    raise ValueError(
+        f"{path_or_id}: a {config.model_type} model is no teacher here; teachers are {', '.join(FAMILIES)} in the "
+        "Hugging Face layout"
+    )
+
+
+def load_processor(path_or_id: str | Path, config: Any = None) -> Any:
+    """The processor of a teacher or a student.
+
+    Args:
+        config: of a student that is to be fed with its teacher's processor.
+
+    Raises:
+        ValueError: a model of no family here.
+    """
+    processor = family_of(path_or_id).processor.from_pretrained(path_or_id)
+    processor.fit(read_config(path_or_id) if config is None else config)
+    return processor

@@ -1,0 +1,496 @@
+"""Students of LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the projector stands behind a compressor, as in InternVL.
+
+Their ViTs make a square of tokens of every tile, and each token goes through the projector alone. The compressor takes
+`ratio` neighbours of a row; where a row does not divide (SigLIP's 27), its last token is repeated. LLaVA-1.5 has one
+tile a picture. The others (Liu et al. 2024, Li et al. 2024) lay the tiles side by side, cut off what was padding, and
+end every row with a newline token; here that is done on columns that are `ratio` tokens wide. At ratio 1 all of it is
+transformers' own, token for token. Visual positions are compact: newlines would break the count of kept ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextModel,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionModel,
+    PretrainedConfig,
+    ProcessorMixin,
+)
+from transformers.image_processing_utils import select_best_resolution
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from fcot_vl.model.compressor import build_compressor
+from fcot_vl.model.student import HUB_OPTIONS, CompressedConfig, CompressorInit, StudentModel
+
+SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
+
+
+# -------------------------------------------------------------------------------------------------- configurations
+
+
+class _SquareTiles(CompressedConfig):
+    """What the three configurations share: square tiles of `side` x `side` tokens."""
+
+    positions: ClassVar[tuple[str, ...]] = ("compact",)
+    vision_config: Any
+    vision_feature_layer: Any
+    image_seq_length: int
+
+    def compress(self) -> None:
+        """Check the options and set `image_seq_length`, the visual tokens of a tile after compression."""
+        kind = self.vision_config.model_type
+        if kind not in SQUARE_VITS:
+            raise ValueError(f"the vision tower must be one of {', '.join(SQUARE_VITS)}, got {kind!r}.")
+        self.check_compression()
+        self.image_seq_length = self.tokens_per_tile // self.compress_ratio
+
+    @property
+    def side(self) -> int:
+        """Tokens in a row of a tile, before compression."""
+        return int(self.vision_config.image_size // self.vision_config.patch_size)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Tokens of a tile that enter the compressor: rows are filled up to a multiple of the ratio."""
+        return self.side * -(-self.side // self.compress_ratio) * self.compress_ratio
+
+    @property
+    def visual_channels(self) -> int:
+        """Channels of a visual token before the adaptor."""
+        layers = 1 if isinstance(self.vision_feature_layer, int) else len(self.vision_feature_layer)
+        return int(self.vision_config.hidden_size) * layers
+
+
+class FCoTVLLlavaConfig(_SquareTiles, LlavaConfig):
+    """LLaVA-1.5's configuration with the dial; see `CompressedConfig`."""
+
+    model_type = "fcot_vl_llava"
+    teacher_type: ClassVar[Any] = LlavaConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "compact"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+class FCoTVLLlavaNextConfig(_SquareTiles, LlavaNextConfig):
+    """LLaVA-NeXT's configuration with the dial; see `CompressedConfig`."""
+
+    model_type = "fcot_vl_llava_next"
+    teacher_type: ClassVar[Any] = LlavaNextConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "compact"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+class FCoTVLLlavaOnevisionConfig(_SquareTiles, LlavaOnevisionConfig):
+    """LLaVA-OneVision's configuration with the dial; see `CompressedConfig`. Pictures only, no videos."""
+
+    model_type = "fcot_vl_llava_onevision"
+    teacher_type: ClassVar[Any] = LlavaOnevisionConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "compact"
+    image_seq_length: int = 729
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+# -------------------------------------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tokens of a picture whose tiles lie side by side, at a compress ratio.
+
+    high, wide: tiles. top, bottom, left, right: rows and columns that are no padding. resized: rows and columns that
+    they are scaled to, or None.
+    """
+
+    high: int
+    wide: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+    resized: tuple[int, int] | None
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of the picture beside its overview tile: rows of columns and a newline."""
+        rows, columns = self.resized or (self.bottom - self.top, self.right - self.left)
+        return rows * (columns + 1)
+
+
+def most_tiles(config: Any) -> int | None:
+    """Tiles above which LLaVA-OneVision scales tokens down (9 for "anyres_max_9"); None for the others."""
+    setting = getattr(config, "vision_aspect_ratio", None)
+    return None if setting is None else int(setting.removeprefix("anyres_max_"))
+
+
+def grid_of(
+    size: tuple[int, int], pinpoints: list[Any], tile: int, side: int, ratio: int, most: int | None
+) -> Grid:
+    """How a picture's tiles become tokens.
+
+    Args:
+        size: (height, width) of the picture in pixels.
+        pinpoints: the canvases that tiles may fill, (height, width) in pixels.
+        tile: side of a tile in pixels. side: tokens in its row, before compression.
+        most: tiles above which the tokens are scaled down (LLaVA-OneVision's "anyres_max_9"); None: never.
+    """
+    height, width = size
+    canvas = select_best_resolution([height, width], pinpoints)
+    high, wide = canvas[0] // tile, canvas[1] // tile
+    rows, columns = high * side, wide * side
+    top = left = 0
+    if width / height > columns / rows:
+        top = (rows - int(round(height * (columns / width), 7))) // 2
+    else:
+        left = (columns - int(round(width * (rows / height), 7))) // 2
+    bottom, right = rows - top, columns - left
+    resized = None
+    if most is not None:
+        scale = math.sqrt((bottom - top) * (right - left) / (most * side**2))
+        if scale > 1.1:
+            resized = int((bottom - top) // scale), -(-int((right - left) // scale) // ratio)
+    per_tile = -(-side // ratio)
+
+    def column(at: int) -> int:
+        return at // side * per_tile + at % side // ratio
+
+    return Grid(high, wide, top, bottom, column(left), column(right - 1) + 1, resized)
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+
+def _with_compressor(projector: type[nn.Module]) -> type[nn.Module]:
+    class Adaptor(projector):  # type: ignore[misc, valid-type]
+        """`A_s(V_c(x))`: `[n_tiles, side * side, channels]` -> `[n_tiles, image_seq_length, text width]`."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.compressor = build_compressor(config)
+            self.side, self.short = config.side, -config.side % config.compress_ratio
+
+        def forward(self, image_features: Tensor) -> Tensor:
+            if self.short:
+                rows = image_features.unflatten(1, (self.side, self.side))
+                last = rows[:, :, -1:].expand(-1, -1, self.short, -1)
+                image_features = torch.cat([rows, last], dim=2).flatten(1, 2)
+            adapted: Tensor = super().forward(self.compressor(image_features))
+            return adapted
+
+    return Adaptor
+
+
+class _SquareTileModel(CompressorInit):
+    """What the three models without their head share."""
+
+    config: Any
+    vision_tower: Any
+    multi_modal_projector: Any
+
+    def _replace_projector(self) -> None:
+        self.multi_modal_projector = _with_compressor(type(self.multi_modal_projector))(self.config)
+
+    def get_visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:
+        """The ViT's tokens before the adaptor, `[n_tiles, side * side, channels]`.
+
+        Args:
+            pixel_values: `[n_tiles, 3, height, width]`.
+
+        Raises:
+            ValueError: the ViT makes other than side * side tokens (a wrong `vision_feature_select_strategy`).
+        """
+        states = self.vision_tower(
+            pixel_values.to(self.vision_tower.dtype), output_hidden_states=True, return_dict=True
+        ).hidden_states
+        layers = self.config.vision_feature_layer
+        picked = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        if self.config.vision_feature_select_strategy == "default":
+            picked = [state[:, 1:] for state in picked]
+        features = torch.cat(picked, dim=-1)
+        if features.shape[1] != self.config.side**2:
+            raise ValueError(
+                f"the ViT gives {features.shape[1]} tokens a tile, {self.config.side**2} were expected: "
+                f"vision_feature_select_strategy {self.config.vision_feature_select_strategy!r} does not fit it."
+            )
+        return features
+
+    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
+        """What `forward` takes in place of pictures: the adapted features, laid out as a prompt has them."""
+        weight = self.multi_modal_projector.linear_1.weight
+        adapted = self.multi_modal_projector(visual_features.to(weight.device, weight.dtype))
+        pictures = self.lay_out(adapted, **layout)
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pictures)}}
+
+    def lay_out(self, adapted: Tensor, **layout: Tensor) -> list[Tensor]:
+        """Tiles `[n_tiles, image_seq_length, width]` to pictures, each `[tokens, width]`."""
+        return list(adapted)
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
+        layout = {} if image_sizes is None else {"image_sizes": image_sizes}
+        if pixel_values.ndim == 5:  # padded to the picture with the most tiles
+            tiles = [1 + grid.high * grid.wide for grid in self.grids(**layout)]
+            pixel_values = torch.cat([p[:n] for p, n in zip(pixel_values, tiles, strict=True)])
+        features = self.get_visual_features(pixel_values)
+        inputs = self.visual_inputs(torch.empty(0), features, **layout)
+        output: BaseModelOutputWithPooling = inputs["mm_encoder_outputs"]["image"]
+        return output
+
+    def grids(self, **layout: Tensor) -> list[Grid]:
+        raise NotImplementedError
+
+
+class _AnyresModel(_SquareTileModel):
+    """What LLaVA-NeXT and OneVision share: an overview tile, then the tiles side by side."""
+
+    image_newline: Any
+
+    def grids(self, *, image_sizes: Tensor) -> list[Grid]:  # type: ignore[override]
+        """Where each picture's tokens lie. image_sizes: `[n_pictures, 2]`, height and width."""
+        config = self.config
+        tile, most = config.vision_config.image_size, most_tiles(config)
+        return [
+            grid_of(
+                (height, width), config.image_grid_pinpoints, tile, config.side, config.compress_ratio, most
+            )
+            for height, width in image_sizes.tolist()
+        ]
+
+    def lay_out(self, adapted: Tensor, *, image_sizes: Tensor) -> list[Tensor]:  # type: ignore[override]
+        grids = self.grids(image_sizes=image_sizes)
+        pictures = adapted.split([1 + grid.high * grid.wide for grid in grids])
+        return [self._join(tiles, grid) for tiles, grid in zip(pictures, grids, strict=True)]
+
+    def _join(self, tiles: Tensor, grid: Grid) -> Tensor:
+        """One picture, `[1 + high * wide, image_seq_length, width]` to `[tokens, width]`."""
+        side = self.config.side
+        joined = tiles[1:].view(grid.high, grid.wide, side, -1, tiles.shape[-1])
+        joined = joined.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
+        joined = joined[:, grid.top : grid.bottom, grid.left : grid.right]
+        if grid.resized is not None:
+            joined = F.interpolate(joined[None], grid.resized, mode="bilinear")[0]
+        newline = self.image_newline.to(joined.device, joined.dtype)[:, None, None]
+        joined = torch.cat([joined, newline.expand(-1, joined.shape[1], 1)], dim=-1)
+        return torch.cat([tiles[0], joined.flatten(1, 2).transpose(0, 1)])
+
+
+class FCoTVLLlavaModel(_SquareTileModel, LlavaModel):
+    """LLaVA-1.5 with a compressor, without its head."""
+
+    config_class = FCoTVLLlavaConfig
+
+    def __init__(self, config: FCoTVLLlavaConfig) -> None:
+        super().__init__(config)
+        self._replace_projector()
+        self.post_init()
+
+
+class FCoTVLLlavaNextModel(_AnyresModel, LlavaNextModel):
+    """LLaVA-NeXT with a compressor, without its head."""
+
+    config_class = FCoTVLLlavaNextConfig
+
+    def __init__(self, config: FCoTVLLlavaNextConfig) -> None:
+        super().__init__(config)
+        self._replace_projector()
+        self.post_init()
+
+
+class FCoTVLLlavaOnevisionModel(_AnyresModel, LlavaOnevisionModel):
+    """LLaVA-OneVision with a compressor, without its head."""
+
+    config_class = FCoTVLLlavaOnevisionConfig
+
+    def __init__(self, config: FCoTVLLlavaOnevisionConfig) -> None:
+        super().__init__(config)
+        self._replace_projector()
+        self.post_init()
+
+
+class FCoTVLLlavaForConditionalGeneration(StudentModel, LlavaForConditionalGeneration):
+    """A student of LLaVA-1.5 with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLLlavaConfig
+
+    def __init__(self, config: FCoTVLLlavaConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLLlavaModel(config)
+        self.post_init()
+
+
+class FCoTVLLlavaNextForConditionalGeneration(StudentModel, LlavaNextForConditionalGeneration):
+    """A student of LLaVA-NeXT with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLLlavaNextConfig
+
+    def __init__(self, config: FCoTVLLlavaNextConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLLlavaNextModel(config)
+        self.post_init()
+
+
+class FCoTVLLlavaOnevisionForConditionalGeneration(StudentModel, LlavaOnevisionForConditionalGeneration):
+    """A student of LLaVA-OneVision with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLLlavaOnevisionConfig
+
+    def __init__(self, config: FCoTVLLlavaOnevisionConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLLlavaOnevisionModel(config)
+        self.post_init()
+
+
+# ------------------------------------------------------------------------------------------------------- processor
+
+
+class FCoTVLLlavaProcessor(ProcessorMixin):
+    """Image-only processor of the three families: one `<image>` of a prompt becomes a picture's placeholders.
+
+    Args:
+        image_processor: LLaVA-1.5's (one tile), LLaVA-NeXT's or OneVision's (with `image_grid_pinpoints`).
+        tokenizer: knows the image token.
+        patch_size: of the ViT, in pixels.
+        compress_ratio: of the model this processor feeds.
+        most_tiles: of OneVision, see `grid_of`.
+        chat_template: Jinja template; a picture in it is one image token.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        patch_size: int = 14,
+        compress_ratio: int = 1,
+        most_tiles: int | None = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.patch_size, self.compress_ratio, self.most_tiles = patch_size, compress_ratio, most_tiles
+        self.image_token = getattr(tokenizer, "image_token", None) or "<image>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+    ) -> FCoTVLLlavaProcessor:
+        """Load from a teacher's or a student's folder, and `fit` to the model there."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
+        if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
+            trusted = kwargs.get("trust_remote_code")
+            processor.fit(
+                AutoConfig.from_pretrained(pretrained_model_name_or_path, trust_remote_code=trusted, **hub)
+            )
+        return processor
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        processor_dict: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        # Always the PIL backend, so that pixels do not depend on what is installed.
+        images = AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, backend="pil", **kwargs)
+        return [
+            images,
+            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
+        ]
+
+    def fit(self, config: Any) -> None:
+        """Prepare prompts for the model of this configuration."""
+        self.compress_ratio = getattr(config, "compress_ratio", 1)
+        self.patch_size = config.vision_config.patch_size
+        self.most_tiles = most_tiles(config)
+
+    @property
+    def picture_marks(self) -> tuple[list[int], list[int]]:
+        """Nothing stands around a picture's placeholders."""
+        return [], []
+
+    def picture_tiles(self, height: int, width: int) -> int:
+        """Tiles of a picture, the overview among them."""
+        grid = self._grid(height, width, 1)
+        return 1 if grid is None else 1 + grid.high * grid.wide
+
+    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+        """Placeholders of a picture for this processor's model, or for one compressed `ratio` times more."""
+        side = self._tile() // self.patch_size
+        overview = side * -(-side // (self.compress_ratio * ratio))
+        grid = self._grid(height, width, ratio)
+        return overview if grid is None else overview + grid.tokens
+
+    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """Pictures as the model takes them.
+
+        Returns:
+            `pixel_values` `[n_tiles, 3, height, width]` over all pictures, and `image_sizes` `[n_pictures, 2]` where
+            pictures are cut into tiles.
+        """
+        read = [self.image_processor(image, return_tensors="pt") for image in images]
+        pixels = torch.cat([one["pixel_values"].flatten(0, -4) for one in read])
+        return {"pixel_values": pixels, **self.picture_layout([(i.height, i.width) for i in images])}
+
+    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """What the model must know of pictures of (height, width) beside their features."""
+        return {"image_sizes": torch.tensor(list(sizes))} if self._pinpoints() else {}
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        height, width = image_inputs["image_sizes"][image_idx] if self._pinpoints() else (1, 1)
+        return self.image_token * self.picture_tokens(int(height), int(width))
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        """Outputs of the image processor that the model does not take."""
+        return ["batch_num_images"]
+
+    def _pinpoints(self) -> list[list[int]]:
+        return [list(p) for p in getattr(self.image_processor, "image_grid_pinpoints", None) or []]
+
+    def _tile(self) -> int:
+        crop, size = getattr(self.image_processor, "crop_size", None), self.image_processor.size
+        return int((crop or {}).get("height") or size.get("shortest_edge") or size["height"])
+
+    def _grid(self, height: int, width: int, ratio: int) -> Grid | None:
+        pinpoints, tile = self._pinpoints(), self._tile()
+        if not pinpoints:
+            return None
+        ratio *= self.compress_ratio
+        return grid_of((height, width), pinpoints, tile, tile // self.patch_size, ratio, self.most_tiles)

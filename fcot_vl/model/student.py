@@ -1,0 +1,215 @@
+"""What the students of every family share: the dial in the configuration, and loading that refuses what does not fit.
+
+A family (InternVL in `modeling.py`, others in files of their own) is transformers' model with its projector behind a
+compressor. These two mixins stand in front of transformers' classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+
+from fcot_vl.model.compressor import COMPRESSORS
+
+COMPRESS_RATIOS = (1, 2, 4, 8, 16)
+VISUAL_POSITIONS = ("kept", "compact")
+HUB_OPTIONS = ("cache_dir", "local_files_only", "token", "revision", "subfolder")
+
+
+class CompressedConfig:
+    """Mixin of a student's configuration: a teacher's with `compress_ratio`, `compressor` and `visual_positions`.
+
+    Class attributes:
+        teacher_type: the teacher's configuration class.
+        positions: the position schemes this family has.
+    """
+
+    teacher_type: ClassVar[Any]
+    positions: ClassVar[tuple[str, ...]] = VISUAL_POSITIONS
+
+    model_type: str
+    compress_ratio: int
+    compressor: str
+    visual_positions: str
+    tokens_per_tile: Any
+    """Visual tokens of one tile that enter the compressor; None where pictures are not cut into equal tiles."""
+
+    def check_compression(self) -> None:
+        """Raises ValueError for an unknown option, or a ratio that does not divide the tokens of a tile."""
+        if self.compress_ratio not in COMPRESS_RATIOS:
+            raise ValueError(f"compress_ratio must be one of {COMPRESS_RATIOS}, got {self.compress_ratio!r}.")
+        if self.compressor not in COMPRESSORS:
+            raise ValueError(f"compressor must be one of {tuple(COMPRESSORS)}, got {self.compressor!r}.")
+        if self.visual_positions not in self.positions:
+            family = "" if self.positions == VISUAL_POSITIONS else f" for {self.model_type}"
+            raise ValueError(
+                f"visual_positions must be one of {self.positions}{family}, got {self.visual_positions!r}."
+            )
+        if self.tokens_per_tile is not None and self.tokens_per_tile % self.compress_ratio:
+            raise ValueError(
+                f"compress_ratio {self.compress_ratio} does not divide the {self.tokens_per_tile} visual tokens of a "
+                "tile; choose a ratio that does."
+            )
+
+    @classmethod
+    def from_teacher(
+        cls, teacher: Any, compress_ratio: int, compressor: str = "conv", visual_positions: str = "compact"
+    ) -> Self:
+        """The student's configuration for a teacher's.
+
+        Raises:
+            ValueError: the teacher is of another family, or is itself compressed, or an option is wrong.
+        """
+        if not isinstance(teacher, cls.teacher_type):
+            raise ValueError(
+                f"The teacher must be of model_type {cls.teacher_type.model_type!r} (in the Hugging Face layout), "
+                f"got model_type {getattr(teacher, 'model_type', None)!r}."
+            )
+        if getattr(teacher, "compress_ratio", 1) != 1:
+            raise ValueError(
+                f"The teacher is itself a student with compress_ratio {teacher.compress_ratio}; "
+                "start from the model it was made from."
+            )
+        settings = teacher.to_dict()
+        for key in ("model_type", "architectures", "image_seq_length", "transformers_version"):
+            settings.pop(key, None)
+        settings.update(
+            compress_ratio=compress_ratio, compressor=compressor, visual_positions=visual_positions
+        )
+        return cls(**settings)
+
+
+class StudentModel:
+    """Mixin of a student with its head: starts from a teacher, and loads nothing that does not fit.
+
+    Class attributes:
+        config_class: a `CompressedConfig`.
+        adaptor: path of the module, below `model`, that compresses and projects; it has a `compressor`.
+    """
+
+    config_class: ClassVar[Any]
+    adaptor: ClassVar[str] = "multi_modal_projector"
+    model: Any
+
+    @classmethod
+    def from_teacher(
+        cls,
+        path_or_id: str | Path,
+        compress_ratio: int,
+        compressor: str = "conv",
+        visual_positions: str = "compact",
+        **kwargs: Any,
+    ) -> Self:
+        """A student that starts from a teacher's weights; only the compressor is new.
+
+        Args:
+            path_or_id: a teacher of this family in the Hugging Face layout (folder or hub id).
+            compress_ratio, compressor, visual_positions: see `CompressedConfig`.
+            kwargs: passed to `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...). Note that without
+                `dtype` the teacher's stored dtype is taken.
+
+        Raises:
+            ValueError: another family, a wrong option, or weights that are missing, left over or of another shape.
+        """
+        teacher = AutoConfig.from_pretrained(path_or_id, **{k: kwargs[k] for k in HUB_OPTIONS if k in kwargs})
+        config = cls.config_class.from_teacher(teacher, compress_ratio, compressor, visual_positions)
+        model, info = cls._load_checked(path_or_id, True, config=config, **kwargs)
+        if info["missing_keys"]:
+            model.visual_adaptor.compressor.reset_parameters()
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but weights that are missing, left over or of another shape are an error.
+
+        Raises:
+            ValueError: names the weights that do not fit.
+        """
+        want_info = kwargs.pop("output_loading_info", False)
+        model, info = cls._load_checked(pretrained_model_name_or_path, False, *args, **kwargs)
+        return (model, info) if want_info else model
+
+    @property
+    def visual_adaptor(self) -> Any:
+        """The module that compresses and projects: what re-alignment trains."""
+        return self.model.get_submodule(self.adaptor)
+
+    @property
+    def vision(self) -> nn.Module:
+        """The ViT: what `freeze_vision` keeps."""
+        vision: nn.Module = self.model.vision_tower
+        return vision
+
+    @classmethod
+    def _load_checked(
+        cls, path: Any, from_teacher: bool, *args: Any, **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]:
+        new_weights = f"model.{cls.adaptor}.compressor."  # all that a student has and its teacher has not
+        kwargs["ignore_mismatched_sizes"] = (
+            True  # so that the names come back here instead of a bare RuntimeError
+        )
+        with _quiet_load_report():
+            load = super().from_pretrained  # type: ignore[misc]
+            model, info = load(path, *args, output_loading_info=True, **kwargs)
+        missing = {k for k in info["missing_keys"] if not (from_teacher and k.startswith(new_weights))}
+        wrong = {
+            "missing": sorted(missing),
+            "unexpected": sorted(info["unexpected_keys"]),
+            "of another shape": sorted(
+                f"{key} ({list(found)}, expected {list(want)})"
+                for key, found, want in info["mismatched_keys"]
+            ),
+        }
+        if any(wrong.values()):
+            lines = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in wrong.items() if keys)
+            hint = ""
+            if any(key.startswith(new_weights) for key in missing):
+                hint = f" To start a student from a teacher's weights use {cls.__name__}.from_teacher."
+            raise ValueError(f"The weights in {path} do not fit the model. {lines}.{hint}")
+        return model, info
+
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
+    ) -> None:
+        """As in transformers, but under the model's own weight names (`model.vision_tower.*`).
+
+        `Trainer` loads checkpoints without renaming, so older names would load nothing on resume.
+        """
+        save = super().save_pretrained  # type: ignore[misc]
+        save(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+
+class CompressorInit:
+    """Mixin of a student without its head: compressors start as their class says."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, tuple(COMPRESSORS.values())):
+            module.reset_parameters()  # type: ignore[operator]
+        else:
+            super()._init_weights(module)  # type: ignore[misc]
+
+
+@contextmanager
+def _quiet_load_report() -> Iterator[None]:
+    """Hold back transformers' table of weights that do not fit: here they are expected, or an error that names them."""
+
+    def is_not_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_not_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_not_report)
+
+
+__all__ = ["COMPRESS_RATIOS", "VISUAL_POSITIONS", "CompressedConfig", "CompressorInit", "StudentModel"]

@@ -1,0 +1,190 @@
+"""Tiny random LLaVA teachers of three kinds, in the Hugging Face layout with transformers' own processors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import picture
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
+    LlavaProcessor,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+
+from fcot_vl.model.tiny import tiny_teacher_path
+
+SIZES = [(90, 200), (230, 100), (150, 150), (33, 300), (500, 470)]  # height, width of pictures
+TEMPLATE = (  # llava-hf/llava-1.5-7b-hf's
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{# Render all images first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\\n' }}{% endfor %}{# Render all text next #}{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
+    "{% endfor %}{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+TEXT: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 3,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+}
+
+
+def picture_of(height: int, width: int) -> Image.Image:
+    return picture(width, height, seed=height + width)
+
+
+def tokenizer() -> Any:
+    """The embedded teacher's, with an image token of LLaVA's name."""
+    found = AutoTokenizer.from_pretrained(tiny_teacher_path())
+    found.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    found.chat_template = None
+    return found
+
+
+def llava(folder: Path) -> Path:
+    words = tokenizer()
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=112),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(words)),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        image_seq_length=64,
+    )
+    images = CLIPImageProcessorPil(size={"shortest_edge": 112}, crop_size={"height": 112, "width": 112})
+    processor = LlavaProcessor(images, words, 14, "default", TEMPLATE, num_additional_image_tokens=1)
+    return save(folder, LlavaForConditionalGeneration(config), processor)
+
+
+def llava_next(folder: Path) -> Path:
+    words = tokenizer()
+    pinpoints = [[112, 224], [224, 112], [224, 224], [336, 112], [112, 336]]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=112),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(words)),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+        image_seq_length=64,
+    )
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 112},
+        crop_size={"height": 112, "width": 112},
+        image_grid_pinpoints=pinpoints,
+    )
+    processor = LlavaNextProcessor(images, words, 14, "default", TEMPLATE, num_additional_image_tokens=1)
+    return save(folder, LlavaNextForConditionalGeneration(config), processor)
+
+
+def llava_onevision(folder: Path) -> Path:
+    """Tiles of 9 x 9 tokens: odd, as SigLIP's 27 x 27; scaled down above four tiles."""
+    words = tokenizer()
+    pinpoints = [[126 * rows, 126 * columns] for rows in range(1, 5) for columns in range(1, 5)]
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**VISION, image_size=126),
+        text_config=Qwen2Config(**TEXT, vocab_size=len(words)),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        video_token_id=len(words) - 2,
+        image_grid_pinpoints=pinpoints,
+        vision_aspect_ratio="anyres_max_4",
+    )
+    images = LlavaOnevisionImageProcessorPil(
+        size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints
+    )
+    processor = Processor(images, words, 81, "full", TEMPLATE, "anyres_max_4")
+    return save(folder, LlavaOnevisionForConditionalGeneration(config), processor)
+
+
+class Processor:
+    """LlavaOnevisionProcessor without its video processor, which would need torchvision."""
+
+    def __init__(
+        self, images: Any, words: Any, tokens: int, strategy: str, template: str, ratio: str
+    ) -> None:
+        self.parts = images, words
+        self.template = template
+        self.counter = object.__new__(LlavaOnevisionProcessor)
+        self.counter.__dict__ |= {
+            "image_processor": images,
+            "num_image_tokens": tokens,
+            "vision_feature_select_strategy": strategy,
+            "vision_aspect_ratio": ratio,
+        }
+
+    def save_pretrained(self, folder: Path) -> None:
+        for part in self.parts:
+            part.save_pretrained(folder)
+        (folder / "chat_template.jinja").write_text(self.template)
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
+        images, words = self.parts
+        picture = messages[0]["content"][0]["image"]
+        text = words.apply_chat_template(
+            messages, chat_template=self.template, add_generation_prompt=True, tokenize=False
+        )
+        side = images.size["height"]
+        count = self.counter._get_number_of_features(picture.height, picture.width, side, side)
+        inputs = words(text.replace("<image>", "<image>" * count), return_tensors="pt")
+        read = images(picture, return_tensors="pt")
+        return {**inputs, "pixel_values": read["pixel_values"], "image_sizes": read["image_sizes"]}
+
+
+def save(folder: Path, model: Any, processor: Any) -> Path:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.15)
+            elif "newline" in name:
+                parameter.normal_()
+    model.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=3)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def hf_processor(folder: Path) -> Any:
+    """transformers' own processor of a teacher that was built here."""
+    kind = next(name for name in reversed(BUILDERS) if folder.name.startswith(name))
+    words = AutoTokenizer.from_pretrained(folder)
+    if kind == "llava":
+        return LlavaProcessor.from_pretrained(folder)
+    if kind == "llava_next":
+        return LlavaNextProcessor.from_pretrained(folder)
+    images = LlavaOnevisionImageProcessorPil.from_pretrained(folder)
+    return Processor(images, words, 81, "full", TEMPLATE, "anyres_max_4")
+
+
+BUILDERS = {"llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision}

@@ -1,0 +1,170 @@
+"""Students of LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision against transformers' own models and processors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llava_case import BUILDERS, SIZES, hf_processor, picture_of
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from fcot_vl.model.families import family_of, load_processor
+from fcot_vl.prune.engine import n_kept
+from fcot_vl.prune.fastv import apply_fastv
+
+QUESTION = "Read it."
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def student_of(teacher: Path, ratio: int, compressor: str = "conv") -> Any:
+    return family_of(teacher).student.from_teacher(teacher, ratio, compressor, dtype=torch.float32).eval()
+
+
+def inputs_for(processor: Any, *pictures: Image.Image) -> dict[str, torch.Tensor]:
+    content = [
+        *({"type": "image", "image": picture} for picture in pictures),
+        {"type": "text", "text": QUESTION},
+    ]
+    return dict(
+        processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    )
+
+
+def pictures() -> Iterator[Image.Image]:
+    yield from (picture_of(*size) for size in SIZES)
+
+
+def test_ratio_1_is_the_teacher_bit_for_bit(teacher: Path) -> None:
+    reference = AutoModelForImageTextToText.from_pretrained(teacher, dtype=torch.float32).eval()
+    ours, processor, theirs = student_of(teacher, 1), load_processor(teacher), hf_processor(teacher)
+    for picture in pictures():
+        inputs = inputs_for(theirs, picture)
+        assert torch.equal(inputs_for(processor, picture)["input_ids"], inputs["input_ids"])
+        with torch.no_grad():
+            assert torch.equal(ours(**inputs).logits, reference(**inputs).logits)
+            again = inputs_for(processor, picture)
+            assert torch.equal(ours(**again).logits, reference(**inputs).logits)
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_counted_tokens_are_the_features_made(teacher: Path, ratio: int) -> None:
+    student = student_of(teacher, ratio)
+    processor, own = load_processor(teacher), load_processor(teacher, config=student.config)
+    for picture in pictures():
+        height, width = picture.height, picture.width
+        read = own.picture_inputs([picture])
+        (made,) = student.model.get_image_features(**read).pooler_output
+        assert (
+            len(made) == own.picture_tokens(height, width) == processor.picture_tokens(height, width, ratio)
+        )
+        inputs = inputs_for(own, picture)
+        assert int((inputs["input_ids"] == own.image_token_id).sum()) == len(made)
+        with torch.no_grad():
+            student(**inputs)
+
+
+def test_fewer_tokens_at_higher_ratios(teacher: Path) -> None:
+    processor = load_processor(teacher)
+    for height, width in SIZES:
+        counts = [processor.picture_tokens(height, width, ratio) for ratio in (1, 2, 4)]
+        assert counts[0] > counts[1] > counts[2]
+        assert counts[1] < 0.75 * counts[0]
+
+
+def test_an_untrained_conv_is_mean_pooling(teacher: Path) -> None:
+    conv, pooling = student_of(teacher, 2), student_of(teacher, 2, "pooling")
+    processor = load_processor(teacher, config=conv.config)
+    inputs = inputs_for(processor, picture_of(*SIZES[1]))
+    with torch.no_grad():
+        torch.testing.assert_close(conv(**inputs).logits, pooling(**inputs).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_column_stands_for_its_neighbours(teacher: Path) -> None:
+    """Pooling at ratio 2: every visual token is the mean of its two tokens' features, projected."""
+    teacher_model, student = student_of(teacher, 1), student_of(teacher, 2, "pooling")
+    side = student.config.side
+    tiles = torch.randn(
+        1, 3, student.config.vision_config.image_size, student.config.vision_config.image_size
+    )
+    with torch.no_grad():
+        features = teacher_model.model.get_visual_features(tiles)
+        rows = features.unflatten(1, (side, side))
+        if side % 2:
+            rows = torch.cat([rows, rows[:, :, -1:]], dim=2)
+        wanted = teacher_model.model.multi_modal_projector(rows.unflatten(2, (-1, 2)).mean(3).flatten(1, 2))
+        torch.testing.assert_close(student.model.multi_modal_projector(features), wanted)
+
+
+def test_saved_and_loaded_it_is_the_same(teacher: Path, tmp_path: Path) -> None:
+    student = student_of(teacher, 4)
+    with torch.no_grad():
+        student.visual_adaptor.compressor.weight.add_(0.05)
+    student.save_pretrained(tmp_path)
+    load_processor(teacher, config=student.config).save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is type(student)
+    inputs = inputs_for(processor, picture_of(*SIZES[0]))
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, student(**inputs).logits)
+    batch = {key: torch.cat([value, value]) for key, value in inputs.items()}
+    tokens = [loaded.generate(**given, max_new_tokens=4, do_sample=False) for given in (inputs, batch)]
+    assert torch.equal(tokens[1], tokens[0].expand(2, -1))
+
+
+def test_what_does_not_fit_is_refused(teacher: Path) -> None:
+    family = family_of(teacher)
+    with pytest.raises(ValueError, match="visual_positions must be one of"):
+        family.student.from_teacher(teacher, 2, visual_positions="kept")
+    with pytest.raises(ValueError, match="compress_ratio must be one of"):
+        family.student.from_teacher(teacher, 3)
+    student = student_of(teacher, 2)
+    with pytest.raises(ValueError, match="itself a student"):
+        family.student.config_class.from_teacher(student.config, 2)
+    with pytest.raises(ValueError, match="do not match"):
+        student(**inputs_for(load_processor(teacher), picture_of(*SIZES[0])))
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_fastv_keeps_what_a_naive_run_keeps(teacher: Path, layer: int) -> None:
+    """Against the whole prompt run by hand: full attention maps, layers on what is left, no cache."""
+    model = AutoModelForImageTextToText.from_pretrained(
+        teacher, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    inputs = inputs_for(load_processor(teacher), picture_of(*SIZES[1]))
+    decoder, visual = model.model.language_model, inputs["input_ids"][0] == model.config.image_token_id
+    with torch.no_grad():
+        whole = model(**inputs, output_attentions=True, output_hidden_states=True)
+        scores = whole.attentions[layer - 1][0, :, -1].mean(0)
+        order = scores.masked_fill(~visual, -1.0).argsort(descending=True, stable=True)
+        stays = ~visual
+        stays[order[: n_kept(0.5, int(visual.sum()))]] = True
+        hidden, positions = whole.hidden_states[layer][:, stays], torch.arange(len(visual))[None, stays]
+        rotary = decoder.rotary_emb(hidden, positions)
+        mask = torch.full((hidden.shape[1],) * 2, -torch.inf).triu(1)[None, None]
+        for block in decoder.layers[layer:]:
+            hidden = block(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+        wanted = model.lm_head(decoder.norm(hidden))[0, -1]
+        with apply_fastv(model, 0.5, layer) as handle:
+            out = model.generate(
+                **inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, output_logits=True
+            )
+    assert handle.total == [int(visual.sum())] and handle.kept == [n_kept(0.5, handle.total[0])]
+    torch.testing.assert_close(out.logits[0][0], wanted, rtol=1e-4, atol=1e-5)
+    lengths = [out.past_key_values.get_seq_length(i) for i in range(len(decoder.layers))]
+    text = len(visual) - handle.total[0]
+    assert lengths == [len(visual) + 2] * layer + [text + handle.kept[0] + 2] * (len(lengths) - layer)
