@@ -81,7 +81,7 @@ def ask(
             raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
     input_ids, _ = tokenize_question(question.strip(), [image], processor).expand()
     inputs = {"input_ids": input_ids[None], "attention_mask": torch.ones(1, len(input_ids), dtype=torch.long)}
-    inputs |= processor.picture_inputs([image])
+    inputs |= processor.picture_inputs([image]) | processor.prompt_inputs(input_ids[None])
     inputs = {key: value.to(loaded.device) for key, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(loaded.dtype)
     length = inputs["input_ids"].shape[1]

@@ -36,8 +36,8 @@ CARD = """---
 ---
 # {title}
 
-A document-reading vision-language model with **{share} of the visual tokens** of its base: {tokens} a tile instead of
-{teacher_tokens} (compress ratio {ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
+A document-reading vision-language model with **{share} of the visual tokens** of its base{tokens} (compress ratio
+{ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
 [FCoT-VL](https://arxiv.org/abs/2502.18512)'s method by `fcot-vl` {version}: a compressor and the projector were
 re-aligned by self-distillation against the frozen base{then}.
 
@@ -222,8 +222,7 @@ def _card(
         name=name,
         share=f"1/{config.compress_ratio}",
         ratio=config.compress_ratio,
-        tokens=config.image_seq_length,
-        teacher_tokens=config.tokens_per_tile,
+        tokens=f", {config.image_seq_length} a tile" if config.tokens_per_tile is not None else "",
         compressor=config.compressor,
         positions=config.visual_positions,
         version=__version__,

@@ -309,6 +309,7 @@ class _Runner:
         inputs |= {
             key: torch.cat([pictures[key] for pictures in found]) for key in (found[0] if found else ())
         }
+        inputs |= self.processor.prompt_inputs(inputs["input_ids"])
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _smaller(

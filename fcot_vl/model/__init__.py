@@ -27,8 +27,11 @@ def _register() -> None:
         AutoProcessor.register(config, processor, exist_ok=True)
         # Without these lines transformers skips the renaming of older checkpoints (`language_model.model.*`) for
         # classes outside its own package, and re-initialises every weight with no more than a warning.
-        own = next(base for base in model.__mro__[1:] if base.__module__.startswith("transformers."))
-        for ours, theirs in ((config.model_type, teacher), (model.__name__, own.__name__)):
+        names = [(config.model_type, teacher)]
+        for ours in (student, model):
+            theirs = next(base for base in ours.__mro__ if base.__module__.startswith("transformers."))
+            names.append((ours.__name__, theirs.__name__))
+        for ours, theirs in names:
             mapping = get_checkpoint_conversion_mapping(theirs)
             if mapping is not None:
                 register_checkpoint_conversion_mapping(ours, mapping, overwrite=True)

@@ -19,6 +19,15 @@ from fcot_vl.model.llava import (
 )
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration, FCoTVLModel
 from fcot_vl.model.processing import FCoTVLProcessor
+from fcot_vl.model.qwen_vl import (
+    FCoTVLQwen2VLForConditionalGeneration,
+    FCoTVLQwen2VLModel,
+    FCoTVLQwen3VLForConditionalGeneration,
+    FCoTVLQwen3VLModel,
+    FCoTVLQwen25VLForConditionalGeneration,
+    FCoTVLQwen25VLModel,
+    FCoTVLQwenVLProcessor,
+)
 
 
 class Family(NamedTuple):
@@ -26,8 +35,7 @@ class Family(NamedTuple):
 
     student: the class of its students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
     model: the same without the head.
-    processor: of teacher and students, with `picture_tokens`, `picture_marks`, `picture_inputs`, `picture_layout`
-        and `fit` as `FCoTVLProcessor` has them.
+    processor: of teacher and students, a `PictureProcessor`.
     """
 
     student: Any
@@ -42,6 +50,9 @@ FAMILIES: dict[str, Family] = {  # by the teacher's model_type
     "llava_onevision": Family(
         FCoTVLLlavaOnevisionForConditionalGeneration, FCoTVLLlavaOnevisionModel, FCoTVLLlavaProcessor
     ),
+    "qwen2_vl": Family(FCoTVLQwen2VLForConditionalGeneration, FCoTVLQwen2VLModel, FCoTVLQwenVLProcessor),
+    "qwen2_5_vl": Family(FCoTVLQwen25VLForConditionalGeneration, FCoTVLQwen25VLModel, FCoTVLQwenVLProcessor),
+    "qwen3_vl": Family(FCoTVLQwen3VLForConditionalGeneration, FCoTVLQwen3VLModel, FCoTVLQwenVLProcessor),
 }
 
 

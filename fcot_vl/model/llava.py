@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaModel,
@@ -30,14 +27,13 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
-    PretrainedConfig,
-    ProcessorMixin,
 )
 from transformers.image_processing_utils import select_best_resolution
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from fcot_vl.model.compressor import build_compressor
-from fcot_vl.model.student import HUB_OPTIONS, CompressedConfig, CompressorInit, StudentModel
+from fcot_vl.model.picture_processor import PictureProcessor
+from fcot_vl.model.student import CompressedConfig, CompressorInit, StudentModel
 
 SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 
@@ -378,7 +374,7 @@ class FCoTVLLlavaOnevisionForConditionalGeneration(StudentModel, LlavaOnevisionF
 # ------------------------------------------------------------------------------------------------------- processor
 
 
-class FCoTVLLlavaProcessor(ProcessorMixin):
+class FCoTVLLlavaProcessor(PictureProcessor):
     """Image-only processor of the three families: one `<image>` of a prompt becomes a picture's placeholders.
 
     Args:
@@ -405,52 +401,16 @@ class FCoTVLLlavaProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
-    ) -> FCoTVLLlavaProcessor:
-        """Load from a teacher's or a student's folder, and `fit` to the model there."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
-        if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
-            trusted = kwargs.get("trust_remote_code")
-            processor.fit(
-                AutoConfig.from_pretrained(pretrained_model_name_or_path, trust_remote_code=trusted, **hub)
-            )
-        return processor
-
-    @classmethod
-    def _get_arguments_from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        processor_dict: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> list[Any]:
-        # Always the PIL backend, so that pixels do not depend on what is installed.
-        images = AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, backend="pil", **kwargs)
-        return [
-            images,
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
-        ]
-
     def fit(self, config: Any) -> None:
-        """Prepare prompts for the model of this configuration."""
         self.compress_ratio = getattr(config, "compress_ratio", 1)
         self.patch_size = config.vision_config.patch_size
         self.most_tiles = most_tiles(config)
 
-    @property
-    def picture_marks(self) -> tuple[list[int], list[int]]:
-        """Nothing stands around a picture's placeholders."""
-        return [], []
-
     def picture_tiles(self, height: int, width: int) -> int:
-        """Tiles of a picture, the overview among them."""
         grid = self._grid(height, width, 1)
         return 1 if grid is None else 1 + grid.high * grid.wide
 
     def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        """Placeholders of a picture for this processor's model, or for one compressed `ratio` times more."""
         side = self._tile() // self.patch_size
         overview = side * -(-side // (self.compress_ratio * ratio))
         grid = self._grid(height, width, ratio)
@@ -468,7 +428,6 @@ class FCoTVLLlavaProcessor(ProcessorMixin):
         return {"pixel_values": pixels, **self.picture_layout([(i.height, i.width) for i in images])}
 
     def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """What the model must know of pictures of (height, width) beside their features."""
         return {"image_sizes": torch.tensor(list(sizes))} if self._pinpoints() else {}
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:

@@ -1,24 +1,23 @@
 """Image-only processor: pictures and chat messages in, `input_ids`, `attention_mask` and `pixel_values` out.
 
-transformers' `InternVLProcessor` insists on a video processor, and with it on torchvision; this one does without. The
-tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`).
+The tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`). The processors of other families stand beside
+their models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.processing_utils import MultiModalData
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+from fcot_vl.model.picture_processor import PictureProcessor
 
 
-class FCoTVLProcessor(ProcessorMixin):
+class FCoTVLProcessor(PictureProcessor):
     """Pictures become tiles plus a thumbnail; each `<IMG_CONTEXT>` of a prompt becomes the placeholders of one picture.
 
     One picture stands as `<img>` + `<IMG_CONTEXT>` * (tiles * image_seq_length) + `</img>`.
@@ -60,37 +59,22 @@ class FCoTVLProcessor(ProcessorMixin):
         return token_id
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> FCoTVLProcessor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, image_seq_length: int | None = None, **kwargs: Any
+    ) -> Self:
         """Load from any InternVL folder in the Hugging Face layout, or from a saved student.
 
         `image_seq_length` is read from the model's own `config.json` where there is one, so that prompt and model
         agree; pass it to override.
         """
-        image_seq_length = kwargs.pop("image_seq_length", None)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if image_seq_length is None:
-            hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
-            if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
-                trusted = kwargs.get("trust_remote_code")
-                config = AutoConfig.from_pretrained(
-                    pretrained_model_name_or_path, trust_remote_code=trusted, **hub
-                )
-                image_seq_length = getattr(config, "image_seq_length", None)
         if image_seq_length is not None:
             processor.image_seq_length = image_seq_length
         return processor
 
     @classmethod
-    def _get_arguments_from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        processor_dict: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> list[Any]:
-        # Always the PIL backend, whatever class the folder names, so that pixels do not depend on what is installed.
-        image_processor = GotOcr2ImageProcessorPil.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
-        return [image_processor, tokenizer]
+    def _load_image_processor(cls, path: str | Path, **kwargs: Any) -> Any:
+        return GotOcr2ImageProcessorPil.from_pretrained(path, **kwargs)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """Tokens and pixels of one prompt or a batch of prompts.
@@ -133,30 +117,22 @@ class FCoTVLProcessor(ProcessorMixin):
         return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
 
     def fit(self, config: Any) -> None:
-        """Prepare prompts for the model of this configuration."""
         self.image_seq_length = config.image_seq_length
 
     def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        """Placeholders of a picture for this processor's model, or for one compressed `ratio` times more."""
         return self.picture_tiles(height, width) * (self.image_seq_length // ratio)
 
     def picture_tiles(self, height: int, width: int) -> int:
-        """Tiles of a picture, thumbnail included."""
         return int(self._get_num_multimodal_tokens([[height, width]])["num_image_patches"][0])
 
     @property
     def picture_marks(self) -> tuple[list[int], list[int]]:
-        """Tokens that stand before and after a picture's placeholders and are not in the chat template."""
         return [self.start_image_token_id], [self.end_image_token_id]
 
     def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Pictures as the model takes them: `pixel_values` `[n_tiles, 3, height, width]`."""
+        """`pixel_values` `[n_tiles, 3, height, width]` over all pictures."""
         read = self.image_processor(list(images), crop_to_patches=True, return_tensors="pt")
         return {"pixel_values": read["pixel_values"]}
-
-    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """What the model must know of pictures of (height, width) beside their features: nothing."""
-        return {}
 
     @property
     def image_token_ids(self) -> list[int]:

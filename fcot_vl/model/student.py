@@ -19,8 +19,9 @@ from transformers import AutoConfig
 from fcot_vl.model.compressor import COMPRESSORS
 
 COMPRESS_RATIOS = (1, 2, 4, 8, 16)
-VISUAL_POSITIONS = ("kept", "compact")
-HUB_OPTIONS = ("cache_dir", "local_files_only", "token", "revision", "subfolder")
+VISUAL_POSITIONS = ("compact", "kept")  # the first is the default
+NAMED = 5  # weights listed in a message
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class CompressedConfig:
@@ -28,7 +29,7 @@ class CompressedConfig:
 
     Class attributes:
         teacher_type: the teacher's configuration class.
-        positions: the position schemes this family has.
+        positions: the position schemes this family has, its default first.
     """
 
     teacher_type: ClassVar[Any]
@@ -60,9 +61,13 @@ class CompressedConfig:
 
     @classmethod
     def from_teacher(
-        cls, teacher: Any, compress_ratio: int, compressor: str = "conv", visual_positions: str = "compact"
+        cls,
+        teacher: Any,
+        compress_ratio: int,
+        compressor: str = "conv",
+        visual_positions: str | None = None,
     ) -> Self:
-        """The student's configuration for a teacher's.
+        """The student's configuration for a teacher's; `visual_positions` None is the family's default.
 
         Raises:
             ValueError: the teacher is of another family, or is itself compressed, or an option is wrong.
@@ -81,7 +86,9 @@ class CompressedConfig:
         for key in ("model_type", "architectures", "image_seq_length", "transformers_version"):
             settings.pop(key, None)
         settings.update(
-            compress_ratio=compress_ratio, compressor=compressor, visual_positions=visual_positions
+            compress_ratio=compress_ratio,
+            compressor=compressor,
+            visual_positions=visual_positions or cls.positions[0],
         )
         return cls(**settings)
 
@@ -91,11 +98,11 @@ class StudentModel:
 
     Class attributes:
         config_class: a `CompressedConfig`.
-        adaptor: path of the module, below `model`, that compresses and projects; it has a `compressor`.
+        adaptors: paths of the modules, below `model`, that compress and project; each holds a `compressor`.
     """
 
     config_class: ClassVar[Any]
-    adaptor: ClassVar[str] = "multi_modal_projector"
+    adaptors: ClassVar[tuple[str, ...]] = ("multi_modal_projector",)
     model: Any
 
     @classmethod
@@ -104,7 +111,7 @@ class StudentModel:
         path_or_id: str | Path,
         compress_ratio: int,
         compressor: str = "conv",
-        visual_positions: str = "compact",
+        visual_positions: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """A student that starts from a teacher's weights; only the compressor is new.
@@ -122,7 +129,7 @@ class StudentModel:
         config = cls.config_class.from_teacher(teacher, compress_ratio, compressor, visual_positions)
         model, info = cls._load_checked(path_or_id, True, config=config, **kwargs)
         if info["missing_keys"]:
-            model.visual_adaptor.compressor.reset_parameters()
+            reset_compressors(model.visual_adaptor)
         return model
 
     @classmethod
@@ -137,9 +144,10 @@ class StudentModel:
         return (model, info) if want_info else model
 
     @property
-    def visual_adaptor(self) -> Any:
-        """The module that compresses and projects: what re-alignment trains."""
-        return self.model.get_submodule(self.adaptor)
+    def visual_adaptor(self) -> nn.Module:
+        """What compresses and projects, and what re-alignment trains: a module, or a list of several."""
+        found: list[nn.Module] = [self.model.get_submodule(path) for path in self.adaptors]
+        return found[0] if len(found) == 1 else nn.ModuleList(found)
 
     @property
     def vision(self) -> nn.Module:
@@ -151,14 +159,14 @@ class StudentModel:
     def _load_checked(
         cls, path: Any, from_teacher: bool, *args: Any, **kwargs: Any
     ) -> tuple[Self, dict[str, Any]]:
-        new_weights = f"model.{cls.adaptor}.compressor."  # all that a student has and its teacher has not
         kwargs["ignore_mismatched_sizes"] = (
             True  # so that the names come back here instead of a bare RuntimeError
         )
         with _quiet_load_report():
             load = super().from_pretrained  # type: ignore[misc]
             model, info = load(path, *args, output_loading_info=True, **kwargs)
-        missing = {k for k in info["missing_keys"] if not (from_teacher and k.startswith(new_weights))}
+        new = {key for key in info["missing_keys"] if cls._is_new(key)}
+        missing = info["missing_keys"] - new if from_teacher else info["missing_keys"]
         wrong = {
             "missing": sorted(missing),
             "unexpected": sorted(info["unexpected_keys"]),
@@ -168,12 +176,17 @@ class StudentModel:
             ),
         }
         if any(wrong.values()):
-            lines = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in wrong.items() if keys)
+            lines = "; ".join(f"{what}: {_named(keys)}" for what, keys in wrong.items() if keys)
             hint = ""
-            if any(key.startswith(new_weights) for key in missing):
+            if new and not from_teacher:
                 hint = f" To start a student from a teacher's weights use {cls.__name__}.from_teacher."
             raise ValueError(f"The weights in {path} do not fit the model. {lines}.{hint}")
         return model, info
+
+    @classmethod
+    def _is_new(cls, key: str) -> bool:
+        """Whether a weight belongs to a compressor: all that a student has and its teacher has not."""
+        return ".compressor." in key and key.startswith(tuple(f"model.{path}." for path in cls.adaptors))
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
@@ -184,6 +197,18 @@ class StudentModel:
         """
         save = super().save_pretrained  # type: ignore[misc]
         save(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+
+def _named(keys: list[str]) -> str:
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more
+
+
+def reset_compressors(module: nn.Module) -> None:
+    """Give every compressor below a module its class's start."""
+    for part in module.modules():
+        if isinstance(part, tuple(COMPRESSORS.values())):
+            part.reset_parameters()  # type: ignore[operator]
 
 
 class CompressorInit:
@@ -212,4 +237,11 @@ def _quiet_load_report() -> Iterator[None]:
         logger.removeFilter(is_not_report)
 
 
-__all__ = ["COMPRESS_RATIOS", "VISUAL_POSITIONS", "CompressedConfig", "CompressorInit", "StudentModel"]
+__all__ = [
+    "COMPRESS_RATIOS",
+    "VISUAL_POSITIONS",
+    "CompressedConfig",
+    "CompressorInit",
+    "StudentModel",
+    "reset_compressors",
+]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.model.families import family_of
+from fcot_vl.model.student import reset_compressors
 
 Inputs = Mapping[str, Tensor]
 
@@ -69,7 +70,7 @@ class SharedBackbone(nn.Module):
         teacher: Any,
         ratios: Sequence[int],
         compressor: str = "conv",
-        visual_positions: str = "compact",
+        visual_positions: str | None = None,
     ) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
@@ -86,7 +87,7 @@ class SharedBackbone(nn.Module):
         path_or_id: str | Path,
         ratios: Sequence[int],
         compressor: str = "conv",
-        visual_positions: str = "compact",
+        visual_positions: str | None = None,
         **kwargs: Any,
     ) -> SharedBackbone:
         """Load a teacher of any family (see `StudentModel.from_teacher`) and set up its students.
@@ -95,9 +96,7 @@ class SharedBackbone(nn.Module):
             ValueError: no family of ours, or a position scheme that the family does not have.
         """
         family = family_of(path_or_id).student
-        teacher = family.from_teacher(
-            path_or_id, 1, visual_positions=family.config_class.positions[-1], **kwargs
-        )
+        teacher = family.from_teacher(path_or_id, 1, **kwargs)
         return cls(teacher, ratios, compressor, visual_positions)
 
     @property
@@ -181,29 +180,29 @@ class SharedBackbone(nn.Module):
         return SharedOutput(teacher_hidden, student_hidden, labels)
 
 
-def _student_view(teacher: Any, ratio: int, compressor: str, visual_positions: str) -> Any:
+def _student_view(teacher: Any, ratio: int, compressor: str, visual_positions: str | None) -> Any:
     """A student model that owns nothing but its adaptor, which starts from the teacher's projector."""
     settings = teacher.config_class.from_teacher(teacher.config, ratio, compressor, visual_positions)
     settings.vision_config, settings.text_config = teacher.config.vision_config, teacher.config.text_config
     with torch.device("meta"):
         student = type(teacher)(settings)
-    _share(student, teacher, f"model.{teacher.adaptor}")
+    _share(student, teacher, [f"model.{path}" for path in teacher.adaptors])
     adaptor = student.visual_adaptor.to_empty(device=teacher.device).to(teacher.dtype)
     adaptor.load_state_dict(teacher.visual_adaptor.state_dict(), strict=False)
-    adaptor.compressor.reset_parameters()
+    reset_compressors(adaptor)
     adaptor.requires_grad_(True)
     student.generation_config = teacher.generation_config
     return student.eval()
 
 
-def _share(student: nn.Module, teacher: nn.Module, own: str) -> None:
-    """Put the teacher's modules and parameters in place of the student's, except below the path `own`."""
-    first, _, rest = own.partition(".")
+def _share(student: nn.Module, teacher: nn.Module, own: Sequence[str]) -> None:
+    """Put the teacher's modules and parameters in place of the student's, except those at the paths `own`."""
     for name, module in teacher.named_children():
-        if name != first:
+        below = [path.removeprefix(f"{name}.") for path in own if path.startswith(f"{name}.")]
+        if below:
+            _share(getattr(student, name), module, below)
+        elif name not in own:
             setattr(student, name, module)
-        elif rest:
-            _share(getattr(student, name), module, rest)
     for name, parameter in teacher.named_parameters(recurse=False):
         setattr(student, name, parameter)
 

@@ -228,8 +228,7 @@ def load_for_training(model: str | Path, visual_positions: str | None = None) ->
     if isinstance(read_config(model), family.config_class):
         student = family.from_pretrained(model, dtype=torch.float32)
     else:
-        scheme = family.config_class.positions[-1]
-        student = family.from_teacher(model, compress_ratio=1, visual_positions=scheme, dtype=torch.float32)
+        student = family.from_teacher(model, compress_ratio=1, dtype=torch.float32)
     if visual_positions is not None:
         student.config.visual_positions = visual_positions
         student.config.check_compression()

@@ -21,6 +21,7 @@ from fcot_vl.data.collate import RealignCollator
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import SharedBackbone
 from fcot_vl.model.families import load_processor
+from fcot_vl.model.student import reset_compressors
 from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
@@ -55,7 +56,9 @@ class RealignConfig(TrainingArguments):
         default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
     )
     compressor: str = field(default="conv", metadata={"help": "conv (the paper's), pooling or qformer."})
-    visual_positions: str = field(default="compact", metadata={"help": "kept or compact."})  # ours
+    visual_positions: str | None = field(
+        default=None, metadata={"help": "kept or compact; by default the family's."}
+    )  # ours
     kl_weight: float = field(default=1.0, metadata={"help": "Weight of KL(teacher || student)."})  # ours
     ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
@@ -207,7 +210,7 @@ def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
     for adaptor in backbone.adaptors.values():
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            adaptor.compressor.reset_parameters()  # type: ignore[operator, union-attr]
+            reset_compressors(adaptor)
 
 
 def _figures(meter: LossLog, ratios: Sequence[int], pages: int, left_out: int) -> dict[str, Any]:

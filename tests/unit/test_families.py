@@ -1,4 +1,4 @@
-"""Students of LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision against transformers' own models and processors."""
+"""Students of teachers that are no InternVL, against transformers' own models and processors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from llava_case import BUILDERS, SIZES, hf_processor, picture_of
+from family_case import BUILDERS, LLAVA, QWEN, SIZES, hf_processor, picture_of
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -22,6 +22,16 @@ QUESTION = "Read it."
 @pytest.fixture(scope="module", params=list(BUILDERS))
 def teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=list(LLAVA))
+def llava_teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return LLAVA[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=list(QWEN))
+def qwen_teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return QWEN[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def student_of(teacher: Path, ratio: int, compressor: str = "conv") -> Any:
@@ -93,9 +103,9 @@ def test_an_untrained_conv_is_mean_pooling(teacher: Path) -> None:
         torch.testing.assert_close(conv(**inputs).logits, pooling(**inputs).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_column_stands_for_its_neighbours(teacher: Path) -> None:
+def test_a_column_stands_for_its_neighbours(llava_teacher: Path) -> None:
     """Pooling at ratio 2: every visual token is the mean of its two tokens' features, projected."""
-    teacher_model, student = student_of(teacher, 1), student_of(teacher, 2, "pooling")
+    teacher_model, student = student_of(llava_teacher, 1), student_of(llava_teacher, 2, "pooling")
     side = student.config.side
     tiles = torch.randn(
         1, 3, student.config.vision_config.image_size, student.config.vision_config.image_size
@@ -112,7 +122,9 @@ def test_a_column_stands_for_its_neighbours(teacher: Path) -> None:
 def test_saved_and_loaded_it_is_the_same(teacher: Path, tmp_path: Path) -> None:
     student = student_of(teacher, 4)
     with torch.no_grad():
-        student.visual_adaptor.compressor.weight.add_(0.05)
+        for name, parameter in student.visual_adaptor.named_parameters():
+            if "compressor" in name:
+                parameter.add_(0.01)
     student.save_pretrained(tmp_path)
     load_processor(teacher, config=student.config).save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -128,8 +140,9 @@ def test_saved_and_loaded_it_is_the_same(teacher: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(teacher: Path) -> None:
     family = family_of(teacher)
+    other = {"compact": "kept", "kept": "compact"}[family.student.config_class.positions[0]]
     with pytest.raises(ValueError, match="visual_positions must be one of"):
-        family.student.from_teacher(teacher, 2, visual_positions="kept")
+        family.student.from_teacher(teacher, 2, visual_positions=other)
     with pytest.raises(ValueError, match="compress_ratio must be one of"):
         family.student.from_teacher(teacher, 3)
     student = student_of(teacher, 2)
@@ -139,13 +152,62 @@ def test_what_does_not_fit_is_refused(teacher: Path) -> None:
         student(**inputs_for(load_processor(teacher), picture_of(*SIZES[0])))
 
 
+def test_pictures_without_tiles_keep_their_positions(qwen_teacher: Path) -> None:
+    """Text after a picture stands where the teacher has it, a visual token where its first one stands."""
+    teacher_model, student = student_of(qwen_teacher, 1), student_of(qwen_teacher, 2, "pooling")
+    processor = load_processor(qwen_teacher)
+    for picture in pictures():
+        found = []
+        for model, ratio in ((teacher_model, 1), (student, 2)):
+            inputs = inputs_for(load_processor(qwen_teacher, config=model.config), picture)
+            visual = inputs["input_ids"][0] == processor.image_token_id
+            positions, _ = model.model.get_rope_index(
+                inputs["input_ids"],
+                mm_token_type_ids=inputs["mm_token_type_ids"],
+                image_grid_thw=inputs["image_grid_thw"],
+            )
+            found.append((positions[:, 0, ~visual], positions[:, 0, visual]))
+            wide = int(inputs["image_grid_thw"][0, 2]) // 2
+            rows = -(-wide // ratio)
+        (text, seen), (student_text, student_seen) = found
+        assert torch.equal(text, student_text)
+        assert torch.equal(seen.unflatten(1, (-1, wide))[:, :, ::2], student_seen.unflatten(1, (-1, rows)))
+
+
+def test_a_run_of_a_row_becomes_one_token(qwen_teacher: Path) -> None:
+    """Pooling at ratio 2 of the joined tokens, row by row, projected by the teacher's own MLP."""
+    teacher_model, student = student_of(qwen_teacher, 1), student_of(qwen_teacher, 2, "pooling")
+    processor = load_processor(qwen_teacher)
+    inputs = processor.picture_inputs([picture_of(*SIZES[0]), picture_of(*SIZES[1])])
+    with torch.no_grad():
+        features = student.model.get_visual_features(**inputs)
+        assert torch.equal(features, teacher_model.model.get_visual_features(**inputs))
+        made = student.model.get_image_features(**inputs).pooler_output
+        at = 0
+        width = student.config.visual_channels
+        for (_, high, wide), got in zip((inputs["image_grid_thw"] // 2).tolist(), made, strict=True):
+            part = teacher_model.model.visual.merger.normalise(features[at : at + high * wide, :width])
+            rows = part.view(high, wide, width)
+            at += high * wide
+            means = [rows[:, i : i + 2].expand(-1, 2, -1).mean(1) for i in range(wide - wide % 2, wide)]
+            pairs = rows[:, : wide - wide % 2].unflatten(1, (-1, 2)).mean(2)
+            pooled = torch.cat([pairs, *(mean[:, None] for mean in means)], dim=1).flatten(0, 1)
+            wanted = teacher_model.model.visual.merger.project(pooled)
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_qformer_needs_tiles(qwen_teacher: Path) -> None:
+    with pytest.raises(ValueError, match="tiles of one size"):
+        family_of(qwen_teacher).student.from_teacher(qwen_teacher, 2, "qformer")
+
+
 @pytest.mark.parametrize("layer", [1, 2])
-def test_fastv_keeps_what_a_naive_run_keeps(teacher: Path, layer: int) -> None:
+def test_fastv_keeps_what_a_naive_run_keeps(llava_teacher: Path, layer: int) -> None:
     """Against the whole prompt run by hand: full attention maps, layers on what is left, no cache."""
     model = AutoModelForImageTextToText.from_pretrained(
-        teacher, dtype=torch.float32, attn_implementation="eager"
+        llava_teacher, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    inputs = inputs_for(load_processor(teacher), picture_of(*SIZES[1]))
+    inputs = inputs_for(load_processor(llava_teacher), picture_of(*SIZES[1]))
     decoder, visual = model.model.language_model, inputs["input_ids"][0] == model.config.image_token_id
     with torch.no_grad():
         whole = model(**inputs, output_attentions=True, output_hidden_states=True)

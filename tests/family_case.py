@@ -1,4 +1,4 @@
-"""Tiny random LLaVA teachers of three kinds, in the Hugging Face layout with transformers' own processors."""
+"""Tiny random teachers that are no InternVL, in the Hugging Face layout with transformers' own processors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from conftest import picture
 from PIL import Image
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     CLIPVisionConfig,
     GenerationConfig,
@@ -22,7 +23,13 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
     LlavaProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     SiglipVisionConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -30,6 +37,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from fcot_vl.model.tiny import tiny_teacher_path
 
@@ -42,6 +50,12 @@ TEMPLATE = (  # llava-hf/llava-1.5-7b-hf's
     "{% endfor %}{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
     "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+QWEN_TEMPLATE = (  # as Qwen2-VL's, without videos
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEXT: dict[str, Any] = {
     "hidden_size": 64,
@@ -161,6 +175,89 @@ class Processor:
         return {**inputs, "pixel_values": read["pixel_values"], "image_sizes": read["image_sizes"]}
 
 
+class QwenProcessor:
+    """Qwen2VLProcessor without its video processor, which would need torchvision."""
+
+    def __init__(self, images: Any, words: Any) -> None:
+        self.parts = images, words
+
+    def save_pretrained(self, folder: Path) -> None:
+        for part in self.parts:
+            part.save_pretrained(folder)
+        (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
+        images, words = self.parts
+        read = images(messages[0]["content"][0]["image"], return_tensors="pt")
+        text = words.apply_chat_template(
+            messages, chat_template=QWEN_TEMPLATE, add_generation_prompt=True, tokenize=False
+        )
+        count = int(read["image_grid_thw"].prod()) // images.merge_size**2
+        inputs = words(text.replace("<|image_pad|>", "<|image_pad|>" * count), return_tensors="pt")
+        placeholder = words.convert_tokens_to_ids("<|image_pad|>")
+        return {
+            **inputs,
+            "pixel_values": read["pixel_values"],
+            "image_grid_thw": read["image_grid_thw"],
+            "mm_token_type_ids": (inputs["input_ids"] == placeholder).int(),
+        }
+
+
+def qwen(folder: Path, config: Any, model: Any, vision: dict[str, Any], patch: int) -> Path:
+    words = tokenizer()
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    words.add_special_tokens({"additional_special_tokens": marks})
+    start, end, image, video = words.convert_tokens_to_ids(marks)
+    text = {
+        **TEXT,
+        "vocab_size": len(words),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+    }
+    settings = config(
+        text_config=text,
+        vision_config={"patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **vision},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    images = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 56 * 56, "longest_edge": 224 * 224}, patch_size=patch
+    )
+    return save(folder, model(settings), QwenProcessor(images, words))
+
+
+def qwen2_vl(folder: Path) -> Path:
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
+    return qwen(folder, Qwen2VLConfig, Qwen2VLForConditionalGeneration, vision, 14)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    vision = {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+        "window_size": 56,
+    }
+    return qwen(folder, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, vision, 14)
+
+
+def qwen3_vl(folder: Path) -> Path:
+    vision = {
+        "depth": 4,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 2],
+    }
+    return qwen(folder, Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, 16)
+
+
 def save(folder: Path, model: Any, processor: Any) -> Path:
     torch.manual_seed(0)
     with torch.no_grad():
@@ -177,8 +274,10 @@ def save(folder: Path, model: Any, processor: Any) -> Path:
 
 def hf_processor(folder: Path) -> Any:
     """transformers' own processor of a teacher that was built here."""
-    kind = next(name for name in reversed(BUILDERS) if folder.name.startswith(name))
+    kind = AutoConfig.from_pretrained(folder).model_type
     words = AutoTokenizer.from_pretrained(folder)
+    if kind.startswith("qwen"):
+        return QwenProcessor(Qwen2VLImageProcessorPil.from_pretrained(folder), words)
     if kind == "llava":
         return LlavaProcessor.from_pretrained(folder)
     if kind == "llava_next":
@@ -187,4 +286,6 @@ def hf_processor(folder: Path) -> Any:
     return Processor(images, words, 81, "full", TEMPLATE, "anyres_max_4")
 
 
-BUILDERS = {"llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision}
+LLAVA = {"llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision}
+QWEN = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}
+BUILDERS = LLAVA | QWEN

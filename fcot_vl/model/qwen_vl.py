@@ -1,0 +1,380 @@
+"""Students of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: the patch merger's MLP stands behind a compressor.
+
+Their ViT takes a picture of any size; its merger joins 2 x 2 patches (InternVL's pixel shuffle) and projects. Here the
+merger stops after joining, and the compressor takes `ratio` neighbours of a row of the picture, whose last token is
+repeated where the row does not divide; then the merger's MLP projects. Positions have two dimensions and are kept: a
+compressed token stands where the first token that it replaces stands, and text where the teacher has it. Qwen3-VL adds
+features of deeper ViT layers to the decoder's first layers; each of their mergers gets a compressor of its own.
+Pictures only, no videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from fcot_vl.model.compressor import build_compressor
+from fcot_vl.model.picture_processor import PictureProcessor
+from fcot_vl.model.student import CompressedConfig, CompressorInit, StudentModel
+
+# -------------------------------------------------------------------------------------------------- configurations
+
+
+class _AnySize(CompressedConfig):
+    """What the three configurations share: pictures are not cut into tiles."""
+
+    positions: ClassVar[tuple[str, ...]] = ("kept",)
+    tokens_per_tile: Any = None
+    vision_config: Any
+
+    def compress(self) -> None:
+        """Check the options."""
+        self.check_compression()
+        if self.compressor == "qformer":
+            raise ValueError("compressor 'qformer' needs tiles of one size, which this family has not.")
+
+    @property
+    def visual_channels(self) -> int:
+        """Channels of a visual token before the adaptor: the ViT's width times the patches joined into one token."""
+        vision = self.vision_config
+        width = (
+            getattr(vision, "embed_dim", None) or vision.hidden_size
+        )  # Qwen2-VL's hidden_size is the decoder's
+        return int(width * vision.spatial_merge_size**2)
+
+
+class FCoTVLQwen2VLConfig(_AnySize, Qwen2VLConfig):
+    """Qwen2-VL's configuration with the dial; see `CompressedConfig`."""
+
+    model_type = "fcot_vl_qwen2_vl"
+    teacher_type: ClassVar[Any] = Qwen2VLConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "kept"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+class FCoTVLQwen25VLConfig(_AnySize, Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration with the dial; see `CompressedConfig`."""
+
+    model_type = "fcot_vl_qwen2_5_vl"
+    teacher_type: ClassVar[Any] = Qwen2_5_VLConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "kept"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+class FCoTVLQwen3VLConfig(_AnySize, Qwen3VLConfig):
+    """Qwen3-VL's configuration with the dial; see `CompressedConfig`."""
+
+    model_type = "fcot_vl_qwen3_vl"
+    teacher_type: ClassVar[Any] = Qwen3VLConfig
+
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "kept"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.compress()
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+
+class _Merger:
+    """A merger in two halves: `forward` only joins patches, `adapt` normalises, compresses and projects."""
+
+    compressor: nn.Module
+    hidden_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[patches, width]` to `[tokens, channels]`."""
+        return x.view(-1, self.hidden_size)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """`[tokens, channels]`; each patch of a token for itself, or the token as a whole."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """`[tokens, channels]` to `[tokens, text width]`."""
+        raise NotImplementedError
+
+    def adapt(self, features: Tensor, ratio: int, grids: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Tokens of pictures of (rows, columns) tokens, one after another, to one `[tokens, text width]` a picture."""
+        rows = []
+        parts = self.normalise(features).split([high * wide for high, wide in grids])
+        for part, (high, wide) in zip(parts, grids, strict=True):
+            row = part.view(high, wide, -1)
+            last = row[:, -1:].expand(-1, -wide % ratio, -1)
+            rows.append(torch.cat([row, last], dim=1).flatten(0, 1))
+        compressed = self.compressor(torch.cat(rows)[None])[0]
+        return list(self.project(compressed).split([high * -(-wide // ratio) for high, wide in grids]))
+
+
+def _in_two_halves(merger: nn.Module, config: Any) -> nn.Module:
+    """The same merger, weights and names, as a `_Merger`."""
+
+    class Merger(_Merger, type(merger)):  # type: ignore[misc]
+        def normalise(self, x: Tensor) -> Tensor:
+            norm = self.ln_q if hasattr(self, "ln_q") else self.norm  # Qwen2-VL and 2.5, or Qwen3-VL
+            if getattr(self, "use_postshuffle_norm", False):
+                return norm(x)
+            return norm(x.reshape(-1, norm.weight.shape[0])).view(-1, self.hidden_size)
+
+        def project(self, x: Tensor) -> Tensor:
+            if hasattr(self, "mlp"):
+                return self.mlp(x)
+            return self.linear_fc2(self.act_fn(self.linear_fc1(x)))
+
+    halved = object.__new__(Merger)
+    halved.__dict__ |= merger.__dict__
+    halved.compressor = build_compressor(config)
+    return halved
+
+
+class _AnySizeModel(CompressorInit):
+    """What the three models without their head share."""
+
+    config: Any
+    visual: Any
+
+    def _split_mergers(self) -> None:
+        self.visual.merger = _in_two_halves(self.visual.merger, self.config)
+        deeper = getattr(self.visual, "deepstack_merger_list", [])
+        for index, merger in enumerate(deeper):
+            deeper[index] = _in_two_halves(merger, self.config)
+
+    def get_visual_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
+        """The ViT's joined tokens before the adaptor, `[tokens, channels]`, the deeper layers' beside them.
+
+        Args:
+            pixel_values: `[patches, values of a patch]` over all pictures.
+            image_grid_thw: `[n_pictures, 3]`, patches in time (1), height and width.
+        """
+        output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=image_grid_thw, return_dict=True)
+        deeper = getattr(output, "deepstack_features", None) or []
+        return torch.cat([output.pooler_output, *deeper], dim=-1)
+
+    def visual_inputs(
+        self, input_ids: Tensor, visual_features: Tensor, image_grid_thw: Tensor
+    ) -> dict[str, Any]:
+        """What `forward` takes in place of pictures: the adapted features, and what positions are counted from."""
+        merge, ratio = self.visual.spatial_merge_size, self.config.compress_ratio
+        grids = [(high // merge, wide // merge) for _, high, wide in image_grid_thw.tolist()]
+        mergers = [self.visual.merger, *getattr(self.visual, "deepstack_merger_list", [])]
+        weight = next(mergers[0].parameters())
+        parts = visual_features.to(weight.device, weight.dtype).chunk(len(mergers), dim=-1)
+        adapted, *deeper = [
+            merger.adapt(part, ratio, grids) for merger, part in zip(mergers, parts, strict=True)
+        ]
+        output = BaseModelOutputWithDeepstackFeatures(pooler_output=adapted, deepstack_features=deeper)
+        return {
+            "mm_encoder_outputs": {"image": output},
+            "image_grid_thw": image_grid_thw,
+            "mm_token_type_ids": (input_ids == self.config.image_token_id).int(),
+        }
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_grid_thw: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithDeepstackFeatures:
+        """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
+        assert image_grid_thw is not None
+        features = self.get_visual_features(pixel_values, image_grid_thw)
+        inputs = self.visual_inputs(torch.empty(0), features, image_grid_thw)
+        output: BaseModelOutputWithDeepstackFeatures = inputs["mm_encoder_outputs"]["image"]
+        return output
+
+    def get_vision_position_ids(
+        self, start_position: int, grid_thw: Any, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The teacher's positions of a picture's tokens, `[3, tokens]`, of the first of every `ratio` in a row."""
+        positions: Tensor = super().get_vision_position_ids(start_position, grid_thw, *args, **kwargs)  # type: ignore[misc]
+        wide = int(grid_thw[2]) // self.visual.spatial_merge_size
+        return positions.unflatten(1, (-1, wide))[:, :, :: self.config.compress_ratio].flatten(1)
+
+
+class FCoTVLQwen2VLModel(_AnySizeModel, Qwen2VLModel):
+    """Qwen2-VL with a compressor, without its head."""
+
+    config_class = FCoTVLQwen2VLConfig
+
+    def __init__(self, config: FCoTVLQwen2VLConfig) -> None:
+        super().__init__(config)
+        self._split_mergers()
+        self.post_init()
+
+
+class FCoTVLQwen25VLModel(_AnySizeModel, Qwen2_5_VLModel):
+    """Qwen2.5-VL with a compressor, without its head."""
+
+    config_class = FCoTVLQwen25VLConfig
+
+    def __init__(self, config: FCoTVLQwen25VLConfig) -> None:
+        super().__init__(config)
+        self._split_mergers()
+        self.post_init()
+
+
+class FCoTVLQwen3VLModel(_AnySizeModel, Qwen3VLModel):
+    """Qwen3-VL with compressors, without its head."""
+
+    config_class = FCoTVLQwen3VLConfig
+
+    def __init__(self, config: FCoTVLQwen3VLConfig) -> None:
+        super().__init__(config)
+        self._split_mergers()
+        self.post_init()
+
+
+class _AnySizeStudent(StudentModel):
+    adaptors: ClassVar[tuple[str, ...]] = ("visual.merger",)
+
+    @property
+    def vision(self) -> nn.Module:
+        """The ViT without its mergers."""
+        return nn.ModuleDict({n: m for n, m in self.model.visual.named_children() if "merger" not in n})
+
+
+class FCoTVLQwen2VLForConditionalGeneration(_AnySizeStudent, Qwen2VLForConditionalGeneration):
+    """A student of Qwen2-VL with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLQwen2VLConfig
+
+    def __init__(self, config: FCoTVLQwen2VLConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLQwen2VLModel(config)
+        self.post_init()
+
+
+class FCoTVLQwen25VLForConditionalGeneration(_AnySizeStudent, Qwen2_5_VLForConditionalGeneration):
+    """A student of Qwen2.5-VL with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLQwen25VLConfig
+
+    def __init__(self, config: FCoTVLQwen25VLConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLQwen25VLModel(config)
+        self.post_init()
+
+
+class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForConditionalGeneration):
+    """A student of Qwen3-VL with its head."""
+
+    config_class: ClassVar[Any] = FCoTVLQwen3VLConfig
+    adaptors: ClassVar[tuple[str, ...]] = ("visual.merger", "visual.deepstack_merger_list")
+
+    def __init__(self, config: FCoTVLQwen3VLConfig) -> None:
+        super().__init__(config)
+        self.model = FCoTVLQwen3VLModel(config)
+        self.post_init()
+
+
+# ------------------------------------------------------------------------------------------------------- processor
+
+
+class FCoTVLQwenVLProcessor(PictureProcessor):
+    """Image-only processor of the three families: `<|image_pad|>` becomes a picture's placeholders.
+
+    Args:
+        image_processor: Qwen2-VL's; Qwen3-VL uses it with larger patches.
+        tokenizer: knows the image token.
+        compress_ratio: of the model this processor feeds.
+        chat_template: Jinja template; a picture in it is one image token between its marks.
+    """
+
+    return_mm_token_type_ids = True
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        compress_ratio: int = 1,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.compress_ratio = compress_ratio
+        self.image_token = getattr(tokenizer, "image_token", None) or "<|image_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    def fit(self, config: Any) -> None:
+        self.compress_ratio = getattr(config, "compress_ratio", 1)
+
+    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+        high, wide = self._grid(height, width)
+        return self._count(high, wide, ratio)
+
+    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """`pixel_values` `[patches, values of a patch]` over all pictures, and `image_grid_thw` `[n_pictures, 3]`."""
+        read = self.image_processor(list(images), return_tensors="pt")
+        return {"pixel_values": read["pixel_values"], "image_grid_thw": read["image_grid_thw"]}
+
+    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        return {"image_grid_thw": torch.tensor([[1, *self._grid(*size)] for size in sizes])}
+
+    def prompt_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """`mm_token_type_ids`: 1 on placeholders, from which positions are counted."""
+        return {"mm_token_type_ids": (input_ids == self.image_token_id).int()}
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        _, high, wide = (int(n) for n in image_inputs["image_grid_thw"][image_idx])
+        return self.image_token * self._count(high, wide, 1)
+
+    @property
+    def image_token_ids(self) -> list[int]:
+        """Ids of the tokens that belong to a picture."""
+        return [self.image_token_id]
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of a picture."""
+        process = self.image_processor
+        patch, size = process.patch_size, process.size
+        high, wide = smart_resize(
+            height, width, patch * process.merge_size, size["shortest_edge"], size["longest_edge"]
+        )
+        return high // patch, wide // patch
+
+    def _count(self, high: int, wide: int, ratio: int) -> int:
+        merge = self.image_processor.merge_size
+        return high // merge * -(-(wide // merge) // (self.compress_ratio * ratio))
+
+
+__all__ = [
+    "FCoTVLQwen2VLConfig",
+    "FCoTVLQwen2VLForConditionalGeneration",
+    "FCoTVLQwen2VLModel",
+    "FCoTVLQwen3VLConfig",
+    "FCoTVLQwen3VLForConditionalGeneration",
+    "FCoTVLQwen3VLModel",
+    "FCoTVLQwen25VLConfig",
+    "FCoTVLQwen25VLForConditionalGeneration",
+    "FCoTVLQwen25VLModel",
+    "FCoTVLQwenVLProcessor",
+]
