@@ -1,6 +1,6 @@
 """The guest that drops visual tokens at one decoder layer, shared by every training-free peer.
 
-Stands inside a running Hugging Face InternVL as removable hooks, between the embedding and the decoder's
+Stands inside a running Hugging Face InternVL or LLaVA as removable hooks, between the embedding and the decoder's
 layers: layers below `layer` see the whole sequence, layer `layer` and those above see it without the dropped
 visual tokens, in prefill and in every decode step. Kept tokens keep their order and their position ids. Layers
 from `layer` on cache only the kept keys, so the KV cache shrinks for real and later steps get masks of the
@@ -116,14 +116,14 @@ class PruneHandle:
 
 
 def decoder_of(model: nn.Module) -> Any:
-    """The decoder (embedding, layers, norm) of a Hugging Face InternVL.
+    """The decoder (embedding, layers, norm) of a Hugging Face InternVL, LLaVA or LLaVA-NeXT.
 
     Raises ValueError if the model is not laid out as one.
     """
     decoder = getattr(getattr(model, "model", None), "language_model", None)
     if not hasattr(decoder, "layers"):
         raise ValueError(
-            f"{type(model).__name__} cannot be pruned: a Hugging Face InternVL is needed, "
+            f"{type(model).__name__} cannot be pruned: a Hugging Face InternVL or LLaVA is needed, "
             "with its decoder layers at model.language_model.layers."
         )
     return decoder
@@ -156,6 +156,10 @@ def _check(decoder: Any, handle: PruneHandle) -> None:
         raise ValueError(
             f"pruning works with sdpa or eager attention, this decoder uses {attention!r}: "
             "load the model with attn_implementation='sdpa'."
+        )
+    if "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {}):
+        raise ValueError(
+            "pruning needs positions of one dimension; Qwen-VL's decoder counts rows and columns of a picture."
         )
     kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:

@@ -34,20 +34,27 @@ def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:
     if layer >= n_layers:
         raise ValueError(f"layer must lie in 1..{n_layers - 1} of this decoder, got {layer}.")
     watched = decoder.layers[layer - 1]
-    if not hasattr(watched.self_attn, "q_proj") or not hasattr(watched.self_attn, "k_proj"):
-        raise ValueError("FastV here needs a decoder with q_proj and k_proj (Qwen2, Llama and their kin).")
-    watch = _LastRow(watched.self_attn)
+    attention = watched.self_attn
+    fused = hasattr(attention, "qkv_proj")  # Phi-3
+    if not fused and not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):
+        raise ValueError(
+            "FastV here needs a decoder with q_proj and k_proj, or qkv_proj (Llama and its kin)."
+        )
+    watch = _LastRow(attention)
 
     def select(prompt: Prompt) -> Tensor:
         return keep_top(prompt, watch.attention(prompt.valid_BL), keep)
 
     handle = PruneHandle("fastv", keep, layer, n_layers)
     install(model, handle, select)
-    handle.hooks += [
-        watched.register_forward_pre_hook(watch.see_positions, with_kwargs=True),
-        watched.self_attn.q_proj.register_forward_hook(watch.see_query),
-        watched.self_attn.k_proj.register_forward_hook(watch.see_key),
-    ]
+    handle.hooks.append(watched.register_forward_pre_hook(watch.see_positions, with_kwargs=True))
+    if fused:
+        handle.hooks.append(attention.qkv_proj.register_forward_hook(watch.see_all))
+    else:
+        handle.hooks += [
+            attention.q_proj.register_forward_hook(watch.see_query),
+            attention.k_proj.register_forward_hook(watch.see_key),
+        ]
     return handle
 
 
@@ -78,6 +85,13 @@ class _LastRow:
     def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.key_BLD = output if output.shape[1] > 1 else None
 
+    def see_all(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        config, width = self.module.config, self.module.head_dim
+        sizes = [width * config.num_attention_heads, *[width * config.num_key_value_heads] * 2]
+        query_BLD, key_BLD, _ = output.split(sizes, dim=-1)
+        self.see_query(module, args, query_BLD)
+        self.see_key(module, args, key_BLD)
+
     def attention(self, valid_BL: Tensor) -> Tensor:
         """Attention of every row's last valid token over the row, mean over heads, float32 [B, L]."""
         assert self.query_BLD is not None
@@ -107,6 +121,7 @@ class _LastRow:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-split layout of Llama and Qwen2."""
+    """Rotary embedding in the half-split layout of Llama and Qwen2, of as many channels as `cos` has (Phi-3)."""
+    x, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([x * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)

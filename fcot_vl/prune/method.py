@@ -63,4 +63,8 @@ class Method:
             return apply_uniform(model, self.keep)
         if getattr(model.config, "compress_ratio", 1) != 1:
             raise ValueError("a smaller page is a control for the teacher; this model is compressed already.")
+        if not hasattr(model.config, "downsample_ratio"):
+            raise ValueError(
+                "a smaller page is laid out for InternVL's tiles; this model is of another family."
+            )
         return apply_smaller_page(model, self.keep)

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from fcot_vl.model.families import family_of, load_processor
 from fcot_vl.prune.engine import n_kept
 from fcot_vl.prune.fastv import apply_fastv
+from fcot_vl.prune.method import Method
 
 QUESTION = "Read it."
 
@@ -230,3 +231,15 @@ def test_fastv_keeps_what_a_naive_run_keeps(llava_teacher: Path, layer: int) -> 
     lengths = [out.past_key_values.get_seq_length(i) for i in range(len(decoder.layers))]
     text = len(visual) - handle.total[0]
     assert lengths == [len(visual) + 2] * layer + [text + handle.kept[0] + 2] * (len(lengths) - layer)
+
+
+def test_peers_refuse_positions_of_two_dimensions(qwen_teacher: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(qwen_teacher, dtype=torch.float32)
+    with pytest.raises(ValueError, match="positions of one dimension"):
+        apply_fastv(model, 0.5, 2)
+
+
+def test_a_smaller_page_is_internvls(llava_teacher: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(llava_teacher, dtype=torch.float32)
+    with pytest.raises(ValueError, match="laid out for InternVL's tiles"):
+        Method("smaller_page", 0.5).apply(model)

@@ -15,6 +15,7 @@ from transformers import (
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
     LlamaConfig,
+    Phi3Config,
     Qwen2Config,
 )
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -47,6 +48,9 @@ SIZES: dict[str, int] = {
 }
 
 
+DECODERS = {"qwen2": Qwen2Config, "llama": LlamaConfig, "phi3": Phi3Config}
+
+
 @cache
 def make_model(decoder: str = "qwen2", attention: str = "sdpa") -> InternVLForConditionalGeneration:
     torch.manual_seed(0)
@@ -59,7 +63,7 @@ def make_model(decoder: str = "qwen2", attention: str = "sdpa") -> InternVLForCo
         patch_size=[4, 4],
         attn_implementation=attention,
     )
-    text = (Qwen2Config if decoder == "qwen2" else LlamaConfig)(**SIZES, initializer_range=0.3)
+    text = DECODERS[decoder](**SIZES, initializer_range=0.3)
     config = InternVLConfig(
         vision_config=vision.to_dict(),
         text_config=text.to_dict(),
@@ -172,7 +176,7 @@ def visual_counts(inputs: dict[str, Tensor]) -> list[int]:
     return (inputs["input_ids"] == IMAGE).sum(1).tolist()
 
 
-@pytest.mark.parametrize("decoder", ["qwen2", "llama"])
+@pytest.mark.parametrize("decoder", list(DECODERS))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("layer", "keep"), [(1, 0.5), (2, 0.25), (3, 0.01)])
 def test_fastv_ranks_as_eager_maps_do_and_decodes_as_if_tokens_were_never_there(
@@ -189,7 +193,7 @@ def test_fastv_ranks_as_eager_maps_do_and_decodes_as_if_tokens_were_never_there(
         torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
 
 
-@pytest.mark.parametrize("decoder", ["qwen2", "llama"])
+@pytest.mark.parametrize("decoder", list(DECODERS))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_uniform_before_the_first_layer_equals_the_naive_run(decoder: str, attention: str) -> None:
     model = make_model(decoder, attention)
