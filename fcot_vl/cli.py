@@ -15,7 +15,7 @@ from rich.console import Console
 
 app = typer.Typer(
     name="fcot-vl",
-    help="Compress the visual tokens of InternVL-family models, and measure what it costs.",
+    help="Compress the visual tokens of document-reading models, and measure what it costs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -86,9 +86,7 @@ def realign(
     context: typer.Context,
     data: Data,
     output: Output,
-    teacher: Annotated[
-        str | None, typer.Option(help="InternVL folder or hub id; default: the embedded one.")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
     recipe: FromRecipe = None,
 ) -> None:
     """Stage 1: train compressor and adaptor of one or more students; everything else stays frozen.
