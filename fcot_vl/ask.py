@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from fcot_vl.data.collate import tokenize_question
+from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.images import open_image
 from fcot_vl.message import one_line
 from fcot_vl.model.families import family_of
@@ -79,9 +79,7 @@ def ask(
     for token in (processor.image_token, *marks):
         if token in question:
             raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
-    input_ids, _ = tokenize_question(question.strip(), [image], processor).expand()
-    inputs = {"input_ids": input_ids[None], "attention_mask": torch.ones(1, len(input_ids), dtype=torch.long)}
-    inputs |= processor.picture_inputs([image]) | processor.prompt_inputs(input_ids[None])
+    inputs = question_inputs(question.strip(), [image], processor)
     inputs = {key: value.to(loaded.device) for key, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(loaded.dtype)
     length = inputs["input_ids"].shape[1]

@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, tokens_per_layer, vit_flops
 from fcot_vl.model.inference import load_for_inference
@@ -78,17 +79,7 @@ class _Entrant:
 
     def inputs(self, page: Sample) -> dict[str, Tensor]:
         question = next(message["content"] for message in page.messages if message["role"] == "user")
-        content = [
-            *({"type": "image", "image": image} for image in page.images),
-            {"type": "text", "text": question},
-        ]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        inputs = question_inputs(question, page.images, self.processor)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     @torch.inference_mode()

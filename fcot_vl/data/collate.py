@@ -129,6 +129,13 @@ def tokenize_question(text: str, images: Sequence[Image.Image], processor: Any) 
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, (1,))
 
 
+def question_inputs(text: str, images: Sequence[Image.Image], processor: Any) -> dict[str, Tensor]:
+    """What a model takes to answer one question about pictures, as a batch of one."""
+    input_ids = tokenize_question(text, images, processor).expand()[0][None]
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    return inputs | processor.picture_inputs(images) | processor.prompt_inputs(input_ids)
+
+
 def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:
     """The conversation with contents in parts, the pictures before the first user turn's text."""
     conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]

@@ -37,21 +37,37 @@ def prefill_flops(text: Any, tokens_per_layer: Sequence[int]) -> float:
 
 
 def vit_flops(vision: Any, n_tiles: int) -> float:
-    """Operations of the ViT on `n_tiles` tiles: patch embedding and layers (one class token more than patches)."""
-    height, width = vision.image_size
-    patch_height, patch_width = vision.patch_size
-    patches = (height // patch_height) * (width // patch_width)
-    embedding = 2 * patches * vision.num_channels * patch_height * patch_width * vision.hidden_size
-    layers = vision.num_hidden_layers * layer_flops(patches + 1, vision.hidden_size, vision.intermediate_size)
+    """Operations of the ViT on `n_tiles` tiles: patch embedding and layers (one class token more than patches).
+
+    Raises ValueError for a ViT that takes pictures of any size (Qwen-VL).
+    """
+    side, patch = patches_in_row(vision)
+    embedding = 2 * side**2 * vision.num_channels * patch**2 * vision.hidden_size
+    tokens = side**2 + (vision.model_type != "siglip_vision_model")
+    layers = vision.num_hidden_layers * layer_flops(tokens, vision.hidden_size, vision.intermediate_size)
     return n_tiles * (embedding + layers)
 
 
+def patches_in_row(vision: Any) -> tuple[int, int]:
+    """(patches in a row of a square tile, side of a patch in pixels). Raises ValueError where there are no tiles."""
+    if not hasattr(vision, "image_size"):
+        raise ValueError(
+            f"operations are counted for ViTs with tiles of one size; {vision.model_type} takes any size"
+        )
+    size, patch = (
+        value if isinstance(value, int) else value[0] for value in (vision.image_size, vision.patch_size)
+    )
+    return size // patch, patch
+
+
 def projector_flops(model: Any, n_tiles: int) -> float:
-    """Operations of compressor and projector on `n_tiles` tiles, counted by torch on one tile."""
+    """Operations of compressor and projector on `n_tiles` tiles, counted by torch on one tile.
+
+    Raises ValueError for a model whose ViT takes pictures of any size (Qwen-VL).
+    """
+    side, _ = patches_in_row(model.config.vision_config)
+    tokens = round((side * getattr(model.config, "downsample_ratio", 1)) ** 2)
     projector = model.model.multi_modal_projector
-    vision = model.config.vision_config
-    side = vision.image_size[0] // vision.patch_size[0]
-    tokens = round((side * model.config.downsample_ratio) ** 2)
     channels = projector.linear_1.in_features
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
