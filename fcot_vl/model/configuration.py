@@ -20,8 +20,9 @@ class FCoTVLConfig(CompressedConfig, InternVLConfig):
         compress_ratio: visual tokens of the teacher per visual token of the student (1, 2, 4, 8 or 16). Ratio 1 is the
             teacher itself: its compressor is the identity, without parameters.
         compressor: "conv" (the paper's, section 3), "pooling" or "qformer".
-        visual_positions: "compact" numbers the tokens one after another; "kept" gives a compressed visual token the
-            position of the first token it replaces, and leaves all text at the position it has for the teacher.
+        visual_positions: "kept" gives a compressed visual token the position of the first token it replaces, and leaves
+            all text at the position it has for the teacher; "compact" numbers the tokens one after another, as serving
+            engines do that only count.
         image_seq_length: visual tokens per tile after compression. Always derived from the tile size and the ratio;
             a value that is passed in is ignored.
 
@@ -34,7 +35,7 @@ class FCoTVLConfig(CompressedConfig, InternVLConfig):
 
     compress_ratio: int = 1
     compressor: str = "conv"
-    visual_positions: str = "compact"
+    visual_positions: str = "kept"
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -19,7 +19,7 @@ from transformers import AutoConfig
 from fcot_vl.model.compressor import COMPRESSORS
 
 COMPRESS_RATIOS = (1, 2, 4, 8, 16)
-VISUAL_POSITIONS = ("compact", "kept")  # the first is the default
+VISUAL_POSITIONS = ("kept", "compact")  # the first is the default; docs/LOG.md has both measured
 NAMED = 5  # weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 

@@ -97,7 +97,11 @@ LINES = {  # free transcription lost its line most
 }
 LINES_FROM = 113_152
 LINE_START = 5.0  # weight of a line's first character from there on
-PAGES = 135_424
+ENDINGS_FROM = 135_424
+ENDING = (
+    10.0  # weight of an answer's last token from there on, where every page weighs the same, short or long
+)
+PAGES = 148_000
 RATE = (  # (page, factor on the learning rates), straight lines between
     (0, 1.0),
     (32_000, 1.0),
@@ -109,6 +113,9 @@ RATE = (  # (page, factor on the learning rates), straight lines between
     (LINES_FROM, 0.0),
     (114_200, 0.3),
     (119_000, 0.3),
+    (ENDINGS_FROM, 0.0),
+    (136_400, 0.25),
+    (139_000, 0.25),
     (PAGES, 0.0),
 )
 PULL = (
@@ -457,6 +464,12 @@ def validate(model: InternVLForConditionalGeneration, tokenizer: PreTrainedToken
     return figures
 
 
+def tokens_of_page(answers: torch.Tensor, length: int) -> torch.Tensor:
+    """For every flat answer position, how many answer positions its row of `length` has."""
+    _, count = torch.unique_consecutive(answers // length, return_counts=True)
+    return count.repeat_interleave(count).float()
+
+
 def between(knots: tuple[tuple[int, float], ...], page: int) -> float:
     """The value of a piecewise linear schedule at `page`; the last value goes on."""
     at, values = zip(*knots, strict=True)
@@ -499,11 +512,20 @@ def main() -> None:
     if "aids" in state:
         aids.load_state_dict(state["aids"])
         aids_optimizer.load_state_dict(state["aids_optimizer"])
-    newline = tokenizer.convert_tokens_to_ids("\n")
+    newline, end = tokenizer.convert_tokens_to_ids(["\n", "<|im_end|>"])
     guide = Guide(model)
     tower = model.model.vision_tower
     begun, first_page = time.time(), pages
-    shown = {"ce": 4.0, "guide": 5.0, "right": 0.0, "look": 0.0, "characters": 0.0, "slot": 0.0, "line": 0.0}
+    shown = {
+        "ce": 4.0,
+        "guide": 5.0,
+        "right": 0.0,
+        "look": 0.0,
+        "characters": 0.0,
+        "slot": 0.0,
+        "line": 0.0,
+        "end": 0.0,
+    }
     log = (args.folder / "log.jsonl").open("a")
     for next_index, batch in batches(index, args.seed, args.tokens, tokenizer):
         rate = min(1.0, (step + 1) / 50) * between(RATE, pages)
@@ -521,7 +543,15 @@ def main() -> None:
         loss = ce
         if pages >= LINES_FROM:
             begins = ids.flatten()[answers] == newline
-            loss = (each * torch.where(begins, LINE_START, 1.0)).mean()
+            weight = torch.where(begins, LINE_START, 1.0)
+            if pages >= ENDINGS_FROM:
+                ends = target == end
+                weight = torch.where(ends, ENDING, weight) / tokens_of_page(answers, ids.shape[1])
+                weight = weight / weight.mean()
+                shown["end"] += 0.02 * (
+                    (logits.argmax(-1) == target)[ends].float().mean().item() - shown["end"]
+                )
+            loss = (each * weight).mean()
             shown["line"] += 0.02 * (
                 (logits.argmax(-1) == target)[begins].float().mean().nan_to_num(1.0).item() - shown["line"]
             )
