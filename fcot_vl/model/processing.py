@@ -123,7 +123,7 @@ class FCoTVLProcessor(PictureProcessor):
         return self.picture_tiles(height, width) * (self.image_seq_length // ratio)
 
     def picture_tiles(self, height: int, width: int) -> int:
-        return int(self._get_num_multimodal_tokens([[height, width]])["num_image_patches"][0])
+        return int(self.image_processor.get_number_of_image_patches(height, width, self.images_kwargs))
 
     @property
     def picture_marks(self) -> tuple[list[int], list[int]]:
