@@ -112,7 +112,7 @@ def export(
         (output / "README.md").write_text(card, encoding="utf-8")
         classes = _auto_map(
             AutoConfig=family.student.config_class,
-            AutoModel=family.model,
+            AutoModel=family.student.body,
             AutoModelForImageTextToText=family.student,
         )
         _with_auto_map(student / "config.json", output, classes if remote_code else {})

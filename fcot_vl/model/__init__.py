@@ -19,8 +19,8 @@ from fcot_vl.model.teacher_student import SharedBackbone, SharedOutput, answer_h
 
 def _register() -> None:
     """Make transformers know the student. Safe to run twice (a reloaded module)."""
-    for teacher, (student, model, processor) in FAMILIES.items():
-        config = student.config_class
+    for teacher, (student, processor) in FAMILIES.items():
+        config, model = student.config_class, student.body
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
         AutoModelForImageTextToText.register(config, student, exist_ok=True)

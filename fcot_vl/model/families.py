@@ -10,22 +10,16 @@ from transformers import AutoConfig
 from fcot_vl.message import one_line
 from fcot_vl.model.llava import (
     FCoTVLLlavaForConditionalGeneration,
-    FCoTVLLlavaModel,
     FCoTVLLlavaNextForConditionalGeneration,
-    FCoTVLLlavaNextModel,
     FCoTVLLlavaOnevisionForConditionalGeneration,
-    FCoTVLLlavaOnevisionModel,
     FCoTVLLlavaProcessor,
 )
-from fcot_vl.model.modeling import FCoTVLForConditionalGeneration, FCoTVLModel
+from fcot_vl.model.modeling import FCoTVLForConditionalGeneration
 from fcot_vl.model.processing import FCoTVLProcessor
 from fcot_vl.model.qwen_vl import (
     FCoTVLQwen2VLForConditionalGeneration,
-    FCoTVLQwen2VLModel,
     FCoTVLQwen3VLForConditionalGeneration,
-    FCoTVLQwen3VLModel,
     FCoTVLQwen25VLForConditionalGeneration,
-    FCoTVLQwen25VLModel,
     FCoTVLQwenVLProcessor,
 )
 
@@ -34,25 +28,21 @@ class Family(NamedTuple):
     """What a kind of teacher needs.
 
     student: the class of its students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
-    model: the same without the head.
     processor: of teacher and students, a `PictureProcessor`.
     """
 
     student: Any
-    model: Any
     processor: Any
 
 
 FAMILIES: dict[str, Family] = {  # by the teacher's model_type
-    "internvl": Family(FCoTVLForConditionalGeneration, FCoTVLModel, FCoTVLProcessor),
-    "llava": Family(FCoTVLLlavaForConditionalGeneration, FCoTVLLlavaModel, FCoTVLLlavaProcessor),
-    "llava_next": Family(FCoTVLLlavaNextForConditionalGeneration, FCoTVLLlavaNextModel, FCoTVLLlavaProcessor),
-    "llava_onevision": Family(
-        FCoTVLLlavaOnevisionForConditionalGeneration, FCoTVLLlavaOnevisionModel, FCoTVLLlavaProcessor
-    ),
-    "qwen2_vl": Family(FCoTVLQwen2VLForConditionalGeneration, FCoTVLQwen2VLModel, FCoTVLQwenVLProcessor),
-    "qwen2_5_vl": Family(FCoTVLQwen25VLForConditionalGeneration, FCoTVLQwen25VLModel, FCoTVLQwenVLProcessor),
-    "qwen3_vl": Family(FCoTVLQwen3VLForConditionalGeneration, FCoTVLQwen3VLModel, FCoTVLQwenVLProcessor),
+    "internvl": Family(FCoTVLForConditionalGeneration, FCoTVLProcessor),
+    "llava": Family(FCoTVLLlavaForConditionalGeneration, FCoTVLLlavaProcessor),
+    "llava_next": Family(FCoTVLLlavaNextForConditionalGeneration, FCoTVLLlavaProcessor),
+    "llava_onevision": Family(FCoTVLLlavaOnevisionForConditionalGeneration, FCoTVLLlavaProcessor),
+    "qwen2_vl": Family(FCoTVLQwen2VLForConditionalGeneration, FCoTVLQwenVLProcessor),
+    "qwen2_5_vl": Family(FCoTVLQwen25VLForConditionalGeneration, FCoTVLQwenVLProcessor),
+    "qwen3_vl": Family(FCoTVLQwen3VLForConditionalGeneration, FCoTVLQwenVLProcessor),
 }
 
 

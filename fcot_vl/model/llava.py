@@ -27,6 +27,7 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
+    PreTrainedConfig,
 )
 from transformers.image_processing_utils import select_best_resolution
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -41,16 +42,22 @@ SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 # -------------------------------------------------------------------------------------------------- configurations
 
 
-class _SquareTiles(CompressedConfig):
-    """What the three configurations share: square tiles of `side` x `side` tokens."""
+class _SquareTiles(CompressedConfig, PreTrainedConfig):
+    """What the three configurations share: square tiles of `side` x `side` tokens.
+
+    Attributes:
+        image_seq_length: visual tokens of a tile after compression, always derived.
+    """
 
     positions: ClassVar[tuple[str, ...]] = ("compact",)
-    vision_config: Any
-    vision_feature_layer: Any
-    image_seq_length: int
 
-    def compress(self) -> None:
-        """Check the options and set `image_seq_length`, the visual tokens of a tile after compression."""
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "compact"
+    image_seq_length: int = 576
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
         kind = self.vision_config.model_type
         if kind not in SQUARE_VITS:
             raise ValueError(f"the vision tower must be one of {', '.join(SQUARE_VITS)}, got {kind!r}.")
@@ -80,14 +87,6 @@ class FCoTVLLlavaConfig(_SquareTiles, LlavaConfig):
     model_type = "fcot_vl_llava"
     teacher_type: ClassVar[Any] = LlavaConfig
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "compact"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
-
 
 class FCoTVLLlavaNextConfig(_SquareTiles, LlavaNextConfig):
     """LLaVA-NeXT's configuration with the dial; see `CompressedConfig`."""
@@ -95,29 +94,12 @@ class FCoTVLLlavaNextConfig(_SquareTiles, LlavaNextConfig):
     model_type = "fcot_vl_llava_next"
     teacher_type: ClassVar[Any] = LlavaNextConfig
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "compact"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
-
 
 class FCoTVLLlavaOnevisionConfig(_SquareTiles, LlavaOnevisionConfig):
     """LLaVA-OneVision's configuration with the dial; see `CompressedConfig`. Pictures only, no videos."""
 
     model_type = "fcot_vl_llava_onevision"
     teacher_type: ClassVar[Any] = LlavaOnevisionConfig
-
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "compact"
-    image_seq_length: int = 729
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
 
 
 # -------------------------------------------------------------------------------------------------------- geometry
@@ -216,8 +198,10 @@ class _SquareTileModel(CompressorInit):
     vision_tower: Any
     multi_modal_projector: Any
 
-    def _replace_projector(self) -> None:
-        self.multi_modal_projector = _with_compressor(type(self.multi_modal_projector))(self.config)
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.multi_modal_projector = _with_compressor(type(self.multi_modal_projector))(config)
+        self.post_init()  # type: ignore[attr-defined]
 
     def get_visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:
         """The ViT's tokens before the adaptor, `[n_tiles, side * side, channels]`.
@@ -310,21 +294,11 @@ class FCoTVLLlavaModel(_SquareTileModel, LlavaModel):
 
     config_class = FCoTVLLlavaConfig
 
-    def __init__(self, config: FCoTVLLlavaConfig) -> None:
-        super().__init__(config)
-        self._replace_projector()
-        self.post_init()
-
 
 class FCoTVLLlavaNextModel(_AnyresModel, LlavaNextModel):
     """LLaVA-NeXT with a compressor, without its head."""
 
     config_class = FCoTVLLlavaNextConfig
-
-    def __init__(self, config: FCoTVLLlavaNextConfig) -> None:
-        super().__init__(config)
-        self._replace_projector()
-        self.post_init()
 
 
 class FCoTVLLlavaOnevisionModel(_AnyresModel, LlavaOnevisionModel):
@@ -332,43 +306,26 @@ class FCoTVLLlavaOnevisionModel(_AnyresModel, LlavaOnevisionModel):
 
     config_class = FCoTVLLlavaOnevisionConfig
 
-    def __init__(self, config: FCoTVLLlavaOnevisionConfig) -> None:
-        super().__init__(config)
-        self._replace_projector()
-        self.post_init()
-
 
 class FCoTVLLlavaForConditionalGeneration(StudentModel, LlavaForConditionalGeneration):
     """A student of LLaVA-1.5 with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaConfig
-
-    def __init__(self, config: FCoTVLLlavaConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLLlavaModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLLlavaModel
 
 
 class FCoTVLLlavaNextForConditionalGeneration(StudentModel, LlavaNextForConditionalGeneration):
     """A student of LLaVA-NeXT with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaNextConfig
-
-    def __init__(self, config: FCoTVLLlavaNextConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLLlavaNextModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLLlavaNextModel
 
 
 class FCoTVLLlavaOnevisionForConditionalGeneration(StudentModel, LlavaOnevisionForConditionalGeneration):
     """A student of LLaVA-OneVision with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaOnevisionConfig
-
-    def __init__(self, config: FCoTVLLlavaOnevisionConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLLlavaOnevisionModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLLlavaOnevisionModel
 
 
 # ------------------------------------------------------------------------------------------------------- processor

@@ -15,10 +15,7 @@ from transformers import InternVLForConditionalGeneration, InternVLModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.internvl.modeling_internvl import (
-    InternVLMultiModalProjector,
-    InternVLPreTrainedModel,
-)
+from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
 from transformers.utils.import_utils import torch_compilable_check
 
 from fcot_vl.model.compressor import build_compressor
@@ -235,14 +232,7 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
 
     config: FCoTVLConfig
     config_class: ClassVar[Any] = FCoTVLConfig
-
-    def __init__(self, config: FCoTVLConfig) -> None:
-        InternVLPreTrainedModel.__init__(
-            self, config
-        )  # not super(): it would build the teacher's model first
-        self.model = FCoTVLModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLModel
 
     def get_visual_features(self, pixel_values: Tensor) -> Tensor:
         """See `FCoTVLModel.get_visual_features`."""

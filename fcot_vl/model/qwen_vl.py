@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import (
+    PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
@@ -36,18 +37,24 @@ from fcot_vl.model.student import CompressedConfig, CompressorInit, StudentModel
 # -------------------------------------------------------------------------------------------------- configurations
 
 
-class _AnySize(CompressedConfig):
+class _AnySize(CompressedConfig, PreTrainedConfig):
     """What the three configurations share: pictures are not cut into tiles."""
 
     positions: ClassVar[tuple[str, ...]] = ("kept",)
-    tokens_per_tile: Any = None
-    vision_config: Any
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str = "kept"
 
-    def compress(self) -> None:
-        """Check the options."""
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
         self.check_compression()
         if self.compressor == "qformer":
             raise ValueError("compressor 'qformer' needs tiles of one size, which this family has not.")
+
+    @property
+    def tokens_per_tile(self) -> None:
+        """There are no tiles."""
+        return None
 
     @property
     def visual_channels(self) -> int:
@@ -65,14 +72,6 @@ class FCoTVLQwen2VLConfig(_AnySize, Qwen2VLConfig):
     model_type = "fcot_vl_qwen2_vl"
     teacher_type: ClassVar[Any] = Qwen2VLConfig
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "kept"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
-
 
 class FCoTVLQwen25VLConfig(_AnySize, Qwen2_5_VLConfig):
     """Qwen2.5-VL's configuration with the dial; see `CompressedConfig`."""
@@ -80,28 +79,12 @@ class FCoTVLQwen25VLConfig(_AnySize, Qwen2_5_VLConfig):
     model_type = "fcot_vl_qwen2_5_vl"
     teacher_type: ClassVar[Any] = Qwen2_5_VLConfig
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "kept"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
-
 
 class FCoTVLQwen3VLConfig(_AnySize, Qwen3VLConfig):
     """Qwen3-VL's configuration with the dial; see `CompressedConfig`."""
 
     model_type = "fcot_vl_qwen3_vl"
     teacher_type: ClassVar[Any] = Qwen3VLConfig
-
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "kept"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.compress()
 
 
 # ---------------------------------------------------------------------------------------------------------- models
@@ -164,11 +147,13 @@ class _AnySizeModel(CompressorInit):
     config: Any
     visual: Any
 
-    def _split_mergers(self) -> None:
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
         self.visual.merger = _in_two_halves(self.visual.merger, self.config)
         deeper = getattr(self.visual, "deepstack_merger_list", [])
         for index, merger in enumerate(deeper):
             deeper[index] = _in_two_halves(merger, self.config)
+        self.post_init()  # type: ignore[attr-defined]
 
     def get_visual_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """The ViT's joined tokens before the adaptor, `[tokens, channels]`, the deeper layers' beside them.
@@ -224,32 +209,17 @@ class FCoTVLQwen2VLModel(_AnySizeModel, Qwen2VLModel):
 
     config_class = FCoTVLQwen2VLConfig
 
-    def __init__(self, config: FCoTVLQwen2VLConfig) -> None:
-        super().__init__(config)
-        self._split_mergers()
-        self.post_init()
-
 
 class FCoTVLQwen25VLModel(_AnySizeModel, Qwen2_5_VLModel):
     """Qwen2.5-VL with a compressor, without its head."""
 
     config_class = FCoTVLQwen25VLConfig
 
-    def __init__(self, config: FCoTVLQwen25VLConfig) -> None:
-        super().__init__(config)
-        self._split_mergers()
-        self.post_init()
-
 
 class FCoTVLQwen3VLModel(_AnySizeModel, Qwen3VLModel):
     """Qwen3-VL with compressors, without its head."""
 
     config_class = FCoTVLQwen3VLConfig
-
-    def __init__(self, config: FCoTVLQwen3VLConfig) -> None:
-        super().__init__(config)
-        self._split_mergers()
-        self.post_init()
 
 
 class _AnySizeStudent(StudentModel):
@@ -265,22 +235,14 @@ class FCoTVLQwen2VLForConditionalGeneration(_AnySizeStudent, Qwen2VLForCondition
     """A student of Qwen2-VL with its head."""
 
     config_class: ClassVar[Any] = FCoTVLQwen2VLConfig
-
-    def __init__(self, config: FCoTVLQwen2VLConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLQwen2VLModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLQwen2VLModel
 
 
 class FCoTVLQwen25VLForConditionalGeneration(_AnySizeStudent, Qwen2_5_VLForConditionalGeneration):
     """A student of Qwen2.5-VL with its head."""
 
     config_class: ClassVar[Any] = FCoTVLQwen25VLConfig
-
-    def __init__(self, config: FCoTVLQwen25VLConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLQwen25VLModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLQwen25VLModel
 
 
 class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForConditionalGeneration):
@@ -288,11 +250,7 @@ class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForCondition
 
     config_class: ClassVar[Any] = FCoTVLQwen3VLConfig
     adaptors: ClassVar[tuple[str, ...]] = ("visual.merger", "visual.deepstack_merger_list")
-
-    def __init__(self, config: FCoTVLQwen3VLConfig) -> None:
-        super().__init__(config)
-        self.model = FCoTVLQwen3VLModel(config)
-        self.post_init()
+    body: ClassVar[Any] = FCoTVLQwen3VLModel
 
 
 # ------------------------------------------------------------------------------------------------------- processor

@@ -98,12 +98,19 @@ class StudentModel:
 
     Class attributes:
         config_class: a `CompressedConfig`.
+        body: the class of the student without its head.
         adaptors: paths of the modules, below `model`, that compress and project; each holds a `compressor`.
     """
 
     config_class: ClassVar[Any]
+    body: ClassVar[Any]
     adaptors: ClassVar[tuple[str, ...]] = ("multi_modal_projector",)
     model: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.model = self.body(config)
+        self.post_init()  # type: ignore[attr-defined]
 
     @classmethod
     def from_teacher(
