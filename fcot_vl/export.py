@@ -36,8 +36,8 @@ CARD = """---
 ---
 # {title}
 
-A document-reading vision-language model with **{share} of the visual tokens** of its base{tokens} (compress ratio
-{ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
+A document-reading vision-language model with **{share} of the visual tokens** of its base{tokens}
+(compress ratio {ratio}, compressor `{compressor}`, visual positions `{positions}`). Made with
 [FCoT-VL](https://arxiv.org/abs/2502.18512)'s method by `fcot-vl` {version}: a compressor and the projector were
 re-aligned by self-distillation against the frozen base{then}.
 

@@ -93,9 +93,12 @@ def test_post_trained_judged_asked_exported(
     student = post_train(post_train_config(tmp_path / "post", max_steps=2), aligned / "ratio-2", data)
     samples = list(SampleFolder(data))
     result = evaluate(student, samples, tmp_path / "student", stage="post-train", batch_size=3)
-    fewer = evaluate(teacher, samples, tmp_path / "fastv", method=Method("fastv", 0.5, 2), batch_size=3)
-    assert result["n"] == fewer["n"] == 6 and result["compress_ratio"] == 2
-    assert result["visual_tokens_nominal"] < 2.4 * fewer["visual_tokens_nominal"]
+    whole = evaluate(teacher, samples, tmp_path / "teacher", batch_size=3)
+    assert result["n"] == whole["n"] == 6 and result["compress_ratio"] == 2
+    assert result["visual_tokens_nominal"] < 0.7 * whole["visual_tokens_nominal"]
+    if "llava" in teacher.name:
+        fewer = evaluate(teacher, samples, tmp_path / "fastv", method=Method("fastv", 0.5, 2), batch_size=3)
+        assert fewer["visual_tokens_nominal"] == pytest.approx(whole["visual_tokens_nominal"] / 2, abs=0.5)
     samples[1].images[0].save(tmp_path / "page.png")
     answer = ask(tmp_path / "page.png", "What?", student, max_new_tokens=3)
     assert (answer.kind, answer.compress_ratio, answer.new_tokens) == ("student", 2, 3) or answer.text == ""
