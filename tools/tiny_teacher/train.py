@@ -98,10 +98,12 @@ LINES = {  # free transcription lost its line most
 LINES_FROM = 113_152
 LINE_START = 5.0  # weight of a line's first character from there on
 ENDINGS_FROM = 135_424
-ENDING = (
-    10.0  # weight of an answer's last token from there on, where every page weighs the same, short or long
+ENDING = (  # weight of an answer's last token from there on, where every page weighs the same, short or long
+    (ENDINGS_FROM, 10.0),
+    (148_000, 10.0),
+    (148_001, 3.0),
 )
-PAGES = 148_000
+PAGES = 154_000
 RATE = (  # (page, factor on the learning rates), straight lines between
     (0, 1.0),
     (32_000, 1.0),
@@ -116,6 +118,9 @@ RATE = (  # (page, factor on the learning rates), straight lines between
     (ENDINGS_FROM, 0.0),
     (136_400, 0.25),
     (139_000, 0.25),
+    (148_000, 0.0),
+    (148_500, 0.15),
+    (150_000, 0.15),
     (PAGES, 0.0),
 )
 PULL = (
@@ -546,7 +551,9 @@ def main() -> None:
             weight = torch.where(begins, LINE_START, 1.0)
             if pages >= ENDINGS_FROM:
                 ends = target == end
-                weight = torch.where(ends, ENDING, weight) / tokens_of_page(answers, ids.shape[1])
+                weight = torch.where(ends, between(ENDING, pages), weight) / tokens_of_page(
+                    answers, ids.shape[1]
+                )
                 weight = weight / weight.mean()
                 shown["end"] += 0.02 * (
                     (logits.argmax(-1) == target)[ends].float().mean().item() - shown["end"]
