@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from fcot_vl.model.families import load_processor
+from fcot_vl.model.families import family_of, load_processor
 
 
 def load_for_inference(model: str | Path) -> tuple[Any, Any]:
     """A teacher or student and its processor: float32 on the CPU, bfloat16 on a GPU.
 
-    Raises OSError, ValueError or SafetensorError, as transformers does, for a folder that holds no such model.
+    Raises ValueError for a model of no family here, and OSError, ValueError or SafetensorError, as transformers does,
+    for weights that cannot be loaded.
     """
+    family_of(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)

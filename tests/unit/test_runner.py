@@ -418,3 +418,9 @@ def test_the_roomy_cache_changes_nothing(
     for mine, theirs in zip(roomy.past_key_values.layers, plain.past_key_values.layers, strict=True):
         torch.testing.assert_close(mine.keys, theirs.keys)
         torch.testing.assert_close(mine.values, theirs.values)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a model") as caught:
+        evaluate(tmp_path / "none", SAMPLES, tmp_path / "out")
+    assert str(tmp_path / "none") in str(caught.value)
