@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig, ProcessorMixin
@@ -19,6 +19,8 @@ from fcot_vl.model.student import HUB_OPTIONS
 
 class PictureProcessor(ProcessorMixin):
     """Pictures and chat messages in, `input_ids`, `attention_mask` and what the model takes of pictures out."""
+
+    text_kwargs: ClassVar[dict[str, Any]] = {"padding_side": "left"}
 
     image_token: str
     image_token_id: int

@@ -29,7 +29,6 @@ class FCoTVLProcessor(PictureProcessor):
         chat_template: Jinja template; a picture in it is one `<IMG_CONTEXT>`.
     """
 
-    text_kwargs: ClassVar[dict[str, Any]] = {"padding_side": "left"}
     images_kwargs: ClassVar[dict[str, Any]] = {"crop_to_patches": True}
 
     def __init__(

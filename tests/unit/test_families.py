@@ -139,6 +139,22 @@ def test_saved_and_loaded_it_is_the_same(teacher: Path, tmp_path: Path) -> None:
     assert torch.equal(tokens[1], tokens[0].expand(2, -1))
 
 
+def test_a_batch_of_different_pages_is_answered_as_each_alone(teacher: Path) -> None:
+    student = student_of(teacher, 2)
+    processor = load_processor(teacher, config=student.config)
+    chats = []
+    for size, text in ((SIZES[0], "a"), (SIZES[2], "longer")):
+        content = [{"type": "image", "image": picture_of(*size)}, {"type": "text", "text": text}]
+        chats.append([{"role": "user", "content": content}])
+    settings = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    answers = []
+    for prompts in (chats, chats[:1], chats[1:]):
+        inputs = processor.apply_chat_template(prompts, processor_kwargs={"padding": True}, **settings)
+        made = student.generate(**inputs, max_new_tokens=4, do_sample=False)
+        answers.append(made[:, inputs["input_ids"].shape[1] :])
+    assert torch.equal(answers[0], torch.cat(answers[1:]))
+
+
 def test_what_does_not_fit_is_refused(teacher: Path) -> None:
     family = family_of(teacher)
     other = {"compact": "kept", "kept": "compact"}[family.student.config_class.positions[0]]
