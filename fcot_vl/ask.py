@@ -8,15 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.images import open_image
-from fcot_vl.message import one_line
-from fcot_vl.model.families import family_of
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 
@@ -72,7 +68,7 @@ def ask(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     image = open_image(image_path)
-    loaded, processor = load(model)
+    loaded, processor = load_for_inference(tiny_teacher_path() if model is None else model)
     marks = processor.tokenizer.convert_ids_to_tokens(
         [*processor.picture_marks[0], *processor.picture_marks[1]]
     )
@@ -106,13 +102,3 @@ def ask(
         seconds=seconds,
         notice=EMBEDDED_NOTICE if model is None else None,
     )
-
-
-def load(model: str | Path | None) -> tuple[Any, Any]:
-    """A model and its processor, ready to answer: float32 on the CPU, bfloat16 on a GPU. Raises ValueError."""
-    source = str(tiny_teacher_path() if model is None else model)
-    family_of(source)
-    try:
-        return load_for_inference(source)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{source}: no model can be loaded from here ({one_line(error)})") from None

@@ -137,70 +137,72 @@ def llava_onevision(folder: Path) -> Path:
     images = LlavaOnevisionImageProcessorPil(
         size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints
     )
-    processor = Processor(images, words, 81, "full", TEMPLATE, "anyres_max_4")
-    return save(folder, LlavaOnevisionForConditionalGeneration(config), processor)
+    return save(folder, LlavaOnevisionForConditionalGeneration(config), OnevisionStandIn(images, words))
 
 
-class Processor:
-    """LlavaOnevisionProcessor without its video processor, which would need torchvision."""
+class StandIn:
+    """transformers' processor without its video processor, which would need torchvision.
 
-    def __init__(
-        self, images: Any, words: Any, tokens: int, strategy: str, template: str, ratio: str
-    ) -> None:
-        self.parts = images, words
-        self.template = template
-        self.counter = object.__new__(LlavaOnevisionProcessor)
-        self.counter.__dict__ |= {
-            "image_processor": images,
-            "num_image_tokens": tokens,
-            "vision_feature_select_strategy": strategy,
-            "vision_aspect_ratio": ratio,
-        }
+    template: chat template. placeholder: the image token.
+    """
 
-    def save_pretrained(self, folder: Path) -> None:
-        for part in self.parts:
-            part.save_pretrained(folder)
-        (folder / "chat_template.jinja").write_text(self.template)
-
-    def apply_chat_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
-        images, words = self.parts
-        picture = messages[0]["content"][0]["image"]
-        text = words.apply_chat_template(
-            messages, chat_template=self.template, add_generation_prompt=True, tokenize=False
-        )
-        side = images.size["height"]
-        count = self.counter._get_number_of_features(picture.height, picture.width, side, side)
-        inputs = words(text.replace("<image>", "<image>" * count), return_tensors="pt")
-        read = images(picture, return_tensors="pt")
-        return {**inputs, "pixel_values": read["pixel_values"], "image_sizes": read["image_sizes"]}
-
-
-class QwenProcessor:
-    """Qwen2VLProcessor without its video processor, which would need torchvision."""
+    template: str
+    placeholder: str
 
     def __init__(self, images: Any, words: Any) -> None:
-        self.parts = images, words
+        self.images, self.words = images, words
 
     def save_pretrained(self, folder: Path) -> None:
-        for part in self.parts:
-            part.save_pretrained(folder)
-        (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+        self.images.save_pretrained(folder)
+        self.words.save_pretrained(folder)
+        (folder / "chat_template.jinja").write_text(self.template)
+
+    def count(self, picture: Image.Image, read: Any) -> int:
+        """Visual tokens of a picture, as transformers counts them."""
+        raise NotImplementedError
+
+    def beside(self, input_ids: torch.Tensor, read: Any) -> dict[str, Any]:
+        """What the model takes beside tokens and pixels."""
+        raise NotImplementedError
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
-        images, words = self.parts
-        read = images(messages[0]["content"][0]["image"], return_tensors="pt")
-        text = words.apply_chat_template(
-            messages, chat_template=QWEN_TEMPLATE, add_generation_prompt=True, tokenize=False
+        picture = messages[0]["content"][0]["image"]
+        read = self.images(picture, return_tensors="pt")
+        text = self.words.apply_chat_template(
+            messages, chat_template=self.template, add_generation_prompt=True, tokenize=False
         )
-        count = int(read["image_grid_thw"].prod()) // images.merge_size**2
-        inputs = words(text.replace("<|image_pad|>", "<|image_pad|>" * count), return_tensors="pt")
-        placeholder = words.convert_tokens_to_ids("<|image_pad|>")
-        return {
-            **inputs,
-            "pixel_values": read["pixel_values"],
-            "image_grid_thw": read["image_grid_thw"],
-            "mm_token_type_ids": (inputs["input_ids"] == placeholder).int(),
+        run = self.placeholder * self.count(picture, read)
+        inputs = self.words(text.replace(self.placeholder, run), return_tensors="pt")
+        return {**inputs, "pixel_values": read["pixel_values"], **self.beside(inputs["input_ids"], read)}
+
+
+class OnevisionStandIn(StandIn):
+    template, placeholder = TEMPLATE, "<image>"
+
+    def count(self, picture: Image.Image, read: Any) -> int:
+        counter = object.__new__(LlavaOnevisionProcessor)
+        counter.__dict__ |= {
+            "image_processor": self.images,
+            "num_image_tokens": 81,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_4",
         }
+        side = self.images.size["height"]
+        return int(counter._get_number_of_features(picture.height, picture.width, side, side))
+
+    def beside(self, input_ids: torch.Tensor, read: Any) -> dict[str, Any]:
+        return {"image_sizes": read["image_sizes"]}
+
+
+class QwenStandIn(StandIn):
+    template, placeholder = QWEN_TEMPLATE, "<|image_pad|>"
+
+    def count(self, picture: Image.Image, read: Any) -> int:
+        return int(read["image_grid_thw"].prod()) // self.images.merge_size**2
+
+    def beside(self, input_ids: torch.Tensor, read: Any) -> dict[str, Any]:
+        visual = input_ids == self.words.convert_tokens_to_ids(self.placeholder)
+        return {"image_grid_thw": read["image_grid_thw"], "mm_token_type_ids": visual.int()}
 
 
 def qwen(folder: Path, config: Any, model: Any, vision: dict[str, Any], patch: int) -> Path:
@@ -224,7 +226,7 @@ def qwen(folder: Path, config: Any, model: Any, vision: dict[str, Any], patch: i
     images = Qwen2VLImageProcessorPil(
         size={"shortest_edge": 56 * 56, "longest_edge": 224 * 224}, patch_size=patch
     )
-    return save(folder, model(settings), QwenProcessor(images, words))
+    return save(folder, model(settings), QwenStandIn(images, words))
 
 
 def qwen2_vl(folder: Path) -> Path:
@@ -277,13 +279,13 @@ def hf_processor(folder: Path) -> Any:
     kind = AutoConfig.from_pretrained(folder).model_type
     words = AutoTokenizer.from_pretrained(folder)
     if kind.startswith("qwen"):
-        return QwenProcessor(Qwen2VLImageProcessorPil.from_pretrained(folder), words)
+        return QwenStandIn(Qwen2VLImageProcessorPil.from_pretrained(folder), words)
     if kind == "llava":
         return LlavaProcessor.from_pretrained(folder)
     if kind == "llava_next":
         return LlavaNextProcessor.from_pretrained(folder)
     images = LlavaOnevisionImageProcessorPil.from_pretrained(folder)
-    return Processor(images, words, 81, "full", TEMPLATE, "anyres_max_4")
+    return OnevisionStandIn(images, words)
 
 
 LLAVA = {"llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision}

@@ -222,6 +222,11 @@ def pad(
     return batch
 
 
+def join_pictures(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The pictures of several prompts (see the processor's `picture_inputs`) as those of one batch."""
+    return {key: torch.cat([inputs[key] for inputs in found]) for key in found[0]} if found else {}
+
+
 class PostTrainCollator:
     """Pages to one batch for one model.
 
@@ -250,8 +255,7 @@ class PostTrainCollator:
 
     def pictures(self, pages: Sequence[Page]) -> dict[str, Tensor]:
         if any(page.visual_features is None for page in pages):
-            found = [page_pictures(self.processor, page) for page in pages if page.prompt.sizes]
-            return {key: torch.cat([inputs[key] for inputs in found]) for key in (found[0] if found else ())}
+            return join_pictures([page_pictures(self.processor, page) for page in pages if page.prompt.sizes])
         layout = self.processor.picture_layout([size for page in pages for size in page.prompt.sizes])
         return {"visual_features": torch.cat([page.visual_features for page in pages]), **layout}  # type: ignore[misc]
 

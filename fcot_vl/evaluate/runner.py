@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collate import Prompt, pad, picture_counts, tokenize_question
+from fcot_vl.data.collate import Prompt, join_pictures, pad, picture_counts, tokenize_question
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
@@ -306,10 +306,7 @@ class _Runner:
             found = [self.processor.picture_inputs(sample.images) for sample in samples if sample.images]
         inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
         del inputs["labels"]
-        inputs |= {
-            key: torch.cat([pictures[key] for pictures in found]) for key in (found[0] if found else ())
-        }
-        inputs |= self.processor.prompt_inputs(inputs["input_ids"])
+        inputs |= join_pictures(found) | self.processor.prompt_inputs(inputs["input_ids"])
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _smaller(

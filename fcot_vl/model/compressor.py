@@ -88,6 +88,13 @@ class QFormerCompressor(nn.Module):
         return queries + self.out_proj(mixed)
 
 
+def fill_rows(rows: Tensor, ratio: int) -> Tensor:
+    """`[..., columns, channels]` with the last token of every row repeated until the ratio divides the row."""
+    missing = -rows.shape[-2] % ratio
+    last = rows[..., -1:, :].expand(*rows.shape[:-2], missing, rows.shape[-1])
+    return torch.cat([rows, last], dim=-2) if missing else rows
+
+
 class Compressor(Protocol):
     """What `build_compressor` returns, beside being an `nn.Module`."""
 

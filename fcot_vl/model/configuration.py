@@ -33,13 +33,8 @@ class FCoTVLConfig(CompressedConfig, InternVLConfig):
     model_type = "fcot_vl"
     teacher_type: ClassVar[Any] = InternVLConfig
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "kept"
-
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.check_compression()
         self.image_seq_length = self.tokens_per_tile // self.compress_ratio
 
     @property

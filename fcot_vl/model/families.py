@@ -76,5 +76,6 @@ def load_processor(path_or_id: str | Path, config: Any = None) -> Any:
         ValueError: a model of no family here.
     """
     processor = family_of(path_or_id).processor.from_pretrained(path_or_id)
-    processor.fit(read_config(path_or_id) if config is None else config)
+    if config is not None:  # else it is fitted to the model it was loaded with
+        processor.fit(config)
     return processor

@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText
 
+from fcot_vl.message import one_line
 from fcot_vl.model.families import family_of, load_processor
 
 
 def load_for_inference(model: str | Path) -> tuple[Any, Any]:
     """A teacher or student and its processor: float32 on the CPU, bfloat16 on a GPU.
 
-    Raises ValueError for a model of no family here, and OSError, ValueError or SafetensorError, as transformers does,
-    for weights that cannot be loaded.
+    Raises ValueError, in one line, for a model of no family here and for one that cannot be loaded.
     """
     family_of(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-    return loaded.eval().to(device), load_processor(model)
+    try:
+        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        processor = load_processor(model)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{model}: no model can be loaded from here ({one_line(error)})") from None
+    return loaded.eval().to(device), processor
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -27,14 +27,13 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
-    PreTrainedConfig,
 )
 from transformers.image_processing_utils import select_best_resolution
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from fcot_vl.model.compressor import build_compressor
+from fcot_vl.model.compressor import build_compressor, fill_rows
 from fcot_vl.model.picture_processor import PictureProcessor
-from fcot_vl.model.student import CompressedConfig, CompressorInit, StudentModel
+from fcot_vl.model.student import CompressedConfig, StudentBody, StudentModel
 
 SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 
@@ -42,7 +41,7 @@ SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 # -------------------------------------------------------------------------------------------------- configurations
 
 
-class _SquareTiles(CompressedConfig, PreTrainedConfig):
+class _SquareTiles(CompressedConfig):
     """What the three configurations share: square tiles of `side` x `side` tokens.
 
     Attributes:
@@ -51,18 +50,17 @@ class _SquareTiles(CompressedConfig, PreTrainedConfig):
 
     positions: ClassVar[tuple[str, ...]] = ("compact",)
 
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "compact"
     image_seq_length: int = 576
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self.image_seq_length = self.tokens_per_tile // self.compress_ratio
+
+    def check_compression(self) -> None:
         kind = self.vision_config.model_type
         if kind not in SQUARE_VITS:
             raise ValueError(f"the vision tower must be one of {', '.join(SQUARE_VITS)}, got {kind!r}.")
-        self.check_compression()
-        self.image_seq_length = self.tokens_per_tile // self.compress_ratio
+        super().check_compression()
 
     @property
     def side(self) -> int:
@@ -178,20 +176,19 @@ def _with_compressor(projector: type[nn.Module]) -> type[nn.Module]:
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             self.compressor = build_compressor(config)
-            self.side, self.short = config.side, -config.side % config.compress_ratio
+            self.side, self.ratio = config.side, config.compress_ratio
 
         def forward(self, image_features: Tensor) -> Tensor:
-            if self.short:
+            if self.side % self.ratio:
                 rows = image_features.unflatten(1, (self.side, self.side))
-                last = rows[:, :, -1:].expand(-1, -1, self.short, -1)
-                image_features = torch.cat([rows, last], dim=2).flatten(1, 2)
+                image_features = fill_rows(rows, self.ratio).flatten(1, 2)
             adapted: Tensor = super().forward(self.compressor(image_features))
             return adapted
 
     return Adaptor
 
 
-class _SquareTileModel(CompressorInit):
+class _SquareTileModel(StudentBody):
     """What the three models without their head share."""
 
     config: Any
@@ -227,32 +224,21 @@ class _SquareTileModel(CompressorInit):
             )
         return features
 
-    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
-        """What `forward` takes in place of pictures: the adapted features, laid out as a prompt has them."""
+    def adapt_visual_features(
+        self, visual_features: Tensor, **layout: Tensor
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """The adapted features, laid out as a prompt has them: one `[tokens, width]` a picture."""
         weight = self.multi_modal_projector.linear_1.weight
         adapted = self.multi_modal_projector(visual_features.to(weight.device, weight.dtype))
-        pictures = self.lay_out(adapted, **layout)
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pictures)}}
+        return {"image": BaseModelOutputWithPooling(pooler_output=self.lay_out(adapted, **layout))}
 
     def lay_out(self, adapted: Tensor, **layout: Tensor) -> list[Tensor]:
         """Tiles `[n_tiles, image_seq_length, width]` to pictures, each `[tokens, width]`."""
         return list(adapted)
 
-    def get_image_features(
-        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
-        layout = {} if image_sizes is None else {"image_sizes": image_sizes}
-        if pixel_values.ndim == 5:  # padded to the picture with the most tiles
-            tiles = [1 + grid.high * grid.wide for grid in self.grids(**layout)]
-            pixel_values = torch.cat([p[:n] for p, n in zip(pixel_values, tiles, strict=True)])
-        features = self.get_visual_features(pixel_values)
-        inputs = self.visual_inputs(torch.empty(0), features, **layout)
-        output: BaseModelOutputWithPooling = inputs["mm_encoder_outputs"]["image"]
-        return output
-
-    def grids(self, **layout: Tensor) -> list[Grid]:
-        raise NotImplementedError
+        return self.adapt_visual_features(self.get_visual_features(pixel_values))["image"]
 
 
 class _AnyresModel(_SquareTileModel):
@@ -260,7 +246,18 @@ class _AnyresModel(_SquareTileModel):
 
     image_newline: Any
 
-    def grids(self, *, image_sizes: Tensor) -> list[Grid]:  # type: ignore[override]
+    def get_image_features(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """The same; `pixel_values` may have five dimensions, padded to the picture with the most tiles."""
+        assert image_sizes is not None
+        if pixel_values.ndim == 5:
+            tiles = [1 + grid.high * grid.wide for grid in self.grids(image_sizes)]
+            pixel_values = torch.cat([p[:n] for p, n in zip(pixel_values, tiles, strict=True)])
+        features = self.get_visual_features(pixel_values)
+        return self.adapt_visual_features(features, image_sizes=image_sizes)["image"]
+
+    def grids(self, image_sizes: Tensor) -> list[Grid]:
         """Where each picture's tokens lie. image_sizes: `[n_pictures, 2]`, height and width."""
         config = self.config
         tile, most = config.vision_config.image_size, most_tiles(config)
@@ -272,7 +269,7 @@ class _AnyresModel(_SquareTileModel):
         ]
 
     def lay_out(self, adapted: Tensor, *, image_sizes: Tensor) -> list[Tensor]:  # type: ignore[override]
-        grids = self.grids(image_sizes=image_sizes)
+        grids = self.grids(image_sizes)
         pictures = adapted.split([1 + grid.high * grid.wide for grid in grids])
         return [self._join(tiles, grid) for tiles, grid in zip(pictures, grids, strict=True)]
 

@@ -20,7 +20,7 @@ from transformers.utils.import_utils import torch_compilable_check
 
 from fcot_vl.model.compressor import build_compressor
 from fcot_vl.model.configuration import FCoTVLConfig
-from fcot_vl.model.student import CompressorInit, StudentModel
+from fcot_vl.model.student import StudentBody, StudentModel
 
 
 def _is_empty(cache: Cache | None) -> bool:
@@ -41,7 +41,7 @@ class StudentAdaptor(InternVLMultiModalProjector):
         return super().forward(self.compressor(image_features))
 
 
-class FCoTVLModel(CompressorInit, InternVLModel):
+class FCoTVLModel(StudentBody, InternVLModel):
     """ViT, student adaptor and decoder, without the language-model head."""
 
     config: FCoTVLConfig
@@ -73,7 +73,9 @@ class FCoTVLModel(CompressorInit, InternVLModel):
         features = features.unflatten(1, (side, side))
         return self.pixel_shuffle(features, scale_factor=self.config.downsample_ratio).flatten(1, 2)
 
-    def adapt_visual_features(self, visual_features: Tensor) -> dict[str, BaseModelOutputWithPooling]:
+    def adapt_visual_features(
+        self, visual_features: Tensor, **layout: Tensor
+    ) -> dict[str, BaseModelOutputWithPooling]:
         """Run the adaptor on features of `get_visual_features`; the result goes to `forward(mm_encoder_outputs=)`.
 
         Raises:
@@ -88,10 +90,6 @@ class FCoTVLModel(CompressorInit, InternVLModel):
         adaptor_dtype = self.multi_modal_projector.linear_1.weight.dtype
         adapted = self.multi_modal_projector(visual_features.to(self.device, adaptor_dtype))
         return {"image": BaseModelOutputWithPooling(pooler_output=adapted)}
-
-    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor) -> dict[str, Any]:
-        """What `forward` takes in place of pictures: the adapted features."""
-        return {"mm_encoder_outputs": self.adapt_visual_features(visual_features)}
 
     def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Positions of a prompt's tokens under the configured scheme.

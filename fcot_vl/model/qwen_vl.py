@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import (
-    PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
@@ -30,24 +29,20 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from fcot_vl.model.compressor import build_compressor
+from fcot_vl.model.compressor import build_compressor, fill_rows
 from fcot_vl.model.picture_processor import PictureProcessor
-from fcot_vl.model.student import CompressedConfig, CompressorInit, StudentModel
+from fcot_vl.model.student import CompressedConfig, StudentBody, StudentModel
 
 # -------------------------------------------------------------------------------------------------- configurations
 
 
-class _AnySize(CompressedConfig, PreTrainedConfig):
+class _AnySize(CompressedConfig):
     """What the three configurations share: pictures are not cut into tiles."""
 
     positions: ClassVar[tuple[str, ...]] = ("kept",)
-    compress_ratio: int = 1
-    compressor: str = "conv"
-    visual_positions: str = "kept"
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.check_compression()
+    def check_compression(self) -> None:
+        super().check_compression()
         if self.compressor == "qformer":
             raise ValueError("compressor 'qformer' needs tiles of one size, which this family has not.")
 
@@ -110,12 +105,11 @@ class _Merger:
 
     def adapt(self, features: Tensor, ratio: int, grids: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Tokens of pictures of (rows, columns) tokens, one after another, to one `[tokens, text width]` a picture."""
-        rows = []
         parts = self.normalise(features).split([high * wide for high, wide in grids])
-        for part, (high, wide) in zip(parts, grids, strict=True):
-            row = part.view(high, wide, -1)
-            last = row[:, -1:].expand(-1, -wide % ratio, -1)
-            rows.append(torch.cat([row, last], dim=1).flatten(0, 1))
+        rows = [
+            fill_rows(part.view(high, wide, -1), ratio).flatten(0, 1)
+            for part, (high, wide) in zip(parts, grids, strict=True)
+        ]
         compressed = self.compressor(torch.cat(rows)[None])[0]
         return list(self.project(compressed).split([high * -(-wide // ratio) for high, wide in grids]))
 
@@ -141,7 +135,7 @@ def _in_two_halves(merger: nn.Module, config: Any) -> nn.Module:
     return halved
 
 
-class _AnySizeModel(CompressorInit):
+class _AnySizeModel(StudentBody):
     """What the three models without their head share."""
 
     config: Any
@@ -166,10 +160,10 @@ class _AnySizeModel(CompressorInit):
         deeper = getattr(output, "deepstack_features", None) or []
         return torch.cat([output.pooler_output, *deeper], dim=-1)
 
-    def visual_inputs(
-        self, input_ids: Tensor, visual_features: Tensor, image_grid_thw: Tensor
-    ) -> dict[str, Any]:
-        """What `forward` takes in place of pictures: the adapted features, and what positions are counted from."""
+    def adapt_visual_features(  # type: ignore[override]
+        self, visual_features: Tensor, image_grid_thw: Tensor
+    ) -> dict[str, BaseModelOutputWithDeepstackFeatures]:
+        """The adapted features, one `[tokens, width]` a picture, the deeper layers' beside them."""
         merge, ratio = self.visual.spatial_merge_size, self.config.compress_ratio
         grids = [(high // merge, wide // merge) for _, high, wide in image_grid_thw.tolist()]
         mergers = [self.visual.merger, *getattr(self.visual, "deepstack_merger_list", [])]
@@ -179,10 +173,14 @@ class _AnySizeModel(CompressorInit):
             merger.adapt(part, ratio, grids) for merger, part in zip(mergers, parts, strict=True)
         ]
         output = BaseModelOutputWithDeepstackFeatures(pooler_output=adapted, deepstack_features=deeper)
-        return {
-            "mm_encoder_outputs": {"image": output},
-            "image_grid_thw": image_grid_thw,
-            "mm_token_type_ids": (input_ids == self.config.image_token_id).int(),
+        return {"image": output}
+
+    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
+        """What `forward` takes in place of pictures: the adapted features, and what positions are counted from."""
+        is_visual = (input_ids == self.config.image_token_id).int()
+        return super().visual_inputs(input_ids, visual_features, **layout) | {
+            **layout,
+            "mm_token_type_ids": is_visual,
         }
 
     def get_image_features(
@@ -191,9 +189,7 @@ class _AnySizeModel(CompressorInit):
         """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
         assert image_grid_thw is not None
         features = self.get_visual_features(pixel_values, image_grid_thw)
-        inputs = self.visual_inputs(torch.empty(0), features, image_grid_thw)
-        output: BaseModelOutputWithDeepstackFeatures = inputs["mm_encoder_outputs"]["image"]
-        return output
+        return self.adapt_visual_features(features, image_grid_thw)["image"]
 
     def get_vision_position_ids(
         self, start_position: int, grid_thw: Any, *args: Any, **kwargs: Any

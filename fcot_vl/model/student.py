@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
-from transformers import AutoConfig
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig
 
 from fcot_vl.model.compressor import COMPRESSORS
 
@@ -24,8 +24,11 @@ NAMED = 5  # weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
-class CompressedConfig:
+class CompressedConfig(PreTrainedConfig):
     """Mixin of a student's configuration: a teacher's with `compress_ratio`, `compressor` and `visual_positions`.
+
+    Attributes:
+        visual_positions: one of `positions`; None is the first of them.
 
     Class attributes:
         teacher_type: the teacher's configuration class.
@@ -35,12 +38,19 @@ class CompressedConfig:
     teacher_type: ClassVar[Any]
     positions: ClassVar[tuple[str, ...]] = VISUAL_POSITIONS
 
-    model_type: str
-    compress_ratio: int
-    compressor: str
-    visual_positions: str
-    tokens_per_tile: Any
-    """Visual tokens of one tile that enter the compressor; None where pictures are not cut into equal tiles."""
+    compress_ratio: int = 1
+    compressor: str = "conv"
+    visual_positions: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.visual_positions = self.visual_positions or self.positions[0]
+        self.check_compression()
+
+    @property
+    def tokens_per_tile(self) -> int | None:
+        """Visual tokens of one tile that enter the compressor; None where pictures are not cut into equal tiles."""
+        raise NotImplementedError
 
     def check_compression(self) -> None:
         """Raises ValueError for an unknown option, or a ratio that does not divide the tokens of a tile."""
@@ -88,7 +98,7 @@ class CompressedConfig:
         settings.update(
             compress_ratio=compress_ratio,
             compressor=compressor,
-            visual_positions=visual_positions or cls.positions[0],
+            visual_positions=visual_positions,
         )
         return cls(**settings)
 
@@ -218,8 +228,22 @@ def reset_compressors(module: nn.Module) -> None:
             part.reset_parameters()  # type: ignore[operator]
 
 
-class CompressorInit:
-    """Mixin of a student without its head: compressors start as their class says."""
+class StudentBody:
+    """Mixin of a student without its head; `get_visual_features` gives what may be cached, this what is trained."""
+
+    def adapt_visual_features(self, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
+        """Features of `get_visual_features`, compressed and projected, as `forward(mm_encoder_outputs=)` takes them."""
+        raise NotImplementedError
+
+    def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
+        """What `forward` takes in place of pictures.
+
+        Args:
+            input_ids: `[batch, length]`.
+            visual_features: of `get_visual_features`.
+            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+        """
+        return {"mm_encoder_outputs": self.adapt_visual_features(visual_features, **layout)}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -248,7 +272,7 @@ __all__ = [
     "COMPRESS_RATIOS",
     "VISUAL_POSITIONS",
     "CompressedConfig",
-    "CompressorInit",
+    "StudentBody",
     "StudentModel",
     "reset_compressors",
 ]
