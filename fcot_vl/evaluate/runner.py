@@ -218,6 +218,10 @@ class _Runner:
             raise ValueError("there is no record to evaluate on.")
 
     def _question(self, index: int, sample: Sample) -> Question:
+        if not sample.answers or not sample.metric or sample.density is None:
+            raise ValueError(
+                f"record {sample.id} has no accepted answers, metric or text density: it can be trained on, not scored"
+            )
         task_of(sample.task, sample.metric)
         asked = _asked(sample)
         counts = picture_counts(self.processor, sample.images)[1]

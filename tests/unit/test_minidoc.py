@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from datasets import Features, Image, List
 
 from fcot_vl.data.sample import SampleFolder, write_shard
 from fcot_vl.data.synthesize.minidoc import METRICS, TASKS, make_document, make_sample
@@ -145,3 +147,17 @@ def test_empty_folder_is_named(tmp_path: Path) -> None:
         SampleFolder(tmp_path)
     write_shard(tmp_path / "a.parquet", [make_sample("test", 0)])
     assert len(SampleFolder(tmp_path)) == 1
+
+
+def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
+    shard = tmp_path / "a.parquet"
+    write_shard(shard, [make_sample("test", 0)])
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"a\.parquet: not a whole shard"):
+        SampleFolder(tmp_path)
+
+
+def test_a_shard_is_pictures_to_datasets(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", [make_sample("test", 0)], "JPEG")
+    features = Features.from_arrow_schema(pq.read_schema(tmp_path / "a.parquet"))
+    assert features["images"] == List(Image())

@@ -337,6 +337,10 @@ def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) ->
         (lambda: evaluate(model, SAMPLES, tmp_path / "3"), "processor"),
         (lambda: evaluate(model, [], tmp_path / "4", processor=processor), "no record"),
         (lambda: evaluate(model, SAMPLES[:1] * 2, tmp_path / "5", processor=processor), "share an id"),
+        (
+            lambda: evaluate(model, [replace(SAMPLES[0], density=None)], tmp_path / "6", processor=processor),
+            "not scored",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             build()
