@@ -40,6 +40,7 @@ def settings(output: Path, **overrides: Any) -> dict[str, Any]:
     """Two epochs of three steps with a checkpoint every two; clipping that bites."""
     defaults = {
         "output_dir": str(output),
+        "packing": False,
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": 2,
         "learning_rate": 1e-3,

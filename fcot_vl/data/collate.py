@@ -222,6 +222,19 @@ def pad(
     return batch
 
 
+def pack(sequences: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Lay (input_ids, labels) pairs one behind the other.
+
+    Returns:
+        `input_ids` and `labels`, `[1, tokens]`, and `sequence_lengths`. Nothing predicts a sequence's first token.
+    """
+    ids = torch.cat([ids for ids, _ in sequences])
+    labels = torch.cat([labels for _, labels in sequences])
+    lengths = [len(ids) for ids, _ in sequences]
+    labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
+    return {"input_ids": ids[None], "labels": labels[None], "sequence_lengths": lengths}
+
+
 def join_pictures(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The pictures of several prompts (see the processor's `picture_inputs`) as those of one batch."""
     return {key: torch.cat([inputs[key] for inputs in found]) for key in found[0]} if found else {}
@@ -233,8 +246,10 @@ class PostTrainCollator:
     Args:
         processor: the model's; its tokenizer pads and its image processor tiles.
         side: where padding goes; training pads on the right.
+        packed: lay the pages one behind the other in one row instead of padding; the items may then be lists of pages.
 
-    Returns, when called: `input_ids`, `attention_mask`, `labels` (`[batch, length]`), and over the batch `pixel_values`
+    Returns, when called: `input_ids`, `attention_mask`, `labels` (`[batch, length]`; packed: `sequence_lengths` in
+    place of the mask), and over the batch `pixel_values`
     (`[n_tiles, 3, height, width]`) or `visual_features`, with what the model's family must know of its pictures beside
     them, unless it is text alone.
 
@@ -242,16 +257,24 @@ class PostTrainCollator:
         ValueError: a picture's visual tokens are not those its prompt was made for.
     """
 
-    def __init__(self, processor: Any, side: Literal["left", "right"] = "right") -> None:
+    def __init__(
+        self, processor: Any, side: Literal["left", "right"] = "right", packed: bool = False
+    ) -> None:
         self.processor = processor
         self.side = side
+        self.packed = packed
 
-    def __call__(self, pages: Sequence[Page]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
+        pages = flatten(items)
         return {**self.sequences(pages), **self.pictures(pages)}
 
-    def sequences(self, pages: Sequence[Page], ratio: int = 1) -> dict[str, Tensor]:
-        pad_token_id = self.processor.tokenizer.pad_token_id
-        return pad([page.prompt.expand(ratio) for page in pages], pad_token_id, self.side)
+    def sequences(self, pages: Sequence[Page], ratio: int = 1) -> dict[str, Any]:
+        sequences = [page.prompt.expand(ratio) for page in pages]
+        return (
+            pack(sequences)
+            if self.packed
+            else pad(sequences, self.processor.tokenizer.pad_token_id, self.side)
+        )
 
     def pictures(self, pages: Sequence[Page]) -> dict[str, Tensor]:
         if any(page.visual_features is None for page in pages):
@@ -275,12 +298,17 @@ class RealignCollator(PostTrainCollator):
     """
 
     def __init__(
-        self, processor: Any, ratios: Sequence[int], side: Literal["left", "right"] = "right"
+        self,
+        processor: Any,
+        ratios: Sequence[int],
+        side: Literal["left", "right"] = "right",
+        packed: bool = False,
     ) -> None:
-        super().__init__(processor, side)
+        super().__init__(processor, side, packed)
         self.ratios = tuple(ratios)
 
-    def __call__(self, pages: Sequence[Page]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
+        pages = flatten(items)
         pictures = self.pictures(pages)
         if not pictures:
             raise ValueError(
@@ -291,6 +319,11 @@ class RealignCollator(PostTrainCollator):
             "students": {r: self.sequences(pages, r) for r in self.ratios},
             **pictures,
         }
+
+
+def flatten(items: Sequence[Page] | Sequence[Sequence[Page]]) -> list[Page]:
+    """The pages of a batch of pages or of packs."""
+    return [page for item in items for page in ([item] if isinstance(item, Page) else item)]
 
 
 def page_pictures(processor: Any, page: Page) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ One sample, InternVL2-2B at ratio 2: tiles `[n, 3, 448, 448]` -> ViT `[n, 1025, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from transformers.utils.import_utils import torch_compilable_check
 
 from fcot_vl.model.compressor import build_compressor
 from fcot_vl.model.configuration import FCoTVLConfig
+from fcot_vl.model.packed_attention import in_rows
 from fcot_vl.model.student import StudentBody, StudentModel
 
 
@@ -111,6 +113,13 @@ class FCoTVLModel(StudentBody, InternVLModel):
         real = attention_mask.to(steps.device) != 0
         steps = steps * real
         return (steps.cumsum(-1) - steps) * real
+
+    def packed_position_ids(
+        self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
+    ) -> Tensor:
+        """See `StudentBody.packed_position_ids`; of the configured scheme."""
+        rows, real = in_rows(input_ids, sequence_lengths)
+        return self.visual_position_ids(rows, real)[real][None]
 
     def get_placeholder_mask(
         self, input_ids: Tensor | None, inputs_embeds: Tensor, image_features: Tensor

@@ -30,6 +30,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from fcot_vl.model.compressor import build_compressor, fill_rows
+from fcot_vl.model.packed_attention import in_rows
 from fcot_vl.model.picture_processor import PictureProcessor
 from fcot_vl.model.student import CompressedConfig, StudentBody, StudentModel
 
@@ -182,6 +183,19 @@ class _AnySizeModel(StudentBody):
             **layout,
             "mm_token_type_ids": is_visual,
         }
+
+    def packed_position_ids(
+        self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
+    ) -> Tensor:
+        """See `StudentBody.packed_position_ids`; in time, height and width."""
+        rows, real = in_rows(input_ids, sequence_lengths)
+        positions, _ = self.get_rope_index(  # type: ignore[attr-defined]
+            rows,
+            mm_token_type_ids=(rows == self.config.image_token_id).int() * real,
+            attention_mask=real.long(),
+            **layout,
+        )
+        return positions[:, real][:, None]
 
     def get_image_features(
         self, pixel_values: Tensor, image_grid_thw: Tensor | None = None, **kwargs: Any

@@ -7,7 +7,7 @@ compressor. These two mixins stand in front of transformers' classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -244,6 +244,18 @@ class StudentBody:
             layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
         """
         return {"mm_encoder_outputs": self.adapt_visual_features(visual_features, **layout)}
+
+    def packed_position_ids(
+        self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
+    ) -> Tensor:
+        """Positions of packed sequences' tokens, each from its own start: `[1, length]`, or `[3, 1, length]`.
+
+        Args:
+            input_ids: `[1, length]`.
+            sequence_lengths: tokens of each sequence.
+            layout: what the family needs to know of its pictures.
+        """
+        return torch.cat([torch.arange(n, device=input_ids.device) for n in sequence_lengths])[None]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.model.families import family_of
+from fcot_vl.model.packed_attention import packed_inputs
 from fcot_vl.model.student import reset_compressors
 
-Inputs = Mapping[str, Tensor]
+Inputs = Mapping[str, Any]
 
 
 @dataclass
@@ -151,8 +152,8 @@ class SharedBackbone(nn.Module):
         """Teacher and students on one batch, from one pass of the ViT.
 
         Args:
-            teacher: `input_ids`, `attention_mask` and `labels` (and, if packed, `position_ids` instead of the mask),
-                each `[batch, length]`, with the teacher's placeholders.
+            teacher: `input_ids`, `attention_mask` and `labels`, each `[batch, length]`, with the teacher's
+                placeholders; or, packed into one row, `sequence_lengths` instead of the mask.
             students: the same per ratio, with that student's placeholders (another length) and the same answers.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, cached.
@@ -213,12 +214,19 @@ def _hidden(
     """Last hidden states of `model` at the answer positions, and the tokens they predict."""
     outputs = model.model(
         input_ids=inputs["input_ids"],
-        attention_mask=inputs.get("attention_mask"),
-        position_ids=inputs.get("position_ids"),
+        **context_inputs(model.model, inputs, layout),
         **model.model.visual_inputs(inputs["input_ids"], visual_features, **layout),
         use_cache=False,
     )
     return answer_hidden(outputs.last_hidden_state, inputs["labels"])
 
 
-__all__ = ["SharedBackbone", "SharedOutput", "answer_hidden"]
+def context_inputs(body: Any, inputs: Inputs, layout: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What tells a body which tokens see each other: the mask of a batch, or what a packed row needs."""
+    lengths = inputs.get("sequence_lengths")
+    if lengths is None:
+        return {"attention_mask": inputs.get("attention_mask")}
+    return packed_inputs(body, inputs["input_ids"], lengths, **layout)
+
+
+__all__ = ["SharedBackbone", "SharedOutput", "answer_hidden", "context_inputs"]

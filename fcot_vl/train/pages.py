@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers.utils.logging import tqdm
 
 from fcot_vl.data.collate import Page, Prompt, tokenize_prompt
+from fcot_vl.data.packing import fill, plan_packs, tokens_of
 from fcot_vl.data.sample import Sample
 
 GROUP = 50  # batches sorted together by length: large enough to cut padding, small enough to stay random
@@ -75,6 +76,32 @@ class TrainingPages(Dataset[Page]):
         """For the stage's first line: how many pages, how many were left out."""
         left_out = len(self.samples) - len(self)
         return f"{len(self):,} pages" + (f" ({left_out:,} too long and left out)" if left_out else "")
+
+
+class PackedPages(Dataset[list[Page]]):
+    """Packs of pages; see `data.packing`.
+
+    Attributes:
+        packs: indices into `pages`, pack by pack.
+        lengths: tokens of each pack, counted in the sequences of the processor's own model.
+    """
+
+    def __init__(self, pages: TrainingPages, capacity: int, seed: int) -> None:
+        self.pages = pages
+        self.packs = plan_packs(pages.lengths, capacity, seed)
+        self.lengths = [tokens_of(pack, pages.lengths) for pack in self.packs]
+        self.fill = fill(self.packs, pages.lengths, capacity)
+        self.capacity = capacity
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> list[Page]:
+        return [self.pages[at] for at in self.packs[index]]
+
+    def describe(self) -> str:
+        """For the stage's first line."""
+        return f"{self.pages.describe()} in {len(self):,} packs of {self.capacity:,} tokens, {self.fill:.1%} full"
 
 
 class LengthGroupedOrder(Sampler[int]):

@@ -6,6 +6,7 @@ so that what the data adds is not taken for what the method does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import VISUAL_POSITIONS, answer_hidden
 from fcot_vl.model.families import family_of, load_processor, read_config
+from fcot_vl.model.teacher_student import context_inputs
 from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.losses import answer_cross_entropy
-from fcot_vl.train.pages import TrainingPages
+from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.trainer import (
     StageTrainer,
+    real_tokens,
     remove_checkpoints,
     save_model_files,
     stage_settings,
@@ -38,6 +41,7 @@ class PostTrainConfig(TrainingArguments):
 
     Attributes:
         max_length: context in tokens of the model's own sequence; longer pages are left out.
+        packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
         freeze_vision: keep the ViT as it is; its features may then be cached.
         visual_positions: "kept" or "compact" to change the student's scheme from here on; None leaves it.
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
@@ -47,6 +51,9 @@ class PostTrainConfig(TrainingArguments):
     """
 
     max_length: int = field(default=5120, metadata={"help": "Context in tokens."})  # the paper's
+    packing: bool = field(
+        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+    )  # the paper's
     freeze_vision: bool = field(
         default=False, metadata={"help": "The ViT does not learn."}
     )  # the paper trains it
@@ -110,6 +117,7 @@ class AnswerModel(nn.Module):
         input_ids: Tensor,
         labels: Tensor,
         attention_mask: Tensor | None = None,
+        sequence_lengths: Sequence[int] | None = None,
         pixel_values: Tensor | None = None,
         visual_features: Tensor | None = None,
         denominator: Tensor | int | None = None,
@@ -119,6 +127,7 @@ class AnswerModel(nn.Module):
 
         Args:
             input_ids, labels, attention_mask: `[batch, length]`; batches padded on the right need no mask.
+            sequence_lengths: of sequences packed into one row.
             pixel_values: `[n_tiles, 3, height, width]`, or instead
             visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached.
             layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
@@ -130,7 +139,14 @@ class AnswerModel(nn.Module):
         pictures = (
             {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
         )
-        outputs = inner(input_ids=input_ids, attention_mask=attention_mask, **pictures, use_cache=False)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "sequence_lengths": sequence_lengths,
+        }
+        outputs = inner(
+            input_ids=input_ids, **context_inputs(inner, inputs, layout), **pictures, use_cache=False
+        )
         hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
         return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
 
@@ -152,7 +168,7 @@ class PostTrainer(StageTrainer):
         loss = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
-        self.meter.add({"ce": loss * share}, answers, inputs["attention_mask"].sum())
+        self.meter.add({"ce": loss * share}, answers, real_tokens(inputs))
         loss = loss * self.loss_scale()
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -199,8 +215,9 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         )
     pages = TrainingPages(samples, processor, config.max_length, features)
     answer_model = AnswerModel(student, config.freeze_vision)
-    trainer = PostTrainer(answer_model, config, pages, PostTrainCollator(processor))
-    train(trainer, "post-train", pages.describe())
+    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
+    train(trainer, "post-train", items.describe())
     assert not config.freeze_vision or hash_module(student.vision) == vision_hash, "the frozen ViT changed"
     save_model_files(folder, student, processor)
     rows = trainer.meter.rows()

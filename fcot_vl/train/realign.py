@@ -26,10 +26,11 @@ from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.losses import realign_loss
-from fcot_vl.train.pages import TrainingPages
+from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.trainer import (
     LossLog,
     StageTrainer,
+    real_tokens,
     remove_checkpoints,
     save_model_folder,
     stage_settings,
@@ -46,6 +47,7 @@ class RealignConfig(TrainingArguments):
         compressor, visual_positions: of all students; see `FCoTVLConfig`.
         kl_weight, ce_weight, temperature: see `losses.realign_loss`.
         max_length: context in tokens of the teacher's sequence; longer pages are left out.
+        packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
@@ -63,6 +65,9 @@ class RealignConfig(TrainingArguments):
     ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
     max_length: int = field(default=4096, metadata={"help": "Context in tokens."})  # the paper's
+    packing: bool = field(
+        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+    )  # the paper's
     cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
     features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
@@ -107,7 +112,7 @@ class RealignTrainer(StageTrainer):
     ) -> Any:
         """Sum over the students of KL + CE, each averaged over the answer tokens of all accumulated batches."""
         sequences = [inputs["teacher"], *inputs["students"].values()]
-        tokens = sum(sequence["attention_mask"].sum() for sequence in sequences)
+        tokens = sum(real_tokens(sequence) for sequence in sequences)
         students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
         teacher = self.without_padding_mask(inputs["teacher"])
         output = model(**{**inputs, "teacher": teacher, "students": students})
@@ -191,9 +196,11 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
             {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
         )
     pages = TrainingPages(samples, processor, config.max_length, features, config.ratios)
-    trainer = RealignTrainer(backbone, config, pages, RealignCollator(processor, config.ratios))
+    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    collator = RealignCollator(processor, config.ratios, packed=config.packing)
+    trainer = RealignTrainer(backbone, config, items, collator)
     what = (
-        f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {pages.describe()}"
+        f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {items.describe()}"
     )
     train(trainer, "realign", what)
     assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
 from fcot_vl.train.muon import Muon
-from fcot_vl.train.pages import LengthGroupedOrder, TrainingPages
+from fcot_vl.train.pages import LengthGroupedOrder, PackedPages, TrainingPages
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
 LOSS_LOG = "losses.jsonl"
@@ -69,14 +70,20 @@ def stage_settings(config: TrainingArguments) -> dict[str, Any]:
     }
 
 
+def real_tokens(sequences: Mapping[str, Any]) -> Tensor | int:
+    """Tokens of a batch that are not padding."""
+    mask = sequences.get("attention_mask")
+    return int(sequences["input_ids"].numel()) if mask is None else mask.sum()
+
+
 class StageTrainer(Trainer):
     """A `Trainer` for pages: see the module.
 
     Args:
         model: its parameters with `requires_grad` are trained and saved, nothing else.
         config: training arguments; `output_dir` is the stage folder.
-        pages: the training pages.
-        collator: makes a batch from a list of pages, padded on the right.
+        pages: the training pages, or packs of them.
+        collator: makes a batch from a list of items of `pages`, padded on the right or packed.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -85,7 +92,7 @@ class StageTrainer(Trainer):
         self,
         model: nn.Module,
         config: TrainingArguments,
-        pages: TrainingPages,
+        pages: TrainingPages | PackedPages,
         collator: PostTrainCollator,
     ) -> None:
         if collator.side != "right":
@@ -102,7 +109,7 @@ class StageTrainer(Trainer):
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     @staticmethod
-    def without_padding_mask(sequences: dict[str, Tensor]) -> dict[str, Tensor]:
+    def without_padding_mask(sequences: dict[str, Any]) -> dict[str, Any]:
         """The padding of training batches lies behind every real token, where causal attention never looks."""
         return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
 

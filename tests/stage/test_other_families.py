@@ -86,6 +86,26 @@ def test_the_shared_backbone_gives_what_single_models_give(teacher: Path, data: 
     torch.testing.assert_close(output.student_hidden[2], alone[:, :-1][at], rtol=1e-4, atol=1e-5)
 
 
+def test_packed_pages_are_read_as_each_alone(teacher: Path, data: Path) -> None:
+    processor = load_processor(teacher)
+    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
+    backbone = SharedBackbone.from_teacher(teacher, [2], dtype=torch.float32)
+    with torch.no_grad():
+        alone = [backbone(**RealignCollator(processor, [2])([pages[i]])) for i in range(4)]
+        packed = backbone(
+            **RealignCollator(processor, [2], packed=True)([[pages[0], pages[1]], [pages[2], pages[3]]])
+        )
+    labels = torch.cat([output.labels for output in alone])
+    assert torch.equal(packed.labels, labels)
+    for kind, found in (
+        ("teacher_hidden", packed.teacher_hidden),
+        ("student_hidden", packed.student_hidden[2]),
+    ):
+        parts = [getattr(output, kind) for output in alone]
+        want = torch.cat([part if kind == "teacher_hidden" else part[2] for part in parts])
+        torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+
+
 def test_post_trained_judged_asked_exported(
     teacher: Path, data: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,90 @@
+"""Several sequences in one row, each seeing itself alone: what packing needs of a decoder.
+
+Attention runs over one sequence after the other with the causal kernel, so nothing is computed across a seam and no
+`[length, length]` mask is made; everything else in a decoder works on single tokens. Positions start anew in every
+sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+PACKED = "fcot_vl_packed"  # transformers' name of this attention; without lengths it is "sdpa"
+
+
+def packed_attention_forward(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    sequence_lengths: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' SDPA attention, sequence by sequence.
+
+    Args:
+        query: `[1, heads, length, head width]`; key and value may have fewer heads.
+        sequence_lengths: tokens of each sequence of the row, adding up to its length; None: one call, with the mask.
+
+    Returns:
+        `[1, length, heads, head width]`, and None in place of attention weights.
+    """
+    if sequence_lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    parts = zip(*(states.split(list(sequence_lengths), dim=2) for states in (query, key, value)), strict=True)
+    return torch.cat(
+        [sdpa_attention_forward(module, *part, None, **kwargs)[0] for part in parts], dim=1
+    ), None
+
+
+AttentionInterface.register(PACKED, packed_attention_forward)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
+
+
+def packed_inputs(
+    body: Any, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
+) -> dict[str, Any]:
+    """What a student without its head takes beside `input_ids` to read a row of packed sequences.
+
+    Puts the decoder's attention to `PACKED`, for good: without lengths it is transformers' "sdpa".
+
+    Args:
+        body: a `StudentBody`.
+        input_ids: `[1, length]`.
+        sequence_lengths: tokens of each sequence.
+        layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+
+    Raises:
+        ValueError: the lengths do not add up to the row.
+    """
+    if input_ids.shape != (1, sum(sequence_lengths)):
+        raise ValueError(
+            f"packed sequences of {sum(sequence_lengths)} tokens must be one row, got {list(input_ids.shape)}"
+        )
+    if body.language_model.config._attn_implementation != PACKED:
+        body.language_model.set_attn_implementation(PACKED)
+    return {
+        "position_ids": body.packed_position_ids(input_ids, sequence_lengths, **layout),
+        "sequence_lengths": tuple(sequence_lengths),
+        # four dimensions: transformers takes it for a finished mask and makes none of its own; nobody reads it
+        "attention_mask": input_ids.new_zeros(1, 1, 1, 1),
+    }
+
+
+def in_rows(input_ids: Tensor, sequence_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Packed sequences as padded rows, `[sequences, longest]`, and the mask of real tokens."""
+    rows = pad_sequence(list(input_ids[0].split(list(sequence_lengths))), batch_first=True)
+    lengths = torch.tensor(sequence_lengths, device=input_ids.device)
+    return rows, torch.arange(rows.shape[1], device=input_ids.device) < lengths[:, None]
+
+
+__all__ = ["PACKED", "in_rows", "packed_attention_forward", "packed_inputs"]

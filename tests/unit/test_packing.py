@@ -1,0 +1,161 @@
+"""Packing: the plan, and that pages of one row do not see each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from training_case import write_pages
+
+from fcot_vl.data.collate import IGNORED, PostTrainCollator, RealignCollator, pack
+from fcot_vl.data.packing import WINDOW, fill, plan_packs, tokens_of
+from fcot_vl.data.sample import SampleFolder
+from fcot_vl.model import FCoTVLProcessor, SharedBackbone
+from fcot_vl.model.packed_attention import PACKED, packed_inputs
+from fcot_vl.train.losses import realign_loss
+from fcot_vl.train.pages import PackedPages, TrainingPages
+from fcot_vl.train.post_train import AnswerModel, load_for_training
+
+# ------------------------------------------------------------------------------------------------------------ plan
+
+
+@given(st.lists(st.integers(1, 64), max_size=200), st.integers(0, 3))
+def test_every_record_is_in_one_pack_and_packs_hold_what_they_may(lengths: list[int], seed: int) -> None:
+    packs = plan_packs(lengths, 64, seed)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    assert all(packs) and all(tokens_of(pack, lengths) <= 64 for pack in packs)
+    assert packs == plan_packs(lengths, 64, seed)
+
+
+@pytest.mark.parametrize("pages", [300, 3 * WINDOW])
+def test_packs_of_pages_are_full(pages: int) -> None:
+    """InternVL2-2B's lengths: 1 to 7 tiles of 256 tokens, and as much text again."""
+    random = np.random.default_rng(0)
+    lengths = (random.integers(1, 8, pages) * 256 + random.integers(30, 1000, pages)).tolist()
+    packs = plan_packs(lengths, 4096, 0)
+    assert fill(packs, lengths, 4096) > 0.97
+    assert packs != plan_packs(lengths, 4096, 1)
+
+
+def test_a_record_that_fits_no_pack_is_refused() -> None:
+    with pytest.raises(ValueError, match="65 tokens does not fit"):
+        plan_packs([3, 65], 64, 0)
+    assert plan_packs([], 64, 0) == []
+
+
+# ------------------------------------------------------------------------------------------------------- sequences
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> SampleFolder:
+    return SampleFolder(write_pages(tmp_path_factory.mktemp("packing") / "data"))
+
+
+@pytest.fixture(scope="module")
+def processor(teacher_folder) -> FCoTVLProcessor:
+    return FCoTVLProcessor.from_pretrained(teacher_folder)
+
+
+def test_nothing_predicts_the_first_token_of_a_sequence() -> None:
+    ids = torch.arange(3)
+    row = pack([(ids, ids.clone()), (ids, ids.clone())])
+    assert row["input_ids"].tolist() == [[0, 1, 2, 0, 1, 2]] and row["sequence_lengths"] == [3, 3]
+    assert row["labels"].tolist() == [[IGNORED, 1, 2, IGNORED, 1, 2]]
+    assert ids.tolist() == [0, 1, 2]
+
+
+def test_packed_pages_hold_every_page_once(samples, processor) -> None:
+    pages = TrainingPages(samples, processor, 4096)
+    packed = PackedPages(pages, max(pages.lengths) + 40, seed=0)
+    assert sum(packed.lengths) == sum(pages.lengths) and len(packed) < len(pages)
+    assert sorted(page.prompt.length() for item in packed for page in item) == sorted(pages.lengths)
+    assert f"{len(packed)} packs of" in packed.describe() and "% full" in packed.describe()
+
+
+@pytest.mark.parametrize("positions", ["kept", "compact"])
+@pytest.mark.parametrize("decoder", ["qwen2", "llama"])
+def test_packed_losses_are_those_of_each_page_alone(
+    teacher_folder, llama_teacher_folder, samples, processor, positions, decoder
+) -> None:
+    """Loss and gradient of teacher and two students over ten pages in one row, against ten rows."""
+    folder = {"qwen2": teacher_folder, "llama": llama_teacher_folder}[decoder]
+    backbone = SharedBackbone.from_teacher(folder, [2, 4], visual_positions=positions, dtype=torch.float32)
+    pages = TrainingPages(samples, processor, 4096, ratios=[2, 4])
+    found = {}
+    for packed in (False, True):
+        batches = [[pages[i] for i in range(len(pages))]] if packed else [[page] for page in pages]
+        collator = RealignCollator(processor, [2, 4], packed=packed)
+        answers = sum(int(page.prompt.is_answer.sum()) for page in pages)
+        losses = {2: 0.0, 4: 0.0}
+        backbone.zero_grad()
+        for batch in batches:
+            output = backbone(**collator(batch))
+            for ratio, hidden in output.student_hidden.items():
+                loss = realign_loss(
+                    output.teacher_hidden,
+                    hidden,
+                    backbone.lm_head_weight,
+                    output.labels,
+                    denominator=answers,
+                ).loss
+                loss.backward()
+                losses[ratio] += float(loss.detach())
+        found[packed] = losses, [p.grad.clone() for p in backbone.adaptors.parameters()]
+    for ratio in (2, 4):
+        assert found[True][0][ratio] == pytest.approx(found[False][0][ratio], abs=1e-5)
+    for packed_grad, grad in zip(found[True][1], found[False][1], strict=True):
+        torch.testing.assert_close(packed_grad, grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_page_does_not_see_its_neighbours(teacher_folder, samples, processor) -> None:
+    """Other pages before and behind, same states bit for bit."""
+    backbone = SharedBackbone.from_teacher(teacher_folder, [2], dtype=torch.float32)
+    pages = TrainingPages(samples, processor, 4096, ratios=[2])
+    collator = RealignCollator(processor, [2], packed=True)
+
+    def states(before: int, behind: int) -> torch.Tensor:
+        batch = collator([[pages[before], pages[0], pages[behind]]])
+        with torch.no_grad():
+            hidden = backbone(**batch).student_hidden[2]
+        start = int(pages[before].prompt.is_answer.sum())
+        return hidden[start : start + int(pages[0].prompt.is_answer.sum())]
+
+    torch.testing.assert_close(states(1, 2), states(3, 1), rtol=1e-6, atol=1e-6)
+
+
+def test_post_training_reads_packs_too(teacher_folder, samples, processor) -> None:
+    model = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)
+    pages = list(TrainingPages(samples, processor, 4096))
+    answers = sum(int(page.prompt.is_answer.sum()) for page in pages)
+    alone = PostTrainCollator(processor)
+    with torch.no_grad():
+        packed = model(**PostTrainCollator(processor, packed=True)([pages]), denominator=answers)
+        parts = []
+        for page in pages:
+            batch = {k: v for k, v in alone([page]).items() if k != "attention_mask"}
+            parts.append(model(**batch, denominator=answers))
+    assert float(packed) == pytest.approx(float(sum(parts)), abs=1e-5)
+
+
+def test_without_lengths_the_packed_attention_is_sdpa(teacher_folder, samples, processor) -> None:
+    """A decoder that has read packs still reads padded batches, on either side, as before."""
+    model = load_for_training(teacher_folder)
+    pages = list(TrainingPages(samples, processor, 4096))[:3]
+    for side in ("left", "right"):
+        batch = {k: v for k, v in PostTrainCollator(processor, side)(pages).items() if k != "labels"}
+        with torch.no_grad():
+            before = model(**batch).logits
+            packed_inputs(model.model, torch.zeros(1, 4, dtype=torch.long), [1, 3])
+            assert model.model.language_model.config._attn_implementation == PACKED
+            after = model(**batch).logits
+            model.model.language_model.set_attn_implementation("sdpa")
+        real = batch["attention_mask"].bool()
+        torch.testing.assert_close(after[real], before[real], rtol=0, atol=0)
+
+
+def test_lengths_that_are_not_those_of_the_row_are_refused(teacher_folder) -> None:
+    model = load_for_training(teacher_folder)
+    with pytest.raises(ValueError, match="must be one row"):
+        packed_inputs(model.model, torch.zeros(2, 4, dtype=torch.long), [4, 4])
