@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from fcot_vl.model.drop_path import add_drop_path
 from fcot_vl.model.families import family_of
 from fcot_vl.model.packed_attention import packed_inputs
 from fcot_vl.model.student import reset_compressors
@@ -75,6 +77,7 @@ class SharedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
+        self._trained_layers: list[nn.Module] = []  # of the frozen backbone, in training mode all the same
         self.adaptors = nn.ModuleDict()
         self._students: dict[int, Any] = {}  # views on shared modules, not registered
         for ratio in ratios:
@@ -102,8 +105,9 @@ class SharedBackbone(nn.Module):
 
     @property
     def lm_head_weight(self) -> Tensor:
-        """`[vocabulary, width]`, shared by teacher and students."""
-        return self.teacher.lm_head.weight
+        """`[vocabulary, width]`, shared by teacher and students; whole also where FSDP shards it."""
+        weight = self.teacher.lm_head.weight
+        return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
     def student(self, ratio: int) -> Any:
         """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`.
@@ -117,10 +121,32 @@ class SharedBackbone(nn.Module):
         return self._students[ratio]
 
     def train(self, mode: bool = True) -> SharedBackbone:
-        """Training mode for the adaptors only; the backbone stays as it is at inference."""
+        """Training mode for the adaptors only; the backbone computes as at inference.
+
+        Layers that recompute their activations or drop paths do so in training mode, which is theirs alone: what is
+        inside them (dropout) stays off.
+        """
         super().train(mode)
         self.teacher.eval()
+        for layer in self._trained_layers:
+            layer.training = mode
         return self
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Keep no activations of the decoder's layers in the students' passes; see transformers' method."""
+        decoder = self.teacher.model.language_model
+        decoder.activation_checkpointing_enable(**kwargs)
+        self._trained_layers += list(decoder.layers)
+
+    def drop_path(self, rate: float) -> None:
+        """Stochastic depth in the ViT while training; teacher and students see the same. See `add_drop_path`."""
+        add_drop_path(self.teacher.vision, rate)
+        self._trained_layers += list(self.teacher.vision.encoder.layer)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Layers that FSDP shards as units."""
+        return list(self.teacher._no_split_modules or [])
 
     @torch.no_grad()
     def visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class TrainingPages(Dataset[Page]):
 
     Attributes:
         kept: indices into `samples` of the pages that fit.
+        ids: their names.
         lengths: their lengths in tokens.
 
     Raises:
@@ -52,11 +53,13 @@ class TrainingPages(Dataset[Page]):
         self.features = features
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
+        self.ids: list[str] = []
         for index, sample in enumerate(tqdm(samples, desc="tokenise", unit="page", leave=False)):
             prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
             if prompt.length() <= max_length:
                 self.prompts.append(prompt)
                 self.kept.append(index)
+                self.ids.append(sample.id)
         if not self.kept:
             raise ValueError(
                 f"none of the {len(samples)} pages fits into max_length {max_length}; make it larger"
@@ -68,9 +71,10 @@ class TrainingPages(Dataset[Page]):
 
     def __getitem__(self, index: int) -> Page:
         at = self.kept[index]
+        prompt, name = self.prompts[index], self.ids[index]
         if self.features is not None:
-            return Page(self.prompts[index], visual_features=self.features[at])
-        return Page(self.prompts[index], lambda: self.samples[at].images)
+            return Page(prompt, visual_features=self.features[at], id=name)
+        return Page(prompt, lambda: self.samples[at].images, id=name)
 
     def describe(self) -> str:
         """For the stage's first line: how many pages, how many were left out."""

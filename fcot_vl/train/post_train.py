@@ -18,13 +18,14 @@ from transformers import TrainingArguments
 from fcot_vl.data.collate import PostTrainCollator
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import VISUAL_POSITIONS, answer_hidden
+from fcot_vl.model.drop_path import add_drop_path
 from fcot_vl.model.families import family_of, load_processor, read_config
 from fcot_vl.model.teacher_student import context_inputs
-from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.losses import answer_cross_entropy
 from fcot_vl.train.pages import PackedPages, TrainingPages
+from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
 from fcot_vl.train.trainer import (
     StageTrainer,
     real_tokens,
@@ -47,6 +48,7 @@ class PostTrainConfig(TrainingArguments):
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
+        drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
     """
 
@@ -58,6 +60,7 @@ class PostTrainConfig(TrainingArguments):
         default=False, metadata={"help": "The ViT does not learn."}
     )  # the paper trains it
     visual_positions: str | None = field(default=None, metadata={"help": "kept or compact."})  # ours
+    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
     cache_features: bool = field(
         default=False, metadata={"help": "Run the frozen ViT once per picture."}
     )  # ours
@@ -88,6 +91,8 @@ class PostTrainConfig(TrainingArguments):
             raise ValueError(
                 f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}"
             )
+        if self.freeze_vision and self.drop_path:
+            raise ValueError("drop_path needs a ViT that learns: leave freeze_vision out, or drop_path at 0")
         super().__post_init__()
 
 
@@ -111,6 +116,15 @@ class AnswerModel(nn.Module):
         if self.freeze_vision:
             self.model.vision.eval()
         return self
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Keep no activations of the layers that learn; see transformers' method."""
+        self.model.activation_checkpointing_enable(**kwargs)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Layers that FSDP shards as units."""
+        return list(self.model._no_split_modules or [])
 
     def forward(
         self,
@@ -196,30 +210,42 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     data_hash = hash_files(samples.shards)
     student = load_for_training(model, config.visual_positions)
     inputs = {"model": hash_module(student), "data": data_hash}
-    stage = open_stage(folder, "post-train", stage_settings(config), inputs, config.seed)
+    stage = open_shared_stage(config, "post-train", stage_settings(config), inputs)
     if stage.done:
-        print(f"post-train: already done in {folder}", flush=True)
+        say(config, f"post-train: already done in {folder}")
         return folder
     ratio = student.config.compress_ratio
-    print(f"post-train: {model} at compress ratio {ratio}, into {folder}", flush=True)
+    say(config, f"post-train: {model} at compress ratio {ratio}, into {folder}")
     processor = load_processor(model, config=student.config)
     features = None
     vision_hash = hash_module(student.vision)
     if config.cache_features:
-        features = cache_features(
-            Path(config.features_folder or folder / "features"),
-            student.to(config.device).eval().model.get_visual_features,
-            samples,
-            processor,
-            {"vision": vision_hash, "data": data_hash},
+        features = first_then_others(
+            config,
+            "cache features",
+            lambda: cache_features(
+                Path(config.features_folder or folder / "features"),
+                student.to(config.device).eval().model.get_visual_features,
+                samples,
+                processor,
+                {"vision": vision_hash, "data": data_hash},
+            ),
         )
+    if config.drop_path:
+        add_drop_path(student.vision, config.drop_path)
     pages = TrainingPages(samples, processor, config.max_length, features)
     answer_model = AnswerModel(student, config.freeze_vision)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
     train(trainer, "post-train", items.describe())
-    assert not config.freeze_vision or hash_module(student.vision) == vision_hash, "the frozen ViT changed"
-    save_model_files(folder, student, processor)
+    weights = trainer.gathered_weights()
+    if not is_first(config):
+        return folder
+    trained = load_for_training(model, config.visual_positions)  # the one that learned may lie in shards
+    left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
+    assert not left.unexpected_keys
+    assert not config.freeze_vision or hash_module(trained.vision) == vision_hash, "the frozen ViT changed"
+    save_model_files(folder, trained, processor)
     rows = trainer.meter.rows()
     last = rows[-max(1, len(rows) // 10) :]
     figures = {

@@ -20,13 +20,13 @@ from transformers import TrainingArguments
 from fcot_vl.data.collate import RealignCollator
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import SharedBackbone
-from fcot_vl.model.families import load_processor
+from fcot_vl.model.families import family_of, load_processor
 from fcot_vl.model.student import reset_compressors
-from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.pages import PackedPages, TrainingPages
+from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
 from fcot_vl.train.trainer import (
     LossLog,
     StageTrainer,
@@ -51,6 +51,7 @@ class RealignConfig(TrainingArguments):
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
+        drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
     """
 
@@ -68,6 +69,7 @@ class RealignConfig(TrainingArguments):
     packing: bool = field(
         default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
     )  # the paper's
+    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
     cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
     features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
@@ -94,6 +96,8 @@ class RealignConfig(TrainingArguments):
             raise ValueError(
                 f"ratios must name each student once, from 2 on (1 is the teacher), got {self.ratios}"
             )
+        if self.cache_features and self.drop_path:
+            raise ValueError("cache_features needs drop_path 0: dropped paths change the features every step")
         super().__post_init__()
 
 
@@ -173,28 +177,36 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     folder = Path(config.output_dir)
     samples = SampleFolder(Path(data))
     data_hash = hash_files(samples.shards)
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
     backbone = SharedBackbone.from_teacher(
-        teacher, config.ratios, config.compressor, config.visual_positions, dtype=torch.float32
+        teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
     )
+    backbone.adaptors.float()  # what learns is kept in float32
     teacher_hash = hash_module(backbone.teacher)
     inputs = {"teacher": teacher_hash, "data": data_hash}
-    stage = open_stage(folder, "realign", stage_settings(config), inputs, config.seed)
+    stage = open_shared_stage(config, "realign", stage_settings(config), inputs)
     if stage.done:
-        print(f"realign: already done in {folder}", flush=True)
+        say(config, f"realign: already done in {folder}")
         return folder
     ratios = ", ".join(map(str, config.ratios))
-    print(f"realign: students at compress ratios {ratios} of {teacher}, into {folder}", flush=True)
+    say(config, f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
     _seed_compressors(backbone, config.seed)
     processor = load_processor(teacher)
     features = None
     if config.cache_features:
-        features = cache_features(
-            Path(config.features_folder or folder / "features"),
-            backbone.to(config.device).visual_features,
-            samples,
-            processor,
-            {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
+        features = first_then_others(
+            config,
+            "cache features",
+            lambda: cache_features(
+                Path(config.features_folder or folder / "features"),
+                backbone.to(config.device).visual_features,
+                samples,
+                processor,
+                {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
+            ),
         )
+    if config.drop_path:
+        backbone.drop_path(config.drop_path)
     pages = TrainingPages(samples, processor, config.max_length, features, config.ratios)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     collator = RealignCollator(processor, config.ratios, packed=config.packing)
@@ -203,13 +215,31 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {items.describe()}"
     )
     train(trainer, "realign", what)
-    assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
-    for ratio in config.ratios:
-        student = backbone.student(ratio)
-        save_model_folder(folder / f"ratio-{ratio}", student, load_processor(teacher, config=student.config))
-    stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
-    remove_checkpoints(folder)
+    if not trainer.is_sharded:
+        assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
+    weights = trainer.gathered_weights()
+    if is_first(config):
+        _save_students(config, teacher, weights, dtype)
+        stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
+        remove_checkpoints(folder)
     return folder
+
+
+def _save_students(
+    config: RealignConfig, teacher: str | Path, weights: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Each student as a folder: the teacher's weights, read again, with the trained adaptor in its place.
+
+    The backbone that was trained on may lie in shards on many processes, the adaptors alone were gathered.
+    """
+    family = family_of(teacher).student
+    for ratio in config.ratios:
+        student = family.from_teacher(teacher, ratio, config.compressor, config.visual_positions, dtype=dtype)
+        prefix = f"adaptors.{ratio}."
+        adaptor = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+        student.visual_adaptor.load_state_dict(adaptor)
+        processor = load_processor(teacher, config=student.config)
+        save_model_folder(Path(config.output_dir) / f"ratio-{ratio}", student, processor)
 
 
 def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:

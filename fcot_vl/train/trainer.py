@@ -6,30 +6,40 @@ resume. `realign.py` and `post_train.py` add the loss.
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from fcot_vl.data.collate import PostTrainCollator
+from fcot_vl.data.collate import Page, PostTrainCollator, flatten
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
 from fcot_vl.train.muon import Muon
 from fcot_vl.train.pages import LengthGroupedOrder, PackedPages, TrainingPages
+from fcot_vl.train.processes import first_then_others, say
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
 LOSS_LOG = "losses.jsonl"
+PAGE_IDS = "page_ids"
+NAMED = 5  # pages listed in a message
 
 # What does not change the weights that come out; everything else in a config must be the same to resume.
 NOT_SETTINGS = {
@@ -52,28 +62,57 @@ NOT_SETTINGS = {
         "hub_token",
         "push_to_hub_token",
         "local_rank",
+        "per_device_train_batch_size",  # these two: items_per_step is what counts
+        "gradient_accumulation_steps",
         "ddp_timeout",
     ),
 }
 
 
 def stage_settings(config: TrainingArguments) -> dict[str, Any]:
-    """The settings of a run that decide its result and differ from the defaults, for `stage.json`."""
+    """The settings of a run that decide its result and differ from the defaults, for `stage.json`.
+
+    A run may go on with another number of processes as long as a step reads as many items as before: that number
+    stands for what it is made of, or items would be read twice or never.
+    """
     ours = {f.name for f in fields(config)} - {f.name for f in fields(TrainingArguments)}
     plain = TrainingArguments(output_dir="unused", use_cpu=config.use_cpu)
-    return {
+    settings = {
         f.name: getattr(config, f.name)
         for f in fields(config)
         if f.name not in NOT_SETTINGS
         and (f.name in ours or getattr(config, f.name) != getattr(plain, f.name))
         and not f.name.startswith("_")
     }
+    return {**settings, "items_per_step": items_per_step(config)}
 
 
 def real_tokens(sequences: Mapping[str, Any]) -> Tensor | int:
     """Tokens of a batch that are not padding."""
     mask = sequences.get("attention_mask")
     return int(sequences["input_ids"].numel()) if mask is None else mask.sum()
+
+
+@contextmanager
+def _gathered(parameter: nn.Parameter, deepspeed: bool) -> Iterator[Tensor]:
+    """A parameter as one tensor, wherever its shards lie."""
+    if isinstance(parameter, DTensor):
+        yield parameter.full_tensor()
+    elif deepspeed:
+        with importlib.import_module("deepspeed").zero.GatheredParameters([parameter]):
+            yield parameter
+    else:
+        yield parameter
+
+
+class NamedBatches:
+    """A collator that says which pages a batch is made of."""
+
+    def __init__(self, collator: PostTrainCollator) -> None:
+        self.collator = collator
+
+    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
+        return {**self.collator(items), PAGE_IDS: [page.id for page in flatten(items)]}
 
 
 class StageTrainer(Trainer):
@@ -97,13 +136,19 @@ class StageTrainer(Trainer):
     ) -> None:
         if collator.side != "right":
             raise ValueError("training batches are padded on the right (see without_padding_mask)")
-        super().__init__(model=model, args=config, data_collator=collator, train_dataset=pages)
+        super().__init__(model=model, args=config, data_collator=NamedBatches(collator), train_dataset=pages)
+        self.page_ids: list[str] = []  # of the batches since the last optimizer step
         self.model_accepts_loss_kwargs = (
             True  # compute_loss divides by the answer tokens of all accumulated batches
         )
         self._loss_shifts_labels = True
-        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG)
+        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator)
         self.add_callback(self.meter)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights may lie in shards on several processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -113,11 +158,38 @@ class StageTrainer(Trainer):
         """The padding of training batches lies behind every real token, where causal attention never looks."""
         return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self.page_ids += inputs.pop(PAGE_IDS, [])
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of the step's gradients.
+
+        Raises:
+            ValueError: it is not finite; nothing has been learned from the step yet.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        if not math.isfinite(float(norm)):
+            folder = Path(self.args.output_dir)
+            good = last_whole_checkpoint(folder)
+            more = f" and {len(self.page_ids) - NAMED} more" if len(self.page_ids) > NAMED else ""
+            raise ValueError(
+                f"step {self.state.global_step + 1}: the gradients are not finite (norm {float(norm)}) on the pages "
+                f"{', '.join(self.page_ids[:NAMED])}{more}. Nothing was learned from them; "
+                + (f"{good.name} is whole and is gone on from" if good else "there is no checkpoint yet")
+                + f". Look at these pages; if they are right, lower the learning rate. ({folder})"
+            )
+        self.page_ids.clear()
+        return norm
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as the arguments say, or Muon where `muon_lr` is given."""
         muon_lr: float | None = getattr(self.args, "muon_lr", None)
         if self.optimizer is None and muon_lr is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_sharded:
                 raise ValueError(
                     "muon_lr needs whole matrices on every process: leave it out under FSDP or DeepSpeed"
                 )
@@ -138,13 +210,32 @@ class StageTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedOrder(pages.lengths, self.args.train_batch_size, seed)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:
+    def gathered_weights(self) -> dict[str, Tensor]:
+        """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""
+        weights = {}
+        for name, parameter in self.trained_parameters().items():
+            with _gathered(parameter, self.is_deepspeed_enabled) as whole:
+                if self.args.should_save:
+                    weights[name] = whole.detach().cpu().clone().contiguous()
+        return weights
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained to one file; every process must call."""
+        weights = self.gathered_weights()
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
             return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: p.detach().contiguous() for name, p in self.trained_parameters().items()}
-        save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        # transformers would write the frozen weights too, at every checkpoint
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
@@ -156,14 +247,18 @@ class StageTrainer(Trainer):
             )
         with torch.no_grad():
             for name, parameter in trained.items():
-                parameter.copy_(saved[name])
+                whole = saved[name].to(parameter.device, parameter.dtype)
+                if isinstance(parameter, DTensor):
+                    whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+                parameter.copy_(whole)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
-            files = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.name != CHECKPOINT_FILES}
-            write_json(folder / CHECKPOINT_FILES, files)
+            found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKPOINT_FILES)
+            write_json(folder / CHECKPOINT_FILES, {str(p.relative_to(folder)): hash_file(p) for p in found})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, **self.meter.last}, start_time)
@@ -176,8 +271,9 @@ class LossLog(TrainerCallback):
     the decoder, `learning_rate`, and the means over the step's answer tokens that the trainer added.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, accelerator: Accelerator | None = None) -> None:
         self.path = path
+        self.accelerator = accelerator
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._answers: Tensor | int = 0
@@ -191,6 +287,14 @@ class LossLog(TrainerCallback):
             self._sums[name] = self._sums.get(name, 0) + mean.detach() * answers
         self._answers = self._answers + answers
         self._tokens = self._tokens + tokens
+
+    def _over_processes(self) -> dict[str, float]:
+        """The step's sums over the batches of all processes."""
+        named = {**self._sums, "answers": self._answers, "tokens": self._tokens}
+        sums = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in named.values()])
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        return dict(zip(named, sums.tolist(), strict=True))
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows written so far; a last line cut off by a kill is left out."""
@@ -214,13 +318,14 @@ class LossLog(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        sums = self._over_processes()
         now = time.perf_counter()
-        answers = max(int(self._answers), 1)
-        self.last = {name: float(total) / answers for name, total in self._sums.items()}
+        answers, tokens = max(sums.pop("answers"), 1), sums.pop("tokens")
+        self.last = {name: total / answers for name, total in sums.items()}
         row = {
             "step": state.global_step,
             "seconds": round(self._seconds_before + now - self._started, 3),
-            "tokens_per_second": round(int(self._tokens) / max(now - self._step_started, 1e-9), 1),
+            "tokens_per_second": round(tokens / max(now - self._step_started, 1e-9), 1),
             "learning_rate": kwargs["lr_scheduler"].get_last_lr()[-1],  # Muon's matrices come first
             **self.last,
         }
@@ -262,12 +367,18 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
 
 def train(trainer: StageTrainer, stage: str, what: str) -> None:
     """Train to the end, from the last whole checkpoint if there is one; prints what is trained."""
-    folder = Path(trainer.args.output_dir)
-    checkpoint = last_whole_checkpoint(folder)
+    config, folder = trainer.args, Path(trainer.args.output_dir)
+    checkpoint = first_then_others(config, "look for checkpoints", lambda: last_whole_checkpoint(folder))
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
     going_on = f", going on from {checkpoint.name}" if checkpoint else ""
-    print(f"{stage}: {what}, {trained:,} parameters train{going_on}", flush=True)
+    many = f" on {config.world_size} processes" if config.world_size > 1 else ""
+    say(config, f"{stage}: {what}, {trained:,} parameters train{many}{going_on}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def items_per_step(config: TrainingArguments) -> int:
+    """Pages, or packs, of one optimizer step over all processes."""
+    return int(config.train_batch_size * config.gradient_accumulation_steps * config.world_size)
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -1,0 +1,52 @@
+"""What one process of several does for all: the stage record, messages, the finished folder.
+
+With one process everything here is as if it were not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from fcot_vl.stage import Stage, StageError, open_stage, read_stage
+
+
+def is_first(config: TrainingArguments) -> bool:
+    """Whether this is the process that writes, over all nodes."""
+    return bool(config.process_index == 0)
+
+
+def say(config: TrainingArguments, text: str) -> None:
+    """Print a line, once for all processes."""
+    if is_first(config):
+        print(text, flush=True)
+
+
+def open_shared_stage(
+    config: TrainingArguments, name: str, settings: dict[str, Any], inputs: dict[str, str]
+) -> Stage:
+    """`open_stage` in the output folder; the first process opens it, the others then read what it wrote.
+
+    Raises:
+        StageError: see `open_stage`; on the other processes, if the first could not open it.
+    """
+    folder = Path(config.output_dir)
+    with config.main_process_first(local=False, desc=f"open {folder}"):
+        if is_first(config):
+            return open_stage(folder, name, settings, inputs, config.seed)
+        record = read_stage(folder)
+        if record["settings"] != settings or record["inputs"] != inputs:
+            raise StageError(f"{folder}: was begun with other settings; see the first process's message")
+        return Stage(folder, name, record["status"] == "done", record)
+
+
+def first_then_others(config: TrainingArguments, what: str, work: Callable[[], Any]) -> Any:
+    """Give what `work` gives, done on the first process before the others, which find its files."""
+    with config.main_process_first(local=False, desc=what):
+        return work()
+
+
+__all__ = ["first_then_others", "is_first", "open_shared_stage", "say"]
