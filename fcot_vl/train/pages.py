@@ -8,6 +8,7 @@ planned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,8 @@ class TrainingPages(Dataset[Page]):
         return len(self.kept)
 
     def __getitem__(self, index: int) -> Page:
+        if index >= len(self):
+            return blank(self[index % len(self)])
         at = self.kept[index]
         prompt, name = self.prompts[index], self.ids[index]
         if self.features is not None:
@@ -80,6 +83,12 @@ class TrainingPages(Dataset[Page]):
         """For the stage's first line: how many pages, how many were left out."""
         left_out = len(self.samples) - len(self)
         return f"{len(self):,} pages" + (f" ({left_out:,} too long and left out)" if left_out else "")
+
+
+def blank(page: Page) -> Page:
+    """The page with nothing to learn from it."""
+    prompt = replace(page.prompt, is_answer=np.zeros_like(page.prompt.is_answer))
+    return replace(page, prompt=prompt, id="")
 
 
 class PackedPages(Dataset[list[Page]]):
@@ -101,6 +110,8 @@ class PackedPages(Dataset[list[Page]]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> list[Page]:
+        if index >= len(self):
+            return [blank(page) for page in self[index % len(self)]]
         return [self.pages[at] for at in self.packs[index]]
 
     def describe(self) -> str:
@@ -109,23 +120,29 @@ class PackedPages(Dataset[list[Page]]):
 
 
 class LengthGroupedOrder(Sampler[int]):
-    """A seeded order in which the pages of a batch have similar lengths.
+    """A seeded order in which the items (pages or packs) of an optimizer step have similar lengths.
 
-    The order of an epoch is a function of seed and epoch alone: nothing is drawn from the global random state, so a
-    resumed run sees the same batches.
+    The order of an epoch is a function of seed, epoch and batch size alone: nothing is drawn from the global random
+    state, so a resumed run sees the same batches, on however many processes.
+
+    Args:
+        batch_size: items of an optimizer step over all processes.
+        multiple: fill the epoch up to a multiple of this, so that every process has as many batches, with indices
+            from `len(lengths)` on, which the datasets give as blanks: nothing is learned from them.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, multiple: int = 1) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
+        self.blanks = -len(lengths) % multiple
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + self.blanks
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -141,6 +158,7 @@ class LengthGroupedOrder(Sampler[int]):
         for at in random.permutation(len(batches)):
             yield from batches[at].tolist()
         yield from last.tolist()
+        yield from range(len(self.lengths), len(self))
 
 
 def _by_length(indices: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -112,7 +112,7 @@ class NamedBatches:
         self.collator = collator
 
     def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
-        return {**self.collator(items), PAGE_IDS: [page.id for page in flatten(items)]}
+        return {**self.collator(items), PAGE_IDS: [page.id for page in flatten(items) if page.id]}
 
 
 class StageTrainer(Trainer):
@@ -208,7 +208,8 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         pages = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedOrder(pages.lengths, self.args.train_batch_size, seed)
+        several = self.args.world_size * self.args.train_batch_size if self.args.world_size > 1 else 1
+        return LengthGroupedOrder(pages.lengths, items_per_step(self.args), seed, several)
 
     def gathered_weights(self) -> dict[str, Tensor]:
         """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""
