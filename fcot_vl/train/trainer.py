@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import save_fsdp_optimizer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -30,6 +31,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fcot_vl.data.collate import Page, PostTrainCollator, flatten
+from fcot_vl.message import one_line
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
 from fcot_vl.train.muon import Muon
@@ -255,7 +257,18 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
+            shutil.rmtree(folder, ignore_errors=True)
+            raise ValueError(
+                f"{folder}: the checkpoint could not be written ({one_line(error)}). Is the disk full? The checkpoint "
+                "before is as it was; make room and give the same command to go on from there"
+            ) from error
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
             found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKPOINT_FILES)
