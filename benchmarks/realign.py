@@ -1,6 +1,7 @@
 """Time and peak memory of one re-alignment step: the shared backbone against the naive way.
 
-    python benchmarks/realign.py [--sizes embedded vocabulary] [--rounds 3] [--steps 3] [--output FILE]
+    python benchmarks/realign.py [--sizes embedded vocabulary packs] [--rounds 3] [--steps 3] [--output FILE]
+    python benchmarks/realign.py --together [--rounds 3] [--steps 3] [--output FILE]
 
 Shared is what `fcot-vl realign` does: one backbone, one ViT pass, loss in chunks on answer positions. Naive is two
 whole models, a ViT pass in each, full logits at every position, and torch's own KL and cross-entropy. Both get the same
@@ -10,7 +11,14 @@ memory is that of one way alone, interpreter and libraries included) and the two
 Sizes: `embedded` is the embedded teacher's, a batch of 16 pages of unequal length. `vocabulary` is a narrow model with
 the vocabulary of InternVL2-2B (92,553) on one sequence of 4,096 tokens: 5 tiles (1,280 visual tokens), 16 tokens of
 question and 2,800 of answer, i.e. the transcription of a dense page (68% of the tokens are answer). Fewer answer
-tokens would favour the shared way, which projects those alone.
+tokens would favour the shared way, which projects those alone. `packs` is the same model on four pages of 1 to 3
+tiles: one pack of 4,056 tokens for the shared way, a padded batch for the naive one.
+
+`balanced` has the proportions of InternVL2-2B (per pack the ViT's arithmetic is a third of the decoder's, the head's on
+all tokens an eighth) and a pack of two pages of 6 and 7 tiles, as InternVL cuts scans with its budget of 12: 82% of the
+tokens are visual.
+
+`--together` trains students of ratios 2, 4 and 8 on `balanced` in one run, against one run for each, all the shared way.
 
 The floor is the shared way's matrix products alone at the rate of a plain 1024³ product on the same machine.
 The last line is JSON.
@@ -26,12 +34,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RATIO = 2
+TOGETHER = (2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Size:
     answers: tuple[int, ...]  # answer tokens per page
     question: int = 16
     learning_rate: float = 1e-3
+    packed: bool = False  # the shared way lays the pages into one row
 
     @property
     def tokens_per_tile(self) -> int:
@@ -58,6 +68,8 @@ class Size:
 SIZES = {
     "embedded": Size(224, 128, 4, 256, 512, 4, 106, (1, 2, 3, 4) * 4, tuple(range(150, 630, 30))),
     "vocabulary": Size(448, 128, 2, 192, 576, 4, 92_553, (5,), (2_800,)),
+    "balanced": Size(448, 192, 3, 256, 1024, 8, 4_096, (6, 7), (300, 400), packed=True),
+    "packs": Size(448, 128, 2, 192, 576, 4, 92_553, (1, 2, 1, 3), (400, 300, 500, 1_000), packed=True),
 }
 
 
@@ -67,7 +79,10 @@ def measure(way: str, size: Size, steps: int) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
-    step, parameters = {"shared": shared_step, "naive": naive_step}[way](size)
+    if way == "naive":
+        step, parameters = naive_step(size)
+    else:  # "shared", or the ratios of its students
+        step, parameters = shared_step(size, [RATIO] if way == "shared" else [int(r) for r in way.split(",")])
     optimizer = torch.optim.AdamW(parameters, lr=size.learning_rate)
     seconds, losses = [], []
     for _ in range(steps + 1):
@@ -104,12 +119,14 @@ def matrix_product_rate() -> float:
     return 2 * 1024**3 / best
 
 
-def teacher_and_batch(size: Size) -> tuple[Any, dict[str, Any]]:
-    """A random teacher at ratio 1 and one batch: teacher's and student's sequences and the pixels."""
+def teacher_and_batch(
+    size: Size, ratios: Sequence[int] = (RATIO,), packed: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """A random teacher at ratio 1 and one batch: teacher's and students' sequences and the pixels."""
     import torch
     from transformers import InternVLVisionConfig, Qwen2Config
 
-    from fcot_vl.data.collate import pad
+    from fcot_vl.data.collate import pack, pad
     from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration
 
     vision = InternVLVisionConfig(
@@ -155,28 +172,31 @@ def teacher_and_batch(size: Size) -> tuple[Any, dict[str, Any]]:
             labels = ids.clone()
             labels[: tiles * tokens_per_tile + size.question] = -100
             pairs.append((ids, labels))
-        return pad(pairs, pad_token_id=0)
+        return pack(pairs) if packed else pad(pairs, pad_token_id=0)
 
     pixels = torch.randn(sum(size.tiles), 3, size.tile, size.tile, generator=generator)
     batch = {
         "teacher": sequences(size.tokens_per_tile),
-        "students": {RATIO: sequences(size.tokens_per_tile // RATIO)},
+        "students": {ratio: sequences(size.tokens_per_tile // ratio) for ratio in ratios},
         "pixel_values": pixels,
     }
     return teacher, batch
 
 
-def shared_step(size: Size) -> tuple[Callable[[], Any], Any]:
+def shared_step(size: Size, ratios: Sequence[int]) -> tuple[Callable[[], Any], Any]:
     from fcot_vl.model import SharedBackbone
     from fcot_vl.train.losses import realign_loss
 
-    teacher, batch = teacher_and_batch(size)
-    backbone = SharedBackbone(teacher, [RATIO])
+    teacher, batch = teacher_and_batch(size, ratios, size.packed)
+    backbone = SharedBackbone(teacher, ratios)
 
     def step() -> Any:
         output = backbone(**batch)
-        hidden = output.student_hidden[RATIO]
-        return realign_loss(output.teacher_hidden, hidden, backbone.lm_head_weight, output.labels).loss
+        losses = [
+            realign_loss(output.teacher_hidden, hidden, backbone.lm_head_weight, output.labels).loss
+            for hidden in output.student_hidden.values()
+        ]
+        return sum(losses)
 
     return step, list(backbone.adaptors.parameters())
 
@@ -267,6 +287,43 @@ def compare(name: str, rounds: int, steps: int) -> dict[str, Any]:
     return figures
 
 
+def compare_together(rounds: int, steps: int) -> dict[str, Any]:
+    """Three students in one run against three runs; the runs take turns."""
+    together = ",".join(map(str, TOGETHER))
+    ways = [together, *map(str, TOGETHER)]
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for round_ in range(rounds):
+        for way in ways:
+            print(f"together: round {round_ + 1} of {rounds}, ratios {way}", file=sys.stderr, flush=True)
+            runs[way].append(in_a_process(way, "balanced", steps))
+    alone = sum(runs[way][0]["losses"][0] for way in ways[1:])
+    assert abs(runs[together][0]["losses"][0] - alone) < 1e-4, "the losses differ"
+    seconds = {
+        way: statistics.median(s for run in done for s in run["seconds"]) for way, done in runs.items()
+    }
+    gflops = {way: done[0]["flops"] / 1e9 for way, done in runs.items()}
+    figures = {
+        "ratios": list(TOGETHER),
+        "seconds": seconds,
+        "peak_mib": {
+            way: statistics.median(run["peak_bytes"] for run in done) / 2**20 for way, done in runs.items()
+        },
+        "gflops": gflops,
+        "time_ratio": seconds[together] / sum(seconds[way] for way in ways[1:]),
+        "flops_ratio": gflops[together] / sum(gflops[way] for way in ways[1:]),
+        "threads": runs[together][0]["threads"],
+    }
+    print(f"\n{'ratios':8}{'s/step':>9}{'peak MiB':>10}{'GFLOP':>8}")
+    for way in ways:
+        print(f"{way:8}{seconds[way]:9.3f}{figures['peak_mib'][way]:10.0f}{gflops[way]:8.0f}")
+    print(
+        f"together over one after the other: {figures['time_ratio']:.2f} of the time, "
+        f"{figures['flops_ratio']:.2f} of the operations",
+        flush=True,
+    )
+    return figures
+
+
 def print_table(name: str, figures: dict[str, Any]) -> None:
     print(
         f"\n{name}: {figures['tokens']:,} tokens of the teacher, {figures['answer_tokens']:,} of them answer, "
@@ -288,7 +345,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--output", type=Path, help="also write the JSON here")
-    parser.add_argument("--child", choices=["shared", "naive"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--together", action="store_true", help="three students in one run against three runs"
+    )
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.child, SIZES[arguments.sizes[0]], arguments.steps)))
@@ -297,7 +357,11 @@ def main() -> None:
 
     result = {
         "benchmark": "realign",
-        "sizes": {name: compare(name, arguments.rounds, arguments.steps) for name in arguments.sizes},
+        **(
+            {"together": compare_together(arguments.rounds, arguments.steps)}
+            if arguments.together
+            else {"sizes": {n: compare(n, arguments.rounds, arguments.steps) for n in arguments.sizes}}
+        ),
         "commit": git_commit(),
         "hardware": hardware(),
         "versions": versions(),

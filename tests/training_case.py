@@ -46,6 +46,7 @@ def settings(output: Path, **overrides: Any) -> dict[str, Any]:
         "learning_rate": 1e-3,
         "max_grad_norm": 0.1,
         "save_steps": 2,
+        "report_to": "none",
         "use_cpu": True,
         "disable_tqdm": True,
     }

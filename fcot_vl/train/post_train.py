@@ -26,6 +26,8 @@ from fcot_vl.train.fingerprint import hash_files, hash_module
 from fcot_vl.train.losses import answer_cross_entropy
 from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
+from fcot_vl.train.read_again import Reader
+from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
     StageTrainer,
     real_tokens,
@@ -49,6 +51,7 @@ class PostTrainConfig(TrainingArguments):
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
         drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
+        reread_steps: steps between readings of the first page, which show a person what is learned; 0: never.
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
     """
 
@@ -78,7 +81,8 @@ class PostTrainConfig(TrainingArguments):
     save_total_limit: int | None = field(
         default=2, metadata={"help": "Checkpoints kept."}
     )  # ours: one in reserve
-    report_to: Any = field(default="none", metadata={"help": "tensorboard, wandb, ..."})
+    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
+    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
 
@@ -182,9 +186,23 @@ class PostTrainer(StageTrainer):
         loss = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
-        self.meter.add({"ce": loss * share}, answers, real_tokens(inputs))
+        self.meter.add({"ce": loss * share}, answers, real_tokens(inputs), self.flops(inputs, answers))
         loss = loss * self.loss_scale()
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def flops(self, inputs: dict[str, Any], answers: int) -> float | None:
+        """Operations of one batch: decoder, head and ViT forward and back, a frozen ViT forward only."""
+        config = self.model.model.config
+        text = config.text_config
+        vision = (
+            vision_flops(config, inputs["pixel_values"].shape[:-3].numel())
+            if "pixel_values" in inputs
+            else 0.0
+        )
+        if vision is None:
+            return None
+        decoder = decoder_flops(text, sequence_lengths(inputs)) + head_flops(text, answers)
+        return 3 * decoder + vision * (1 if self.args.freeze_vision else 3)
 
 
 def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> Path:
@@ -237,6 +255,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     answer_model = AnswerModel(student, config.freeze_vision)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
+    trainer.read_again({"student": Reader(student, 1)}, samples[pages.kept[0]], processor)
     train(trainer, "post-train", items.describe())
     weights = trainer.gathered_weights()
     if not is_first(config):

@@ -24,11 +24,13 @@ from fcot_vl.model.families import family_of, load_processor
 from fcot_vl.model.student import reset_compressors
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.loss_log import LossLog
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
+from fcot_vl.train.read_again import Reader
+from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
-    LossLog,
     StageTrainer,
     real_tokens,
     remove_checkpoints,
@@ -52,6 +54,7 @@ class RealignConfig(TrainingArguments):
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
         drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
+        reread_steps: steps between readings of the first page, which show a person what is learned; 0: never.
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
     """
 
@@ -85,7 +88,8 @@ class RealignConfig(TrainingArguments):
     save_total_limit: int | None = field(
         default=2, metadata={"help": "Checkpoints kept."}
     )  # ours: one in reserve
-    report_to: Any = field(default="none", metadata={"help": "tensorboard, wandb, ..."})
+    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
+    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
 
@@ -141,9 +145,28 @@ class RealignTrainer(StageTrainer):
                 f"ratio-{ratio}/ce": result.ce * share,
                 f"ratio-{ratio}/agreement": result.agreement,
             }
-        self.meter.add(means, answers, tokens)
+        self.meter.add(means, answers, tokens, self.flops(inputs, answers))
         loss = torch.stack(losses).sum() * self.loss_scale()
         return (loss, output) if return_outputs else loss
+
+    def flops(self, inputs: dict[str, Any], answers: int) -> float | None:
+        """Operations of one batch: ViT and teacher forward, students forward and back to their adaptors.
+
+        The adaptors' own are left out; they are under 1% of a model of 2B.
+        """
+        config = self.model.teacher.config
+        text = config.text_config
+        vision = (
+            vision_flops(config, inputs["pixel_values"].shape[:-3].numel())
+            if "pixel_values" in inputs
+            else 0.0
+        )
+        if vision is None:
+            return None
+        total = vision + decoder_flops(text, sequence_lengths(inputs["teacher"])) + head_flops(text, answers)
+        for sequences in inputs["students"].values():
+            total += 2 * (decoder_flops(text, sequence_lengths(sequences)) + head_flops(text, answers))
+        return total
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
@@ -211,6 +234,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     collator = RealignCollator(processor, config.ratios, packed=config.packing)
     trainer = RealignTrainer(backbone, config, items, collator)
+    readers = {f"ratio-{ratio}": Reader(backbone.student(ratio), ratio) for ratio in config.ratios}
+    trainer.read_again(readers, samples[pages.kept[0]], processor)
     what = (
         f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {items.describe()}"
     )

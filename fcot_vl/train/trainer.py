@@ -18,25 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import save_fsdp_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fcot_vl.data.collate import Page, PostTrainCollator, flatten
+from fcot_vl.data.sample import Sample
 from fcot_vl.message import one_line
 from fcot_vl.stage import write_json
 from fcot_vl.train.fingerprint import hash_file
+from fcot_vl.train.loss_log import LossLog
 from fcot_vl.train.muon import Muon
 from fcot_vl.train.pages import LengthGroupedOrder, PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, say
+from fcot_vl.train.read_again import ReadAgain, Reader
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
 LOSS_LOG = "losses.jsonl"
@@ -61,6 +63,7 @@ NOT_SETTINGS = {
     *(
         "dataloader_prefetch_factor",
         "remove_unused_columns",
+        "reread_steps",
         "hub_token",
         "push_to_hub_token",
         "local_rank",
@@ -147,6 +150,16 @@ class StageTrainer(Trainer):
         self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator)
         self.add_callback(self.meter)
 
+    def read_again(self, readers: Mapping[str, Reader], sample: Sample, processor: Any) -> None:
+        """Let the readers read a page every `reread_steps` steps, where their weights are whole here."""
+        if not self.is_sharded:
+            every: int = self.args.reread_steps
+            context = self.accelerator.autocast
+            callback = ReadAgain(
+                readers, self.model, sample, processor, every, context, self.callback_handler
+            )
+            self.add_callback(callback)
+
     @property
     def is_sharded(self) -> bool:
         """Whether weights may lie in shards on several processes."""
@@ -206,6 +219,12 @@ class StageTrainer(Trainer):
     def loss_scale(self) -> int:
         """Processes average their gradients, but `num_items_in_batch` already counts the tokens of all of them."""
         return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        batches = super().get_batch_samples(*args, **kwargs)
+        self.meter.waited(time.perf_counter() - started)
+        return batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         pages = self.train_dataset if train_dataset is None else train_dataset
@@ -275,79 +294,7 @@ class StageTrainer(Trainer):
             write_json(folder / CHECKPOINT_FILES, {str(p.relative_to(folder)): hash_file(p) for p in found})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log({**logs, **self.meter.last}, start_time)
-
-
-class LossLog(TrainerCallback):
-    """Writes a row per optimizer step to `losses.jsonl`.
-
-    A row holds `step`, `seconds` of training up to it (over all resumes), `tokens_per_second` of real tokens through
-    the decoder, `learning_rate`, and the means over the step's answer tokens that the trainer added.
-    """
-
-    def __init__(self, path: Path, accelerator: Accelerator | None = None) -> None:
-        self.path = path
-        self.accelerator = accelerator
-        self.last: dict[str, float] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._answers: Tensor | int = 0
-        self._tokens: Tensor | int = 0
-        self._seconds_before = 0.0
-        self._started = self._step_started = 0.0
-
-    def add(self, means: dict[str, Tensor], answers: int, tokens: Tensor | int) -> None:
-        """Add one batch: means over its answer tokens, their number, and the real tokens of its sequences."""
-        for name, mean in means.items():
-            self._sums[name] = self._sums.get(name, 0) + mean.detach() * answers
-        self._answers = self._answers + answers
-        self._tokens = self._tokens + tokens
-
-    def _over_processes(self) -> dict[str, float]:
-        """The step's sums over the batches of all processes."""
-        named = {**self._sums, "answers": self._answers, "tokens": self._tokens}
-        sums = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in named.values()])
-        if self.accelerator is not None and self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
-        return dict(zip(named, sums.tolist(), strict=True))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far; a last line cut off by a kill is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._started = self._step_started = time.perf_counter()
-        if not state.is_world_process_zero:
-            return
-        rows = [row for row in self.rows() if row["step"] <= state.global_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        partial.replace(self.path)
-        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        sums = self._over_processes()
-        now = time.perf_counter()
-        answers, tokens = max(sums.pop("answers"), 1), sums.pop("tokens")
-        self.last = {name: total / answers for name, total in sums.items()}
-        row = {
-            "step": state.global_step,
-            "seconds": round(self._seconds_before + now - self._started, 3),
-            "tokens_per_second": round(tokens / max(now - self._step_started, 1e-9), 1),
-            "learning_rate": kwargs["lr_scheduler"].get_last_lr()[-1],  # Muon's matrices come first
-            **self.last,
-        }
-        if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        self._sums, self._answers, self._tokens = {}, 0, 0
-        self._step_started = now
+        super().log({**logs, **(self.meter.last if "loss" in logs else {})}, start_time)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,119 @@
+"""The log of a training run: a row per optimizer step, which survives a resume.
+
+`trainer.py` fills it; reports and the last line of a stage read it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from fcot_vl.train.throughput import peak_flops
+
+
+class LossLog(TrainerCallback):
+    """Writes a row per optimizer step to `losses.jsonl`.
+
+    A row holds `step`, `seconds` of training up to it (over all resumes), `learning_rate`, the means over the step's
+    answer tokens that the trainer added, and how fast it went, over all processes: `tokens_per_second` of real tokens
+    through the decoder, `data_wait`, the share of the time in which this process waited for pages, and where they are
+    known `teraflops_per_second` and `mfu` (see `throughput`).
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator | None = None) -> None:
+        self.path = path
+        self.accelerator = accelerator
+        self.peak = peak_flops()
+        self.last: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._answers: Tensor | int = 0
+        self._tokens: Tensor | int = 0
+        self._flops: float | None = 0.0
+        self._waited = 0.0
+        self._seconds_before = 0.0
+        self._started = self._step_started = 0.0
+
+    def add(
+        self, means: dict[str, Tensor], answers: int, tokens: Tensor | int, flops: float | None = None
+    ) -> None:
+        """Add one batch: means over its answer tokens, their number, real tokens of its sequences, operations."""
+        for name, mean in means.items():
+            self._sums[name] = self._sums.get(name, 0) + mean.detach() * answers
+        self._answers = self._answers + answers
+        self._tokens = self._tokens + tokens
+        self._flops = None if flops is None or self._flops is None else self._flops + flops
+
+    def waited(self, seconds: float) -> None:
+        """Add time in which nothing was computed because the pages were not there."""
+        self._waited += seconds
+
+    def _over_processes(self) -> dict[str, float]:
+        """The step's sums over the batches of all processes."""
+        named = {**self._sums, "answers": self._answers, "tokens": self._tokens, "flops": self._flops or 0.0}
+        sums = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in named.values()])
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        return dict(zip(named, sums.tolist(), strict=True))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows written so far; a last line cut off by a kill is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._started = self._step_started = time.perf_counter()
+        if not state.is_world_process_zero:
+            return
+        rows = [row for row in self.rows() if row["step"] <= state.global_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        partial.replace(self.path)
+        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        sums = self._over_processes()
+        now = time.perf_counter()
+        answers, tokens = max(sums.pop("answers"), 1), sums.pop("tokens")
+        flops = sums.pop("flops")
+        self.last = {name: total / answers for name, total in sums.items()} | self._speed(
+            tokens, flops, max(now - self._step_started, 1e-9)
+        )
+        row = {
+            "step": state.global_step,
+            "seconds": round(self._seconds_before + now - self._started, 3),
+            "learning_rate": kwargs["lr_scheduler"].get_last_lr()[-1],  # Muon's matrices come first
+            **self.last,
+        }
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        self._sums, self._answers, self._tokens, self._flops, self._waited = {}, 0, 0, 0.0, 0.0
+        self._step_started = now
+
+    def _speed(self, tokens: float, flops: float, seconds: float) -> dict[str, float]:
+        found = {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "data_wait": round(min(self._waited / seconds, 1.0), 4),
+        }
+        if flops:
+            found["teraflops_per_second"] = float(f"{flops / seconds / 1e12:.4g}")
+            if self.peak:
+                processes = 1 if self.accelerator is None else self.accelerator.num_processes
+                found["mfu"] = round(flops / seconds / (self.peak * processes), 4)
+        return found
+
+
+__all__ = ["LossLog"]

@@ -1,0 +1,117 @@
+"""A page read again and again while a model trains, so that a person sees it learn.
+
+Every `reread_steps` steps the first process lets each student read the same page, prints what it reads, and keeps it
+in `rereads.jsonl` and in TensorBoard. Nothing about the training depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from fcot_vl.data.collate import picture_counts, tokenize_question
+from fcot_vl.data.sample import Sample
+
+REREADS = "rereads.jsonl"
+NEW_TOKENS = 64
+SHOWN = 100  # characters printed of a reading
+
+
+@dataclass
+class Reader:
+    """A model that can be asked: its compress ratio relative to the processor's own model."""
+
+    model: Any
+    ratio: int
+
+
+class ReadAgain(TrainerCallback):
+    """Asks the readers the first question of a page.
+
+    Args:
+        readers: by name.
+        whole: what the readers are parts of; put into evaluation mode while they read.
+        sample: the page.
+        processor: its tokenizer, chat template and tiling.
+        every: steps between two readings; 0: never.
+        autocast: context in which the training computes.
+        reporters: the trainer's callback handler; TensorBoard's is looked for among its callbacks.
+    """
+
+    def __init__(
+        self,
+        readers: Mapping[str, Reader],
+        whole: Any,
+        sample: Sample,
+        processor: Any,
+        every: int,
+        autocast: Callable[[], Any],
+        reporters: Any,
+    ) -> None:
+        self.readers = readers
+        self.whole = whole
+        self.sample = sample
+        self.processor = processor
+        self.every = every
+        self.autocast = autocast
+        self.reporters = reporters
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.every or state.global_step % self.every or not state.is_world_process_zero:
+            return
+        truth = next(m["content"] for m in self.sample.messages if m["role"] == "assistant")
+        was_training = self.whole.training
+        self.whole.eval()
+        with (Path(args.output_dir) / REREADS).open("a", encoding="utf-8") as file:
+            for name, reader in self.readers.items():
+                answer = self.read(reader)
+                row = {"step": state.global_step, "model": name, "page": self.sample.id}
+                file.write(json.dumps({**row, "answer": answer, "truth": truth}, ensure_ascii=False) + "\n")
+                print(
+                    f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}", flush=True
+                )
+                self._to_tensorboard(name, answer, truth, state.global_step)
+        print(f"  and it says: {_short(truth)}", flush=True)
+        self.whole.train(was_training)
+
+    @torch.no_grad()
+    def read(self, reader: Reader) -> str:
+        """The reader's answer, greedily decoded."""
+        question = next(m["content"] for m in self.sample.messages if m["role"] == "user")
+        images, processor, model = self.sample.images, self.processor, reader.model
+        prompt = tokenize_question(question, images, processor)
+        prompt = replace(prompt, counts=picture_counts(processor, images, (1, reader.ratio)))
+        input_ids = prompt.expand(reader.ratio)[0][None]
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            **processor.picture_inputs(images),
+            **processor.prompt_inputs(input_ids),
+        }
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        with self.autocast():
+            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        text: str = processor.tokenizer.decode(tokens[0, input_ids.shape[1] :], skip_special_tokens=True)
+        return text
+
+    def _to_tensorboard(self, name: str, answer: str, truth: str, step: int) -> None:
+        for callback in self.reporters.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text(f"reads/{name}", f"{answer}\n\n---\n\n{truth}", step)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
+
+
+__all__ = ["ReadAgain", "Reader"]

@@ -1,0 +1,72 @@
+"""How much arithmetic a training step is, and how much of the device's that uses (MFU).
+
+Counted from the configuration and the step's sequences, causal attention by half; what activation checkpointing
+computes again is not counted. A model that takes pictures of any size has no count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fcot_vl.model.cost import layer_flops, vit_flops
+
+# Dense bfloat16 matrix products per second, from the makers' data sheets.
+PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "V100": 125e12,
+}
+
+
+def peak_flops() -> float | None:
+    """Of this process's device; None where it is not known."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def sequence_lengths(sequences: Mapping[str, Any]) -> list[int]:
+    """Real tokens of each sequence of a batch, padded or packed."""
+    if "sequence_lengths" in sequences:
+        return list(sequences["sequence_lengths"])
+    lengths: list[int] = sequences["attention_mask"].sum(-1).tolist()
+    return lengths
+
+
+def decoder_flops(text: Any, lengths: Sequence[int]) -> float:
+    """One forward pass of a decoder over sequences that do not see each other."""
+    kv_share = text.num_key_value_heads / text.num_attention_heads
+    total = 0.0
+    for n in lengths:
+        layer = layer_flops(n, text.hidden_size, text.intermediate_size, 3, kv_share)
+        total += text.num_hidden_layers * (layer - 2 * n * n * text.hidden_size)
+    return total
+
+
+def head_flops(text: Any, answers: int) -> float:
+    """One pass of the language-model head over answer tokens."""
+    return 2.0 * answers * text.hidden_size * text.vocab_size
+
+
+def vision_flops(config: Any, n_tiles: int) -> float | None:
+    """One forward pass of the ViT; None for one that takes pictures of any size."""
+    try:
+        return vit_flops(config.vision_config, n_tiles)
+    except ValueError:
+        return None
+
+
+__all__ = ["decoder_flops", "head_flops", "peak_flops", "sequence_lengths", "vision_flops"]
