@@ -18,7 +18,7 @@ tiles: one pack of 4,056 tokens for the shared way, a padded batch for the naive
 all tokens an eighth) and a pack of two pages of 6 and 7 tiles, as InternVL cuts scans with its budget of 12: 82% of the
 tokens are visual.
 
-`--together` trains students of ratios 2, 4 and 8 on `balanced` in one run, against one run for each, all the shared way.
+`--together` trains students of ratios 2, 4 and 8 on `balanced` in one run, against a run for each, all the shared way.
 
 The floor is the shared way's matrix products alone at the rate of a plain 1024³ product on the same machine.
 The last line is JSON.

@@ -88,12 +88,13 @@ def inspect(
 def training_gib(parameters: int, trained: int, text: Any, context: int, gpus: int) -> float:
     """GiB a GPU needs to train, an estimate: no allocator slack, no fragmentation, one sequence a GPU.
 
-    Weights are float32 (4 bytes); what is trained adds a gradient (4) and AdamW's two moments (8); all three sharded
-    over `gpus`. Activations are bfloat16, kept for the decoder's layers as 34 bytes a token and channel (Korthikanti
-    et al. 2022, eq. 2, without the attention map, which is not kept). Logits are made in chunks, counted as 0.25 GiB.
+    As `recipes/scale` trains: what is frozen is bfloat16 (2 bytes); what is trained is float32 with a gradient and
+    AdamW's two moments (16); all sharded over `gpus`. Activation checkpointing keeps each decoder layer's input (2
+    bytes a token and channel) and one layer's activations while it is computed again (34 bytes; Korthikanti et al.
+    2022, eq. 2, without the attention map, which is not kept). Logits are made in chunks, counted as 0.25 GiB.
     """
-    states = (4 * parameters + 12 * trained) / gpus
-    activations = 34 * context * text.hidden_size * text.num_hidden_layers
+    states = (2 * (parameters - trained) + 16 * trained) / gpus
+    activations = (2 * text.num_hidden_layers + 34) * context * text.hidden_size
     return (states + activations) / GIB + 0.25
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -23,6 +25,7 @@ from fcot_vl.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SCALE = sorted((ROOT / "recipes" / "scale").glob("*.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 VERBS = dict(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -31,7 +34,8 @@ MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig}
 
 def shell_lines(path: Path) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if shlex.split(line, comments=True)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -41,6 +45,12 @@ def test_every_command_in_the_documents_exists(path: Path) -> None:
         if words[0] == "make":
             assert words[1] in TARGETS, line
             continue
+        if words[0] == "sbatch":
+            script = next(word for word in words[1:] if not word.startswith("-"))
+            assert (ROOT / script).is_file(), line
+            continue
+        if words[0] == "torchrun":
+            words = ["fcot-vl", *words[words.index("fcot_vl.cli") + 1 :]]
         assert words[0] == "fcot-vl", f"{path.name}: {line!r} is neither make nor fcot-vl"
         assert words[1] in VERBS, line
         flags = {option for parameter in VERBS[words[1]].params for option in parameter.opts}
@@ -126,7 +136,22 @@ def test_recipes_parse_into_the_dataclasses(path: Path, teacher_folder: Path, tm
     assert recipe.output == Path("runs") / path.stem
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_settings_for_many_gpus_are_readable(tmp_path: Path) -> None:
+    scale = ROOT / "recipes" / "scale"
+    for name, config in (("realign", RealignConfig), ("post_train", PostTrainConfig)):
+        section = read_recipe(scale / f"{name}.yaml")[name]
+        built: Any = build(config, section, output_dir=str(tmp_path), use_cpu=True)
+        assert {key: getattr(built, key) for key in section if key != "warmup_steps"} == {
+            key: value for key, value in section.items() if key != "warmup_steps"
+        }
+    for path in scale.glob("*.json"):
+        assert json.loads(path.read_text())["zero_optimization"]["stage"] == int(path.stem[-1])
+    subprocess.run(["bash", "-n", scale / "slurm.sh"], check=True)
+    mentioned = (ROOT / "docs" / "scale.md").read_text() + (scale / "slurm.sh").read_text()
+    assert all(path.name in mentioned for path in scale.iterdir())
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *SCALE], ids=lambda p: p.stem)
 def test_every_recipe_value_says_whose_it_is(path: Path) -> None:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         value, _, comment = line.partition("#")

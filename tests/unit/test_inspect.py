@@ -85,9 +85,11 @@ def test_training_memory_by_hand() -> None:
     class Text:
         hidden_size, num_hidden_layers = 2048, 24
 
-    activations = 34 * 4096 * 2048 * 24
+    activations = (2 * 24 + 34) * 4096 * 2048
     got = training_gib(2_000_000_000, 2_000_000_000, Text, context=4096, gpus=8)
     assert got == pytest.approx((16 * 2e9 / 8 + activations) / 2**30 + 0.25)
+    frozen = training_gib(2_000_000_000, 20_000_000, Text, context=4096, gpus=1)
+    assert frozen == pytest.approx((2 * 1.98e9 + 16 * 0.02e9 + activations) / 2**30 + 0.25)
 
 
 def test_wrong_paths_and_numbers(tmp_path: Path) -> None:
