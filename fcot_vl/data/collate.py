@@ -104,6 +104,9 @@ def tokenize_prompt(
 
     tokenizer = processor.tokenizer
     whole = render(len(conversation))
+    for message in messages:
+        if message["role"] == "system" and message["content"].strip() not in whole:
+            raise ValueError("the chat template has no place for a system turn")
     closed = whole.rstrip().endswith(tuple(tokenizer.all_special_tokens))
     if not closed and answers[-1] == len(conversation) - 1:
         whole = whole.rstrip() + tokenizer.eos_token

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from fcot_vl.data.collate import RealignCollator
-from fcot_vl.data.sample import SampleFolder
+from fcot_vl.data.mixture import open_data
 from fcot_vl.model import SharedBackbone
 from fcot_vl.model.families import load_processor
 from fcot_vl.model.student import reset_compressors
 from fcot_vl.stage import open_stage
 from fcot_vl.train.features import cache_features
-from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.fingerprint import hash_module
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.pages import TrainingPages
+from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.trainer import (
     LossLog,
     StageTrainer,
@@ -45,7 +46,9 @@ class RealignConfig(TrainingArguments):
         ratios: compress ratios of the students, as a list or as "2,4".
         compressor, visual_positions: of all students; see `FCoTVLConfig`.
         kl_weight, ce_weight, temperature: see `losses.realign_loss`.
-        max_length: context in tokens of the teacher's sequence; longer pages are left out.
+        max_length: context in tokens of the teacher's sequence; longer pages are skipped.
+        max_skipped: share of records that may be unusable (broken, missing, malformed, too long) before the run stops;
+            None: what the data's mixture says, else 0.01.
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
@@ -63,6 +66,9 @@ class RealignConfig(TrainingArguments):
     ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
     max_length: int = field(default=4096, metadata={"help": "Context in tokens."})  # the paper's
+    max_skipped: float | None = field(
+        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+    )  # ours
     cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
     features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
@@ -156,7 +162,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
 
     Args:
         teacher: a model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
-        data: folder of Parquet shards (`SampleFolder`).
+        data: what `open_data` opens: Parquet shards, conversation files, a mixture.
 
     Returns:
         The output folder.
@@ -166,8 +172,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         ValueError: the teacher, the data or a setting cannot be used.
     """
     folder = Path(config.output_dir)
-    samples = SampleFolder(Path(data))
-    data_hash = hash_files(samples.shards)
+    samples = open_data(data, config.seed)
+    data_hash = samples.fingerprint()
     backbone = SharedBackbone.from_teacher(
         teacher, config.ratios, config.compressor, config.visual_positions, dtype=torch.float32
     )
@@ -190,7 +196,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
             processor,
             {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
         )
-    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios)
+    skipped = Skipped(samples, folder, config.max_skipped)
+    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios, skipped)
     trainer = RealignTrainer(backbone, config, pages, RealignCollator(processor, config.ratios))
     what = (
         f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {pages.describe()}"
