@@ -127,7 +127,14 @@ def tokenize_prompt(
 
 def tokenize_question(text: str, images: Sequence[Image.Image], processor: Any) -> Prompt:
     """One question about pictures, tokenised up to where the answer starts."""
-    conversation = _with_pictures([{"role": "user", "content": text}], len(images))
+    return tokenize_open([{"role": "user", "content": text}], images, processor)
+
+
+def tokenize_open(
+    messages: Sequence[dict[str, str]], images: Sequence[Image.Image], processor: Any
+) -> Prompt:
+    """A conversation that ends in a question, tokenised up to where the answer starts."""
+    conversation = _with_pictures(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, (1,))
 
