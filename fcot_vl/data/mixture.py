@@ -50,7 +50,9 @@ def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixtur
         raise ValueError(f"{path}: a datasets folder; name it in a mixture YAML, with its columns")
     if path.suffix in (".yaml", ".yml"):
         return _open_mixture(path, seed)
-    if path.suffix in (".json", ".jsonl") and path.is_file():
+    if path.suffix in (".json", ".jsonl"):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
         if path.suffix == ".json" and path.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return Mixture(*_split(open_internvl(path)), seed=seed)
         return ConversationFile(path.stem, path, path.parent)

@@ -137,6 +137,9 @@ def test_data_by_its_path(tmp_path):
         open_data(tmp_path / "pages" / "a.png")
     with pytest.raises(FileNotFoundError):
         open_data(tmp_path / "nothing")
+    for name in ("nothing.json", "nothing.yaml"):
+        with pytest.raises(ValueError, match=name):
+            open_data(tmp_path / name)
 
 
 @pytest.mark.parametrize(
