@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcot_vl.data.conversation import RecordError, malformed, read_question, read_turns
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.images import ImageError, LazyPicture
 from fcot_vl.data.sample import Origin, Sample
 from fcot_vl.message import one_line
 
@@ -76,9 +76,15 @@ def kind_of(error: BaseException) -> str:
         return error.kind
     if "no such file" in str(error).lower():
         return "missing file"
-    # Pillow raises OSError and SyntaxError, ours is a ValueError of its own; everything else is about the text.
-    broken = isinstance(error, OSError | SyntaxError) or type(error).__name__ == "ImageError"
-    return "broken picture" if broken else "malformed conversation"
+    if isinstance(error, ImageError | OSError | SyntaxError):  # the last two are Pillow's
+        return "broken picture"
+    return "malformed conversation" if isinstance(error, ValueError) else "unusable record"
+
+
+def reason_of(error: BaseException) -> str:
+    """What is wrong with it, in one line; with the error's type where that is no message meant for people."""
+    meant = isinstance(error, ValueError | OSError)
+    return one_line(error) if meant else f"{type(error).__name__}: {one_line(error)}"
 
 
 # --------------------------------------------------------------------------------------------- conversation files
@@ -114,7 +120,15 @@ class JsonRecords(Sequence[dict[str, Any]]):
         start, end = self._spans[index].tolist()
         with self._open() as lines:
             lines.seek(start)
-            line = lines.read(end - start)
+            return self._parse(lines.read(end - start))
+
+    def texts(self) -> Iterator[bytes]:
+        """Every record as it is written, in one pass over the file."""
+        with self._open() as lines:
+            yield from (line for line in lines if line.strip())
+
+    @staticmethod
+    def _parse(line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
@@ -122,6 +136,14 @@ class JsonRecords(Sequence[dict[str, Any]]):
         if not isinstance(record, dict):
             raise malformed(f"no object but {type(record).__name__}")
         return record
+
+    def pictures(self) -> Iterator[str]:
+        """The pictures of all records that can be read, in order."""
+        for text in self.texts():
+            try:
+                yield from _picture_paths(self._parse(text))
+            except RecordError:
+                continue
 
 
 def _is_array(path: Path) -> bool:
@@ -183,17 +205,10 @@ class ConversationFile(Source):
         digest = hashlib.sha256()
         with self.annotation.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        for record in self._readable():
-            for path in record:
-                digest.update(f"{path} {_bytes_of(self.images / path)}\n".encode())
+        folder = str(self.images)
+        for path in self._records.pictures():
+            digest.update(f"{path} {_bytes_of(os.path.join(folder, path))}\n".encode())  # noqa: PTH118
         return digest.hexdigest()
-
-    def _readable(self) -> Iterator[list[str]]:
-        for index in range(len(self)):
-            try:
-                yield _picture_paths(self._records[index])
-            except RecordError:
-                continue
 
 
 def _picture_paths(record: Mapping[str, Any]) -> list[str]:
@@ -216,9 +231,10 @@ def check_local(path: Any) -> None:
         )
 
 
-def _bytes_of(path: Path) -> int:
+def _bytes_of(path: str | Path) -> int:
+    """-1 of a file that is not there. Strings: among millions, making a Path takes longer than looking."""
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116
     except (OSError, ValueError):
         return -1
 

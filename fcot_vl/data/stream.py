@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.data.sample import Sample, SampleFolder, write_shard
-from fcot_vl.data.sources import RowReader, kind_of
-from fcot_vl.message import one_line
+from fcot_vl.data.sources import RowReader, kind_of, reason_of
 from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
 
@@ -82,7 +81,7 @@ def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowRead
                     image.load()
             except (ValueError, OSError, SyntaxError) as error:
                 place = {"source": reader.name, "id": reader.id(row, index), "index": index}
-                skipped.append({**place, "kind": kind_of(error), "reason": one_line(error)})
+                skipped.append({**place, "kind": kind_of(error), "reason": reason_of(error)})
                 continue
             yield sample
 

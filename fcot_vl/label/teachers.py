@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from fcot_vl.data.collate import Prompt, join_pictures, pad, tokenize_open
-from fcot_vl.data.sources import kind_of
+from fcot_vl.data.sources import kind_of, reason_of
 from fcot_vl.message import one_line
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.stage import hash_files
@@ -58,7 +58,7 @@ class Teacher(Protocol):
 
 def broken(error: BaseException) -> Reply:
     """The reply where a conversation's pictures or text cannot be used."""
-    return Reply(kind=kind_of(error), reason=one_line(error))
+    return Reply(kind=kind_of(error), reason=reason_of(error))
 
 
 class LocalTeacher:

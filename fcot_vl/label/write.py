@@ -16,9 +16,8 @@ from typing import Any
 
 from fcot_vl.data.mixture import Mixture, open_data
 from fcot_vl.data.sample import Origin, Sample, write_shard
-from fcot_vl.data.sources import PictureFolder, kind_of, origin_of
+from fcot_vl.data.sources import PictureFolder, kind_of, origin_of, reason_of
 from fcot_vl.label.teachers import Asked, EndpointTeacher, LocalTeacher, Reply, Teacher
-from fcot_vl.message import one_line
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
@@ -243,7 +242,7 @@ class _Work:
             truths: list[str | None] = [m["content"] for m in sample.messages if m["role"] == "assistant"]
             page.truths = truths + [None] * (len(own) - len(truths))
         except Exception as error:  # as for training: odd files raise nearly anything
-            page.skip(kind_of(error), one_line(error))
+            page.skip(kind_of(error), reason_of(error))
         return page
 
     def _question(self, origin: Origin) -> str:
@@ -289,7 +288,7 @@ class _Work:
             example = next(row["reason"] for row in skipped if row["kind"] == worst)
             raise ValueError(
                 f"{len(skipped):,} of {len(self.indices):,} records were skipped, more than --max-skipped "
-                f"{self.config.max_skipped:g} allows: {count:,} {worst}, such as: {example}; all in {path}"
+                f"{self.config.max_skipped:g} allows: {count:,} {worst}, such as: {example}; named in {path}"
             )
 
 

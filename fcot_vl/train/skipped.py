@@ -24,8 +24,7 @@ from fcot_vl.data.collate import Prompt
 from fcot_vl.data.conversation import RecordError
 from fcot_vl.data.mixture import MAX_SKIPPED
 from fcot_vl.data.sample import Sample
-from fcot_vl.data.sources import kind_of, origin_of
-from fcot_vl.message import one_line
+from fcot_vl.data.sources import kind_of, origin_of, reason_of
 
 FILE = "skipped.jsonl"
 PIXELS = "broken pixels"  # found while training, behind a header that was whole
@@ -64,7 +63,7 @@ class Skipped:
         try:
             yield
         except Exception as error:  # decoders and templates given odd input raise nearly anything
-            self._add(index, kind_of(error), one_line(error))
+            self._add(index, kind_of(error), reason_of(error))
             if sum(self.counts.values()) > self.max_share * len(self.samples):
                 self.write()
                 raise ValueError(self._too_many()) from None
@@ -106,7 +105,7 @@ class Skipped:
                 raise ValueError("the picture has another size than before training")
             return prompt, images
         except Exception as error:  # decoders given damaged bytes raise nearly anything
-            self._add_pixels(index, one_line(error))
+            self._add_pixels(index, reason_of(error))
             return mute(prompt), blank(prompt)
 
     def with_features(self, index: int, prompt: Prompt, features: Sequence[Tensor]) -> Prompt:
@@ -136,10 +135,10 @@ class Skipped:
     def _too_many(self) -> str:
         worst, count = self.counts.most_common(1)[0]
         example = next(row["reason"] for row in reversed(self._rows.values()) if row["kind"] == worst)
-        named = f"; all in {self.path}" if self.path else ""
+        named = f"; named in {self.path}" if self.path else ""
         return (
-            f"{sum(self.counts.values()):,} of {len(self.samples):,} records cannot be used, more than max_skipped "
-            f"{self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. Mend the data or raise "
+            f"at least {sum(self.counts.values()):,} of {len(self.samples):,} records cannot be used, more than "
+            f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. Mend the data or raise "
             "max_skipped"
         )
 
