@@ -138,8 +138,8 @@ class Skipped:
         named = f"; named in {self.path}" if self.path else ""
         return (
             f"at least {sum(self.counts.values()):,} of {len(self.samples):,} records cannot be used, more than "
-            f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. Mend the data or raise "
-            "max_skipped"
+            f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. "
+            "Mend the data or raise max_skipped"
         )
 
 
