@@ -25,6 +25,9 @@ MORE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Output = Annotated[Path, typer.Option(help="Folder to write; the same command again resumes it.")]
 Data = Annotated[Path, typer.Option(help="Folder that `synthesize` wrote.")]
+TrainingData = Annotated[
+    Path, typer.Option(help="Folder of shards, InternVL meta JSON, LLaVA JSON or mixture YAML.")
+]
 FromRecipe = Annotated[
     str | None, typer.Option("--recipe", help="Recipe whose section gives the starting values.")
 ]
@@ -81,10 +84,64 @@ def synthesize(
     write(output, split, records, seed, task)  # type: ignore[arg-type]
 
 
+@app.command()
+def label(
+    output: Output,
+    data: Annotated[
+        str | None, typer.Option(help="Shards, meta JSON, LLaVA JSON or mixture YAML to label.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures to label, with those below.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model at the endpoint.")] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="Asked in place of the records' own; repeat for several.")
+    ] = None,
+    keep_truth: Annotated[
+        bool, typer.Option("--keep-truth", help="A record's own answer stays its label.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most pages decoded together.")] = 16,
+    requests: Annotated[int, typer.Option(min=1, help="Most requests in flight at the endpoint.")] = 8,
+    max_skipped: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of skipped records above which the run stops.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Draws the questions.")] = 0,
+) -> None:
+    """Let a teacher answer over pictures, and write the answers as records to train on."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from fcot_vl.label.write import LabelConfig
+    from fcot_vl.label.write import label as run
+
+    disable_progress_bar()
+    run(
+        LabelConfig(
+            output,
+            data,
+            images,
+            teacher,
+            endpoint,
+            model,
+            tuple(question or ()),
+            keep_truth,
+            max_new_tokens,
+            batch_size,
+            requests,
+            max_skipped,
+            seed,
+        )
+    )
+
+
 @app.command(context_settings=MORE_FLAGS)
 def realign(
     context: typer.Context,
-    data: Data,
+    data: TrainingData,
     output: Output,
     teacher: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
     recipe: FromRecipe = None,
@@ -103,7 +160,7 @@ def realign(
 def post_train(
     context: typer.Context,
     model: Annotated[Path, typer.Option(help="Student folder; a teacher is trained as the control.")],
-    data: Data,
+    data: TrainingData,
     output: Output,
     recipe: FromRecipe = None,
 ) -> None:

@@ -104,6 +104,9 @@ def tokenize_prompt(
 
     tokenizer = processor.tokenizer
     whole = render(len(conversation))
+    for message in messages:
+        if message["role"] == "system" and message["content"].strip() not in whole:
+            raise ValueError("the chat template has no place for a system turn")
     closed = whole.rstrip().endswith(tuple(tokenizer.all_special_tokens))
     if not closed and answers[-1] == len(conversation) - 1:
         whole = whole.rstrip() + tokenizer.eos_token
@@ -124,7 +127,14 @@ def tokenize_prompt(
 
 def tokenize_question(text: str, images: Sequence[Image.Image], processor: Any) -> Prompt:
     """One question about pictures, tokenised up to where the answer starts."""
-    conversation = _with_pictures([{"role": "user", "content": text}], len(images))
+    return tokenize_open([{"role": "user", "content": text}], images, processor)
+
+
+def tokenize_open(
+    messages: Sequence[dict[str, str]], images: Sequence[Image.Image], processor: Any
+) -> Prompt:
+    """A conversation that ends in a question, tokenised up to where the answer starts."""
+    conversation = _with_pictures(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, (1,))
 

@@ -1,19 +1,22 @@
 """Opening a picture from a person: every odd input becomes 8-bit RGB, or a one-line error that names the file.
 
-Stands at the very front of the flow, before tiling. JPEG, PNG, WebP, TIFF, GIF and BMP; nothing here runs an outside
-program (which is why other formats Pillow knows, such as EPS, are not accepted).
+Stands at the very front of the flow, before tiling: `open_image` reads a picture, `LazyPicture` knows its size from
+the header and reads it when its pixels are first asked for. JPEG, PNG, WebP, TIFF, GIF and BMP; nothing here runs an
+outside program (which is why other formats Pillow knows, such as EPS, are not accepted).
 """
 
 from __future__ import annotations
 
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from fcot_vl.message import one_line
 
@@ -38,6 +41,47 @@ def open_image(
     `source` is a path, the file's bytes, or a binary stream; `name` is what errors call it. Raises ImageError.
     """
     label = _label(source, name)
+    with _opened(source, label, max_pixels) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+class LazyPicture(Image.Image):
+    """A picture of known size whose pixels are read by `open_image` when they are first asked for.
+
+    Planning a training run needs the size of every picture and the pixels of none, so that a header is all that is
+    read here. What `open_image` would refuse from a header is refused at once; damage behind it shows as an ImageError
+    from whatever first touches the pixels.
+
+    Args:
+        source: a path, or the file's bytes.
+        name: what errors call it.
+    """
+
+    def __init__(self, source: str | Path | bytes, name: str | None = None) -> None:
+        super().__init__()
+        self._source, self._label = source, _label(source, name)
+        with _opened(source, self._label, MAX_PIXELS) as image:
+            width, height = image.size
+            turned = _orientation(image) in (5, 6, 7, 8)  # EXIF: lying on its side
+        self._size = (height, width) if turned else (width, height)
+        self._mode = "RGB"
+
+    def load(self) -> Any:
+        """Pillow calls this before any use of the pixels, as it does for the files it opens itself."""
+        if self._im is None:
+            read = open_image(self._source, self._label)
+            if read.size != self._size:
+                raise ImageError(
+                    f"{self._label}: is {read.size} behind a header of {self._size}; save it upright first"
+                )
+            self._im = read.im
+        return super().load()
+
+
+@contextmanager
+def _opened(source: str | Path | bytes | IO[bytes], label: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with its header read; whatever goes wrong inside becomes an ImageError."""
     data: Path | BytesIO | IO[bytes]
     if isinstance(source, (str, Path)):
         data = _regular_file(Path(source), label)
@@ -53,8 +97,7 @@ def open_image(
             warnings.simplefilter("ignore")
             with Image.open(data, formats=FORMATS) as image:
                 _refuse_large(image, label, max_pixels)
-                image.load()
-                return _to_rgb(_upright(image))
+                yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -101,6 +144,15 @@ def _refuse_large(image: Image.Image, label: str, max_pixels: int) -> None:
             f"{label}: {width:,} x {height:,} pixels are more than the {max_pixels / 1e6:,.0f} million accepted; "
             "scale it down or cut it into pages first"
         )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, from the header; 1 is upright."""
+    try:
+        # Pillow's own method for PNG decodes the picture, in search of an EXIF block behind the pixels.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # only its EXIF block is damaged
+        return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

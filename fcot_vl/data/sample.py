@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fcot_vl.message import one_line
+from fcot_vl.stage import hash_files
 
 _text = {"dtype": "string", "_type": "Value"}
 SCHEMA = pa.schema(
@@ -64,7 +65,7 @@ class Sample:
 
     Attributes:
         images: pages, RGB; they belong to the first user turn.
-        messages: ``{"role": "user" | "assistant", "content": str}`` in turn.
+        messages: ``{"role": "user" | "assistant", "content": str}`` in turn; a ``system`` turn may stand first.
         task: what is asked, such as ``transcription``.
         source: where the record comes from.
         answers: accepted answers of the first question, for scoring; none where the record is only learned from.
@@ -82,6 +83,15 @@ class Sample:
     metric: str = ""
     density: float | None = None
     tiles: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record comes from: the name of its source, its id and its index there."""
+
+    source: str
+    id: str
+    index: int
 
 
 def _row(sample: Sample, encoding: str) -> dict[str, Any]:
@@ -129,6 +139,15 @@ class SampleFolder(Sequence[Sample]):
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    def origin(self, index: int) -> Origin:
+        """Where a record comes from, without opening its pictures."""
+        row = self._table.select(["source", "id"]).slice(index, 1).to_pylist()[0]
+        return Origin(row["source"], row["id"], index)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the shards' names and bytes."""
+        return hash_files(self.shards)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

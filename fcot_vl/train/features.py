@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.logging import tqdm
 
-from fcot_vl.data.collate import Page, page_pictures, tokenize_prompt
 from fcot_vl.data.sample import Sample
 from fcot_vl.stage import open_stage
 
 SHARD = 256  # pages in one file
 BATCH_TILES = 32  # tiles in one pass of the ViT
+BLANK = "blank"  # in a shard's metadata: its pages whose pixels could not be decoded
 
 
 class FeatureCache(Sequence[Tensor]):
@@ -39,6 +41,11 @@ class FeatureCache(Sequence[Tensor]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._open(index - index % SHARD).get_tensor(str(index)).float()
+
+    def is_blank(self, index: int) -> bool:
+        """Whether the page's pixels could not be decoded, so that these are the features of blank paper."""
+        blank: str = (self._open(index - index % SHARD).metadata() or {}).get(BLANK, "")
+        return str(index) in blank.split(",")
 
 
 def cache_features(
@@ -60,7 +67,6 @@ def cache_features(
 
     Raises:
         StageError: the folder holds the features of something else.
-        ValueError: a page has no picture.
     """
     settings = {"pages": len(samples), "tiling": processor.image_processor.to_dict()}
     stage = open_stage(folder, "features", settings, inputs)
@@ -72,27 +78,46 @@ def cache_features(
             total=len(samples), initial=len(samples) - _pages(missing, samples), unit="page"
         ) as progress:
             for start in missing:
-                shard = {}
+                shard, blank = {}, []
                 for index in range(start, min(start + SHARD, len(samples))):
-                    shard[str(index)] = _features(samples[index], visual_features, processor)
+                    sample, is_blank = _readable(samples, index)
+                    shard[str(index)] = _features(sample, visual_features, processor)
+                    blank += [str(index)] * is_blank
                     progress.update()
                 partial = _shard(folder, start).with_suffix(
                     f".{os.getpid()}.partial"
                 )  # runs may share a cache
-                save_file(shard, partial)
+                save_file(shard, partial, metadata={BLANK: ",".join(blank)} if blank else None)
                 partial.replace(_shard(folder, start))
         size = sum(_shard(folder, start).stat().st_size for start in starts)
         stage.finish({"pages": len(samples), "bytes": size})
     return FeatureCache(folder, len(samples))
 
 
+def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample | None, bool]:
+    """A page, and whether its pictures had to be replaced by blank ones of the same sizes; None if it has no header."""
+    try:
+        sample = samples[index]
+    except Exception:  # `TrainingPages` meets the same error, and skips and names the record
+        return None, False
+    try:
+        for image in sample.images:
+            image.load()
+    except Exception:  # decoders given damaged bytes raise nearly anything
+        white = [Image.new("RGB", image.size, "white") for image in sample.images]
+        return replace(sample, images=white), True
+    return sample, False
+
+
 @torch.no_grad()
-def _features(sample: Sample, visual_features: Callable[..., Tensor], processor: Any) -> Tensor:
-    """Each page alone, so that its features do not depend on its neighbours or on where a pass was interrupted."""
-    prompt = tokenize_prompt(sample.messages, sample.images, processor)
-    if not prompt.sizes:
-        raise ValueError(f"page {sample.id} has no picture; leave it out, or train without cached features")
-    inputs = page_pictures(processor, Page(prompt, lambda: sample.images))
+def _features(sample: Sample | None, visual_features: Callable[..., Tensor], processor: Any) -> Tensor:
+    """Each page alone, so that its features do not depend on its neighbours or on where a pass was interrupted.
+
+    Of a page that cannot be read or has no picture, nothing: training skips it.
+    """
+    if sample is None or not sample.images:
+        return torch.zeros(0, dtype=torch.bfloat16)
+    inputs = dict(processor.picture_inputs(sample.images))
     pixels, layout = inputs.pop("pixel_values"), inputs
     if layout:  # the family looks at pictures as wholes
         parts = [visual_features(pixels, **layout)]

@@ -1,13 +1,16 @@
-"""Hashes that say whether weights or files are still the same."""
+"""Hashes that say whether weights are still the same; those of files come from the bottom layer."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from fcot_vl.stage import hash_file, hash_files
+
+__all__ = ["hash_file", "hash_files", "hash_module", "hash_tensors"]
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
@@ -22,17 +25,3 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
 def hash_module(module: nn.Module) -> str:
     """SHA-256 over all parameters and buffers of a module."""
     return hash_tensors(module.state_dict().items())
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and bytes of files, whatever the order they come in."""
-    digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda p: p.name):
-        digest.update(f"{path.name} {hash_file(path)}\n".encode())
-    return digest.hexdigest()

@@ -235,7 +235,9 @@ class _Chunks:
         self.chunk = min(chunk, max(self.n, 1))
         # half precision models: logits and sums in float32
         self.dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
-        self.scale = 1.0 / max(self.n, 1) if denominator is None else 1.0 / denominator
+        # A step whose pages all turned out broken has no answer: its loss is 0, not 0 divided by 0.
+        counted = self.n if denominator is None else denominator
+        self.scale = 1.0 / (counted.clamp(min=1) if isinstance(counted, Tensor) else max(counted, 1))
         wants_hidden, wants_head = (grad_enabled and need for need in ctx.needs_input_grad[:2])
         self.wants_gradient = wants_hidden or wants_head
         self.hidden_grad = torch.zeros_like(hidden_ND) if wants_hidden else None

@@ -1,8 +1,8 @@
 """The training pages of a data folder and the order they are seen in.
 
-Between `data` and the trainers: every conversation is tokenised once before training, so that lengths are known, too
-long ones are left out with a count, and the order (batches of similar length, seeded, the same after a resume) can be
-planned.
+Between `data` and the trainers: every conversation is tokenised once before training, so that lengths are known, what
+cannot be used is skipped and named (`skipped.py`), and the order (batches of similar length, seeded, the same after a
+resume) can be planned.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers.utils.logging import tqdm
 from fcot_vl.data.collate import Page, Prompt, tokenize_prompt
 from fcot_vl.data.packing import fill, plan_packs, tokens_of
 from fcot_vl.data.sample import Sample
+from fcot_vl.train.skipped import Skipped, mute
 
 GROUP = 50  # batches sorted together by length: large enough to cut padding, small enough to stay random
 
@@ -29,17 +30,19 @@ class TrainingPages(Dataset[Page]):
     Args:
         samples: `SampleFolder`, or any sequence of samples.
         processor: of the teacher (its tiling and chat template).
-        max_length: pages whose sequence for the processor's own model is longer are left out.
+        max_length: pages whose sequence for the processor's own model is longer are skipped.
         features: the ViT's features by index into `samples` (`features.FeatureCache`); pictures are then not opened.
-        ratios: compress ratios of students that read the pages beside the processor's own model.
+        ratios: compress ratios of students that read the pages beside the processor's own model; pages without a
+            picture are then skipped.
+        skipped: what is left out, and how much may be; by default counted alone.
 
     Attributes:
-        kept: indices into `samples` of the pages that fit.
+        kept: indices into `samples` of the pages that are used.
         ids: their names.
         lengths: their lengths in tokens.
 
     Raises:
-        ValueError: no page fits.
+        ValueError: more pages are skipped than may be, or all.
     """
 
     def __init__(
@@ -49,21 +52,27 @@ class TrainingPages(Dataset[Page]):
         max_length: int,
         features: Sequence[Tensor] | None = None,
         ratios: Sequence[int] = (),
+        skipped: Skipped | None = None,
     ) -> None:
         self.samples = samples
         self.features = features
+        self.skipped = skipped = skipped or Skipped(samples, max_share=1.0)
+        needs_picture = bool(ratios) or features is not None
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
         self.ids: list[str] = []
-        for index, sample in enumerate(tqdm(samples, desc="tokenise", unit="page", leave=False)):
-            prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
-            if prompt.length() <= max_length:
+        for index in tqdm(range(len(samples)), desc="tokenise", unit="page", leave=False):
+            with skipped.skipping(index):
+                sample = samples[index]
+                prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
+                skipped.refuse_unfit(prompt, max_length, needs_picture)
                 self.prompts.append(prompt)
                 self.kept.append(index)
                 self.ids.append(sample.id)
+        skipped.write()
         if not self.kept:
             raise ValueError(
-                f"none of the {len(samples)} pages fits into max_length {max_length}; make it larger"
+                f"none of the {len(samples)} pages can be used with max_length {max_length}: {skipped.describe()}"
             )
         self.lengths = [prompt.length() for prompt in self.prompts]
 
@@ -76,19 +85,20 @@ class TrainingPages(Dataset[Page]):
         at = self.kept[index]
         prompt, name = self.prompts[index], self.ids[index]
         if self.features is not None:
+            prompt = self.skipped.with_features(at, prompt, self.features)
             return Page(prompt, visual_features=self.features[at], id=name)
-        return Page(prompt, lambda: self.samples[at].images, id=name)
+        prompt, images = self.skipped.open(at, prompt)
+        return Page(prompt, lambda: images, id=name)
 
     def describe(self) -> str:
         """For the stage's first line: how many pages, how many were left out."""
-        left_out = len(self.samples) - len(self)
-        return f"{len(self):,} pages" + (f" ({left_out:,} too long and left out)" if left_out else "")
+        skipped = self.skipped.describe()
+        return f"{len(self):,} pages" + (f" (skipped: {skipped})" if skipped else "")
 
 
 def blank(page: Page) -> Page:
     """The page with nothing to learn from it."""
-    prompt = replace(page.prompt, is_answer=np.zeros_like(page.prompt.is_answer))
-    return replace(page, prompt=prompt, id="")
+    return replace(page, prompt=mute(page.prompt), id="")
 
 
 class PackedPages(Dataset[list[Page]]):

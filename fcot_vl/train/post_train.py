@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from fcot_vl.data.collate import PostTrainCollator
-from fcot_vl.data.sample import SampleFolder
+from fcot_vl.data.mixture import open_data
 from fcot_vl.model import VISUAL_POSITIONS, answer_hidden
 from fcot_vl.model.drop_path import add_drop_path
 from fcot_vl.model.families import family_of, load_processor, read_config
 from fcot_vl.model.teacher_student import context_inputs
 from fcot_vl.train.features import cache_features
-from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.fingerprint import hash_module
 from fcot_vl.train.losses import answer_cross_entropy
 from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
 from fcot_vl.train.read_again import Reader
+from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
     StageTrainer,
@@ -43,7 +44,9 @@ class PostTrainConfig(TrainingArguments):
     """Settings of post-training: transformers' `TrainingArguments` and the following.
 
     Attributes:
-        max_length: context in tokens of the model's own sequence; longer pages are left out.
+        max_length: context in tokens of the model's own sequence; longer pages are skipped.
+        max_skipped: share of records that may be unusable (broken, missing, malformed, too long) before the run stops;
+            None: what the data's mixture says, else 0.01.
         packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
         freeze_vision: keep the ViT as it is; its features may then be cached.
         visual_positions: "kept" or "compact" to change the student's scheme from here on; None leaves it.
@@ -59,6 +62,9 @@ class PostTrainConfig(TrainingArguments):
     packing: bool = field(
         default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
     )  # the paper's
+    max_skipped: float | None = field(
+        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+    )  # ours
     freeze_vision: bool = field(
         default=False, metadata={"help": "The ViT does not learn."}
     )  # the paper trains it
@@ -214,7 +220,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
 
     Args:
         model: a student's folder, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
-        data: folder of Parquet shards (`SampleFolder`).
+        data: what `open_data` opens: Parquet shards, conversation files, a mixture.
 
     Returns:
         The output folder.
@@ -224,8 +230,8 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         ValueError: the model, the data or a setting cannot be used.
     """
     folder = Path(config.output_dir)
-    samples = SampleFolder(Path(data))
-    data_hash = hash_files(samples.shards)
+    samples = open_data(data, config.seed)
+    data_hash = samples.fingerprint()
     student = load_for_training(model, config.visual_positions)
     inputs = {"model": hash_module(student), "data": data_hash}
     stage = open_shared_stage(config, "post-train", stage_settings(config), inputs)
@@ -251,7 +257,8 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         )
     if config.drop_path:
         add_drop_path(student.vision, config.drop_path)
-    pages = TrainingPages(samples, processor, config.max_length, features)
+    skipped = Skipped(samples, folder, config.max_skipped)
+    pages = TrainingPages(samples, processor, config.max_length, features, skipped=skipped)
     answer_model = AnswerModel(student, config.freeze_vision)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from fcot_vl.data.collate import RealignCollator
-from fcot_vl.data.sample import SampleFolder
+from fcot_vl.data.mixture import open_data
 from fcot_vl.model import SharedBackbone
 from fcot_vl.model.families import family_of, load_processor
 from fcot_vl.model.student import reset_compressors
 from fcot_vl.train.features import cache_features
-from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.fingerprint import hash_module
 from fcot_vl.train.loss_log import LossLog
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
 from fcot_vl.train.read_again import Reader
+from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
     StageTrainer,
@@ -48,7 +49,9 @@ class RealignConfig(TrainingArguments):
         ratios: compress ratios of the students, as a list or as "2,4".
         compressor, visual_positions: of all students; see `FCoTVLConfig`.
         kl_weight, ce_weight, temperature: see `losses.realign_loss`.
-        max_length: context in tokens of the teacher's sequence; longer pages are left out.
+        max_length: context in tokens of the teacher's sequence; longer pages are skipped.
+        max_skipped: share of records that may be unusable (broken, missing, malformed, too long) before the run stops;
+            None: what the data's mixture says, else 0.01.
         packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
@@ -73,6 +76,9 @@ class RealignConfig(TrainingArguments):
         default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
     )  # the paper's
     drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
+    max_skipped: float | None = field(
+        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+    )  # ours
     cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
     features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
@@ -188,7 +194,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
 
     Args:
         teacher: a model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
-        data: folder of Parquet shards (`SampleFolder`).
+        data: what `open_data` opens: Parquet shards, conversation files, a mixture.
 
     Returns:
         The output folder.
@@ -198,8 +204,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         ValueError: the teacher, the data or a setting cannot be used.
     """
     folder = Path(config.output_dir)
-    samples = SampleFolder(Path(data))
-    data_hash = hash_files(samples.shards)
+    samples = open_data(data, config.seed)
+    data_hash = samples.fingerprint()
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     backbone = SharedBackbone.from_teacher(
         teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
@@ -230,7 +236,8 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         )
     if config.drop_path:
         backbone.drop_path(config.drop_path)
-    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios)
+    skipped = Skipped(samples, folder, config.max_skipped)
+    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios, skipped)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     collator = RealignCollator(processor, config.ratios, packed=config.packing)
     trainer = RealignTrainer(backbone, config, items, collator)

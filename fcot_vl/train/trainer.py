@@ -56,6 +56,7 @@ NOT_SETTINGS = {
         "log_level",
         "log_level_replica",
         "disable_tqdm",
+        "max_skipped",
     ),
     *("logging_dir", "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node"),
     *("save_strategy", "save_steps", "save_total_limit", "features_folder", "resume_from_checkpoint"),

@@ -197,12 +197,15 @@ def test_a_finished_run_returns_at_once_and_other_settings_are_refused(
 
 
 def test_too_long_pages_are_left_out_and_counted(tmp_path, teacher_folder, data, capsys):
-    output = realign(realign_config(tmp_path / "out", max_length=60, max_steps=1), teacher_folder, data)
+    output = realign(
+        realign_config(tmp_path / "out", max_length=60, max_steps=1, max_skipped=1), teacher_folder, data
+    )
     figures = json.loads((output / "stage.json").read_text())["figures"]
     assert figures["left_out"] > 0 and figures["pages"] + figures["left_out"] == PAGES
-    assert f"{figures['left_out']} too long and left out" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="max_length 5"):
-        realign(realign_config(tmp_path / "none", max_length=5), teacher_folder, data)
+    assert f"skipped: {figures['left_out']} too long" in capsys.readouterr().out
+    assert len((output / "skipped.jsonl").read_text().splitlines()) == figures["left_out"]
+    with pytest.raises(ValueError, match="max_length 5: 10 too long"):
+        realign(realign_config(tmp_path / "none", max_length=5, max_skipped=1), teacher_folder, data)
 
 
 def test_a_changed_frozen_weight_is_noticed(tmp_path, teacher_folder, data, monkeypatch):

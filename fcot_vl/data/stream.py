@@ -1,0 +1,111 @@
+"""A streamed dataset, kept as Parquet shards while it is read.
+
+Streams have no length and no order to return to. Planning batches needs the length of every record before the first
+step, and a resumed run must see the records that the interrupted one would have seen; so the first so many records of
+a stream are written to a stage folder once, and training reads that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.data.sample import Sample, SampleFolder, write_shard
+from fcot_vl.data.sources import RowReader, kind_of, reason_of
+from fcot_vl.progress import progress_bar
+from fcot_vl.stage import open_stage
+
+SHARD = 500  # records of the stream a Parquet file is made of
+SKIPPED = "skipped.jsonl"
+
+
+def cache_stream(
+    folder: Path, stream: Any, reader: RowReader, records: int, settings: dict[str, Any], max_skipped: float
+) -> SampleFolder:
+    """Write the first `records` of a stream that are not in `folder` yet, and open the folder.
+
+    Shard k holds what can be used of records 500 k to 500 k + 499; an interrupted pass goes on after the last whole
+    shard. The rest is named in `skipped.jsonl`.
+
+    Args:
+        stream: an `IterableDataset`, with `skip`.
+        settings: what decides the records; a folder of others is refused.
+        max_skipped: share of the records that may be unusable.
+
+    Raises:
+        StageError: the folder holds something else.
+        ValueError: the stream is empty, or too many of its records are unusable.
+    """
+    stage = open_stage(folder, "stream", {**settings, "records": records, "columns": reader.columns}, {})
+    if stage.done:
+        return SampleFolder(folder)
+    print(f"stream: {records:,} records of {reader.name} -> {folder}", flush=True)
+    if stream.column_names is not None:
+        reader.check(stream.column_names)
+    stream = reader.undecoded(stream)
+    with progress_bar() as progress:
+        bar = progress.add_task("records", total=records)
+        for first in range(0, records, SHARD):
+            last = min(first + SHARD, records)
+            if not _shard(folder, first).exists():
+                # Skipping is done by the stream, which for Parquet on a server passes over files unread.
+                rows = list(itertools.islice(stream.skip(first), last - first))
+                _write(folder, first, rows, reader)
+                _stop_above(folder, records, max_skipped)
+                if len(rows) < last - first:
+                    break
+            progress.update(bar, completed=last)
+    skipped = _collect(folder)
+    samples = SampleFolder(folder)
+    if not len(samples):
+        raise ValueError(f"{folder}: the stream of {reader.name} has no record that can be used")
+    stage.finish({"records": len(samples), "skipped": len(skipped)})
+    return samples
+
+
+def _shard(folder: Path, first: int) -> Path:
+    return folder / f"stream-{first:08d}.parquet"
+
+
+def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowReader) -> None:
+    skipped: list[dict[str, Any]] = []
+
+    def samples() -> Iterator[Sample]:
+        for index, row in enumerate(rows, first):
+            try:
+                sample = reader.sample(row, index)
+                for image in sample.images:
+                    image.load()
+            except (ValueError, OSError, SyntaxError) as error:
+                place = {"source": reader.name, "id": reader.id(row, index), "index": index}
+                skipped.append({**place, "kind": kind_of(error), "reason": reason_of(error)})
+                continue
+            yield sample
+
+    made = list(samples())
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped)
+    _shard(folder, first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+    write_shard(_shard(folder, first), made)  # last: a shard that is there is whole
+
+
+def _collect(folder: Path) -> list[str]:
+    """All records skipped so far, into one file."""
+    lines = [
+        line
+        for path in sorted(folder.glob("stream-*.jsonl"))
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    (folder / SKIPPED).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return lines
+
+
+def _stop_above(folder: Path, records: int, max_skipped: float) -> None:
+    lines = _collect(folder)
+    if len(lines) > max_skipped * records:
+        raise ValueError(
+            f"{folder / SKIPPED}: {len(lines):,} of {records:,} records cannot be used, more than max_skipped "
+            f"{max_skipped}; the last: {json.loads(lines[-1])['reason']}"
+        )
