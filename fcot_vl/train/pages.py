@@ -79,6 +79,11 @@ class TrainingPages(Dataset[Page]):
     def __len__(self) -> int:
         return len(self.kept)
 
+    def __iter__(
+        self,
+    ) -> Iterator[Page]:  # indices past the end are blanks, so IndexError never ends an iteration
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Page:
         if index >= len(self):
             return blank(self[index % len(self)])
@@ -118,6 +123,9 @@ class PackedPages(Dataset[list[Page]]):
 
     def __len__(self) -> int:
         return len(self.packs)
+
+    def __iter__(self) -> Iterator[list[Page]]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> list[Page]:
         if index >= len(self):

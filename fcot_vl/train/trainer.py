@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -97,6 +97,22 @@ def real_tokens(sequences: Mapping[str, Any]) -> Tensor | int:
     """Tokens of a batch that are not padding."""
     mask = sequences.get("attention_mask")
     return int(sequences["input_ids"].numel()) if mask is None else mask.sum()
+
+
+class TellEpoch(TrainerCallback):
+    """Tells the order which epoch begins.
+
+    Trainer and accelerate tell samplers too, but not one behind two wrappers, as on several processes after a resume:
+    the epoch would then be read in the order of the first, and pages twice or never.
+    """
+
+    def __init__(self, order: LengthGroupedOrder) -> None:
+        self.order = order
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 @contextmanager
@@ -231,7 +247,9 @@ class StageTrainer(Trainer):
         pages = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         several = self.args.world_size * self.args.train_batch_size if self.args.world_size > 1 else 1
-        return LengthGroupedOrder(pages.lengths, items_per_step(self.args), seed, several)
+        order = LengthGroupedOrder(pages.lengths, items_per_step(self.args), seed, several)
+        self.add_callback(TellEpoch(order))
+        return order
 
     def gathered_weights(self) -> dict[str, Tensor]:
         """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""

@@ -97,7 +97,7 @@ def test_side_by_side_gives_the_same_models(
 def test_a_failing_step_is_named(teacher_folder: Path, tmp_path: Path, jobs: int) -> None:
     changes = {"realign": {"ratios": [2], "max_length": 3, "use_cpu": True}, "jobs": jobs, "peers": {}}
     recipe = small_recipe(tmp_path, teacher_folder, **changes)
-    with pytest.raises(ValueError, match="fits into max_length 3") as caught:
+    with pytest.raises(ValueError, match="more than max_length 3") as caught:
         run_recipe(recipe, Console(quiet=True))
     if jobs == 2:
         assert isinstance(caught.value, PipelineError)
