@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcot_vl.data.sample import Sample
-from fcot_vl.data.synthesize.ocr import layout, table, text
+from fcot_vl.data.synthesize.ocr import chart, handwriting, layout, scene, table, text, web
 from fcot_vl.data.synthesize.ocr.content import Content, Sources
 from fcot_vl.data.synthesize.ocr.fonts import Language, Role
 from fcot_vl.data.synthesize.ocr.instructions import instruction
@@ -36,6 +36,14 @@ KINDS: dict[str, Kind] = {
     "layout_zh": Kind(layout.make, "zh"),
     "table": Kind(table.make, "latin"),
     "table_zh": Kind(table.make, "zh"),
+    "chart": Kind(chart.make, "latin"),
+    "chart_zh": Kind(chart.make, "zh"),
+    "handwriting": Kind(handwriting.make, "latin", "hand"),
+    "handwriting_zh": Kind(handwriting.make, "zh", "hand"),
+    "scene": Kind(scene.make, "latin"),
+    "scene_zh": Kind(scene.make, "zh"),
+    "web": Kind(web.make, "latin"),
+    "web_zh": Kind(web.make, "zh"),
 }
 
 

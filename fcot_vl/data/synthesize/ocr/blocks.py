@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Mark = Literal["", "bold", "italic", "code"]
-_AROUND: dict[Mark, str] = {"": "", "bold": "**", "italic": "*", "code": "`"}
+Mark = Literal["", "bold", "italic", "code", "link"]
+_AROUND: dict[Mark, str] = {"": "", "bold": "**", "italic": "*", "code": "`", "link": ""}
 _SPECIAL = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)|~(?=~)|(?<=~)~|&(?=#?\w+;)")
 _OPENING = re.compile(r"^(\d+)(?=[.)](\s|$))|^(?=[#+\-=~|]|:-)")
 

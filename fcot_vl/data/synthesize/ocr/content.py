@@ -56,7 +56,9 @@ class Corpus:
                     chinese = len(_HAN.findall(head)) > letters / 2
                     self.files["zh" if chinese else "latin"].append((path, path.stat().st_size))
         if not any(self.files.values()):
-            raise ValueError(f"{folder}: no text here; --corpus takes a folder of *.txt or *.md files in UTF-8")
+            raise ValueError(
+                f"{folder}: no text here; --corpus takes a folder of *.txt or *.md files in UTF-8"
+            )
 
     def sentences(self, rng: random.Random, language: Language) -> list[str]:
         """Consecutive sentences from a random place, at least one.
@@ -66,7 +68,9 @@ class Corpus:
         files = self.files[language]
         if not files:
             name = "Chinese" if language == "zh" else "Latin"
-            raise ValueError(f"{self.folder}: no {name} text in this --corpus folder; leave out the kinds that need it")
+            raise ValueError(
+                f"{self.folder}: no {name} text in this --corpus folder; leave out the kinds that need it"
+            )
         path, size = rng.choices(files, weights=[size for _, size in files])[0]
         with path.open("rb") as file:
             start = rng.randrange(max(1, size - _CHUNK // 2))

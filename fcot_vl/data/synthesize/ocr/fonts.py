@@ -7,6 +7,7 @@ which of them are installed and on nothing else. DejaVu always is: matplotlib sh
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ FOLDERS = (
     Path.home() / ".fonts",
 )
 # What handwriting fonts often lack, and how people write it instead.
-_PLAIN = str.maketrans("“”„‘’–—…•−", "\"\"\"''--.·-")
+_PLAIN = str.maketrans("“”„‘’–—…•−", '"""\'\'--.·-')
 
 
 class FontError(ValueError):
@@ -91,12 +92,15 @@ class Face:
     index: int = 0
 
     def keep(self, text: str) -> str:
-        """`text` without the characters this face cannot print; quotes and dashes become plain ones where need be."""
+        """`text` without the characters this face cannot print.
+
+        Where need be, quotes and dashes become plain ones and letters lose their accents.
+        """
         covered = _coverage(self.path, self.index)
-        if all(ord(c) in covered for c in text):
+        if covered.issuperset(map(ord, text)):
             return text
-        exact = (c if ord(c) in covered else c.translate(_PLAIN) for c in text)
-        return "".join(c for c in exact if ord(c) in covered)
+        exact = (c if ord(c) in covered else unicodedata.normalize("NFKD", c.translate(_PLAIN)) for c in text)
+        return "".join(c for part in exact for c in part if ord(c) in covered)
 
 
 @lru_cache
@@ -125,6 +129,19 @@ def families(role: Role, language: Language) -> tuple[Family, ...]:
             f"no font for {_WHAT[role]} {_IN[language]} text on this system; install one of the Debian packages "
             f"{', '.join(packages)} (apt install {packages[0]})"
         )
+    return found
+
+
+@lru_cache
+def system_families(language: Language) -> tuple[Family, ...]:
+    """The families to print with that other programs find too: without those only matplotlib brings.
+
+    Raises FontError naming the packages when there is none.
+    """
+    system = {path.name for folder in FOLDERS for path in folder.rglob("*.[ot]t[fc]")}
+    found = tuple(family for family in families("print", language) if family.regular in system)
+    if not found:
+        raise FontError("web pages need a font that the system knows: apt install fonts-dejavu-core")
     return found
 
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from fcot_vl.data.synthesize.ocr.fonts import Language
 
-Request = Literal["lines", "paragraphs", "markdown", "web", "table-markdown", "table-html", "chart", "hand", "scene"]
+Request = Literal[
+    "lines", "paragraphs", "markdown", "web", "table-markdown", "table-html", "chart", "hand", "scene"
+]
 
 INSTRUCTIONS: dict[Request, dict[Language, tuple[str, ...]]] = {
     "lines": {
@@ -70,7 +72,11 @@ INSTRUCTIONS: dict[Request, dict[Language, tuple[str, ...]]] = {
             "Write this table as a Markdown table.",
             "Give the table in this picture in Markdown.",
         ),
-        "zh": ("请将表格转换为 Markdown。", "请把这张表写成 Markdown 表格。", "请以 Markdown 给出图中的表格。"),
+        "zh": (
+            "请将表格转换为 Markdown。",
+            "请把这张表写成 Markdown 表格。",
+            "请以 Markdown 给出图中的表格。",
+        ),
     },
     "table-html": {
         "latin": (
@@ -102,7 +108,11 @@ INSTRUCTIONS: dict[Request, dict[Language, tuple[str, ...]]] = {
             "Transcribe this handwritten note; keep the line breaks.",
             "What is written here by hand? One written line per line.",
         ),
-        "zh": ("请逐行识别手写文字。", "请转写这份手写笔记，保留换行。", "这里手写了什么？每个书写行输出一行。"),
+        "zh": (
+            "请逐行识别手写文字。",
+            "请转写这份手写笔记，保留换行。",
+            "这里手写了什么？每个书写行输出一行。",
+        ),
     },
     "scene": {
         "latin": (

@@ -98,9 +98,7 @@ class _Flow:
         if self.bottom - self.y < self.body.size * 9:
             return
         level = self.rng.choice((2, 2, 3)) if self.numbers[0] else 2
-        self.numbers = (
-            [self.numbers[0] + 1, 0] if level == 2 else [self.numbers[0], self.numbers[1] + 1]
-        )
+        self.numbers = [self.numbers[0] + 1, 0] if level == 2 else [self.numbers[0], self.numbers[1] + 1]
         number = ".".join(str(n) for n in self.numbers[: level - 1]) + " " if self.numbered else ""
         self.y += self.body.size * 0.6
         self.heading(level, number + self.content.title())
@@ -136,7 +134,9 @@ class _Flow:
         """A small table, if it fits."""
         columns = (2, 3) if self.width < 600 else (2, 5)
         cells = plain_cells(self.rng, self.content, (2, 6), columns)
-        ruled = Ruled(cells, self.body.sized(0.9), self.bold.sized(0.9), self.width, self.style, self.body.size * 0.5)
+        ruled = Ruled(
+            cells, self.body.sized(0.9), self.bold.sized(0.9), self.width, self.style, self.body.size * 0.5
+        )
         if ruled.height > self.bottom - self.y - self.body.size or ruled.width > self.width:
             return
         ruled.draw(self.sheet, self.x + (self.width - ruled.width) / 2, self.y + self.body.size * 0.3)
@@ -149,10 +149,14 @@ class _Flow:
         if self.bottom - self.y < height + self.body.size * 5:
             return
         left, right = self.x + self.width * 0.1, self.x + self.width * 0.9
-        self.sheet.pen.rectangle((left, self.y, right, self.y + height), fill=self.rng.randint(170, 225), outline=90)
+        self.sheet.pen.rectangle(
+            (left, self.y, right, self.y + height), fill=self.rng.randint(170, 225), outline=90
+        )
         for _ in range(self.rng.randint(2, 5)):
             a, b = sorted((self.rng.uniform(left, right), self.rng.uniform(left, right)))
-            c, d = sorted((self.rng.uniform(self.y, self.y + height), self.rng.uniform(self.y, self.y + height)))
+            c, d = sorted(
+                (self.rng.uniform(self.y, self.y + height), self.rng.uniform(self.y, self.y + height))
+            )
             self.sheet.pen.ellipse((a, c, b + 1, d + 1), fill=self.rng.randint(90, 230))
         self.y += height + self.body.size * 0.3
         word = "图" if self.content.language == "zh" else "Figure "

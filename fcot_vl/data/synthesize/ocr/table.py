@@ -109,7 +109,8 @@ class Ruled:
         """Rule and print the table with its top left corner at (`x`, `y`)."""
         lefts = [x + sum(self.widths[:i]) for i in range(self.columns + 1)]
         tops = [y + sum(self.heights[:i]) for i in range(self.count + 1)]
-        headers = max((cell.row + cell.rows for cell in self.cells if cell.header and cell.row < 2), default=1)
+        body_rows = [cell.row for cell in self.cells if not cell.header]
+        headers = min(body_rows, default=self.count)
         for cell, lines in zip(self.cells, self.lines, strict=True):
             box = (
                 round(lefts[cell.column]),
@@ -124,6 +125,8 @@ class Ruled:
                 sheet.pen.rectangle(box, outline=40)
             if self.style == "rows" or cell.columns > 1:
                 sheet.pen.line((box[0], box[3], box[2], box[3]), fill=90)
+            if cell.rows > 1 and cell.row >= headers and self.style in ("rules", "zebra"):
+                sheet.rule(x, box[3], self.width, 130)  # else nobody sees where the merged cell ends
             self._print(sheet, cell, lines, box)
         if self.style in ("rules", "zebra"):
             for place, thick in ((tops[0], 3), (tops[min(headers, self.count)], 2), (tops[-1], 3)):
@@ -169,7 +172,9 @@ def html_table(cells: list[Cell]) -> str:
     rows: list[list[str]] = [[] for _ in range(1 + max(cell.row for cell in cells))]
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
         tag = "th" if cell.header else "td"
-        spans = f' rowspan="{cell.rows}"' * (cell.rows > 1) + f' colspan="{cell.columns}"' * (cell.columns > 1)
+        spans = f' rowspan="{cell.rows}"' * (cell.rows > 1) + f' colspan="{cell.columns}"' * (
+            cell.columns > 1
+        )
         rows[cell.row].append(f"<{tag}{spans}>{html.escape(cell.text, quote=False)}</{tag}>")
     return "\n".join(["<table>", *(f"<tr>{''.join(row)}</tr>" for row in rows), "</table>"])
 

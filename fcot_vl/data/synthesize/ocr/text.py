@@ -46,7 +46,9 @@ def _article(rng: random.Random, content: Content) -> Sheet:
         top += body.size
     bottom = top + round((bottom - top) * rng.choice((1, 1, rng.uniform(0.3, 1))))
     wide = (inner - gutter * (columns - 1)) / columns
-    _flow(rng, content, sheet, body, [(margin + i * (wide + gutter), top, wide, bottom) for i in range(columns)])
+    _flow(
+        rng, content, sheet, body, [(margin + i * (wide + gutter), top, wide, bottom) for i in range(columns)]
+    )
     if columns > 1 and rng.random() < 0.3:
         for i in range(1, columns):
             x = margin + i * (wide + gutter) - gutter / 2

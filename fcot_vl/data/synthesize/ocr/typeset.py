@@ -84,7 +84,13 @@ class Type:
         return [*lines, line] if line else lines
 
     def draw(
-        self, page: Image.Image, x: float, baseline: float, line: str, ink: int = 0, width: float | None = None
+        self,
+        page: Image.Image,
+        x: float,
+        baseline: float,
+        line: str,
+        ink: int = 0,
+        width: float | None = None,
     ) -> None:
         """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
         colour = ink if page.mode == "L" else (ink, ink, ink)
