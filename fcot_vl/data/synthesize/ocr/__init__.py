@@ -1,7 +1,7 @@
 """OCR-like training pages: documents, layouts, tables, charts, handwriting, scenes and web pages with exact answers.
 
-`make_sample` gives record k of a kind, a function of seed, kind, k, the content source and the installed fonts; never of how
-many records, shards or processes there are. `write.synthesize_ocr` writes them.
+`make_sample` gives record k of a kind, a function of seed, kind, k, the content source and the installed fonts, never
+of how many records, shards or processes there are. `write.synthesize_ocr` writes them.
 """
 
 from __future__ import annotations

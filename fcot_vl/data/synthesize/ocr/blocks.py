@@ -1,7 +1,7 @@
 """What a structured page is made of (headings, paragraphs, lists, tables, quotations, code), and the same as Markdown.
 
-Layout pages print these blocks, web pages turn them into HTML; the answer of both is `markdown`. CommonMark, with tables as
-GitHub writes them. Text is escaped so that a Markdown reader gives back exactly what was printed.
+Layout pages print these blocks, web pages turn them into HTML; the answer of both is `markdown`. CommonMark, with
+tables as GitHub writes them. Text is escaped so that a Markdown reader gives back exactly what was printed.
 """
 
 from __future__ import annotations

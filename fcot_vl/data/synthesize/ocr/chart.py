@@ -1,8 +1,8 @@
 """Charts by matplotlib in varied styles: bars, lines, pies, scatters. The answer is a Python dict of what is plotted.
 
 ``{"type": "bar", "title": ..., "x_label": ..., "y_label": ..., "data": {series: {category: value}}}``; a pie's data are
-``{label: percent}``, a scatter's ``{series: [(x, y), ...]}``. Values without a printed label are rounded to what can be read
-off the axis.
+``{label: percent}``, a scatter's ``{series: [(x, y), ...]}``. Values without a printed label are round enough to be
+read off the axis.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def draw(rng: random.Random, data: dict[str, Any], language: Language, labelled:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "text.parse_math": False,  # a price is not a formula
         "axes.unicode_minus": False,
         "axes.facecolor": rng.choice(["white", "white", "#f4f4f4", "#eaeaf2", "#fffaf0"]),

@@ -1,7 +1,8 @@
 """What stands on the pages: Faker's text in several languages, or a folder of the user's own.
 
-A `Content` belongs to one record and draws only from that record's random numbers, so that a record is the same in whatever
-process and order it is made. Faker's instances are slow to build: one a process and locale, seeded anew for every record.
+A `Content` belongs to one record and draws only from that record's random numbers, so that a record is the same in
+whatever process and order it is made. Faker's instances are slow to build: one a process and locale, seeded anew for
+every record.
 """
 
 from __future__ import annotations

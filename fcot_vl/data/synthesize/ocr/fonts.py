@@ -1,4 +1,4 @@
-"""The fonts pages are printed with: looked up on the system by family, with the Debian package named when one is missing.
+"""The fonts pages are printed with: looked up on the system by family; where none is, the Debian package is named.
 
 The lowest room of the OCR-like pages. Only the families listed here are used, so that what a page looks like depends on
 which of them are installed and on nothing else. DejaVu always is: matplotlib ships it.

@@ -1,7 +1,7 @@
 """A user's HTML file as blocks: headings, paragraphs, lists, tables, quotations and code; everything else is left out.
 
-Scripts, styles, pictures, forms and hidden elements do not become blocks, nor do tables with merged cells: what is kept can be
-printed and written as Markdown without loss.
+Scripts, styles, pictures, forms and hidden elements do not become blocks, nor do tables with merged cells: what is kept
+can be printed and written as Markdown without loss.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from fcot_vl.data.synthesize.ocr.blocks import (
 )
 from fcot_vl.data.synthesize.ocr.fonts import Language
 
-_DROPPED = set(
-    "script style noscript template head svg math iframe object select button textarea form video audio canvas".split()
-)
+_DROPPED = {
+    *("script", "style", "noscript", "template", "head", "svg", "math", "iframe", "object"),
+    *("select", "button", "textarea", "form", "video", "audio", "canvas"),
+}
 _BLOCKS = set(
-    "p div section article main header footer nav aside ul ol li dl dt dd figure figcaption hr br".split()
+    "p div section article main header footer nav aside ul ol li dl dt dd figure figcaption hr br".split()  # noqa: SIM905
 )
 _MARKS: dict[str, Mark] = {
     "b": "bold",
@@ -40,7 +41,7 @@ _MARKS: dict[str, Mark] = {
     "code": "code",
     "a": "link",
 }
-_VOID = set("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = set("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _MOST_COLUMNS, _MOST_ROWS, _LONGEST_CODE = 6, 20, 70

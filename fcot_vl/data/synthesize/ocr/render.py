@@ -1,7 +1,7 @@
 """HTML as a picture: headless Chromium where it is installed, weasyprint otherwise. Nothing is fetched from anywhere.
 
-Only pages written by `web` come here: no script, no address, no picture. Chromium is told so all the same (no scripts, no
-name resolution), and weasyprint's fetcher refuses everything.
+Only pages written by `web` come here: no script, no address, no picture. All the same the pages forbid it themselves
+(Content-Security-Policy), Chromium resolves no name, and weasyprint's fetcher refuses everything.
 """
 
 from __future__ import annotations
@@ -84,7 +84,6 @@ def _by_chromium(path: str, html: str, width: int) -> Image.Image:
             "--disable-background-networking",
             "--disable-dev-shm-usage",
             "--host-resolver-rules=MAP * ~NOTFOUND",
-            "--blink-settings=scriptEnabled=false",
             "--force-device-scale-factor=1",
             # the headless window is higher than what it shows; the rest of the picture stays empty
             f"--window-size={width},{TALLEST + 200}",

@@ -10,6 +10,7 @@ import io
 import math
 import random
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -52,7 +53,7 @@ def scan(rng: random.Random, page: Image.Image, language: Language) -> tuple[Ima
     return image, stamped
 
 
-def skew(image: Image.Image, degrees: float, fill: object) -> Image.Image:
+def skew(image: Image.Image, degrees: float, fill: Any) -> Image.Image:
     """Turned about its middle, same size; what comes in at the edges is `fill`."""
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     x, y = image.width / 2, image.height / 2

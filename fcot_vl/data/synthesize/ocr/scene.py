@@ -1,6 +1,7 @@
 """Text as it stands in a street: signs and labels on textured grounds, seen aslant, lit unevenly, a little blurred.
 
-The grounds are drawn, not photographed: stripes, bricks, boards, spots, grain and light. The answer is the text, line by line.
+The grounds are drawn, not photographed: stripes, bricks, boards, spots, grain and light. The answer is the text, line
+by line.
 """
 
 from __future__ import annotations

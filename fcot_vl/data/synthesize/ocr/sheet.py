@@ -1,7 +1,7 @@
 """A page being printed: paper, and what was printed on it in reading order.
 
-Between `typeset` and the kinds of pages. What `Sheet` keeps is what reached the paper, so that the answer of a record is never
-more or less than what can be read.
+Between `typeset` and the kinds of pages. What `Sheet` keeps is what reached the paper, so that the answer of a record
+is never more or less than what can be read.
 """
 
 from __future__ import annotations

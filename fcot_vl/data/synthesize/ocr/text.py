@@ -110,11 +110,13 @@ def _letter(rng: random.Random, content: Content) -> Sheet:
 
 
 _LABELS = {
-    "latin": (
+    "latin": (  # noqa: SIM905
         "Name Company Date City Phone Order Invoice Reference Amount Due Department Contact Terms Method Status "
         "Account Country Weight Serial Model"
     ).split(),
-    "zh": "姓名 公司 日期 城市 电话 订单号 发票号 编号 金额 到期日 部门 联系人 条款 方式 状态 账号 国家 重量 序列号 型号".split(),  # noqa: SIM905
+    "zh": (  # noqa: SIM905
+        "姓名 公司 日期 城市 电话 订单号 发票号 编号 金额 到期日 部门 联系人 条款 方式 状态 账号 国家 重量 序列号 型号"
+    ).split(),
 }
 
 

@@ -1,7 +1,7 @@
 """Lines of text: breaking, measuring and printing them, fast.
 
-Above `fonts`, below every kind of page. Whole words (single characters in Chinese) are rasterised once a process and then
-only copied, which makes a page of 5,000 characters cost a fifth of drawing it letter by letter.
+Above `fonts`, below every kind of page. Whole words (single characters in Chinese) are rasterised once a process and
+then only copied, which costs a fraction of drawing a page letter by letter.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ _CODE = (
 )
 
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no script, nothing fetched
+
+
 def make(rng: random.Random, content: Content) -> Printed:
     """A web page; shortened until it fits the picture."""
     family = rng.choice(system_families(content.language))
@@ -140,11 +143,12 @@ def style(rng: random.Random, family: str) -> str:
         if rng.random() < 0.5
         else f"border-bottom: 2px solid {accent}"
     )
+    align = rng.choice(["left", "left", "center"])
     return f"""
 html, body {{ margin: 0; background: {paper}; color: {ink} }}
 body {{ font: {rng.randint(16, 20)}px/{rng.uniform(1.4, 1.8):.2f} "{family}"; overflow-wrap: anywhere }}
 main {{ max-width: {rng.randint(640, 1000)}px; margin: {rng.choice(["0", "0 auto"])}; padding: 24px 36px }}
-h1, h2, h3, h4, h5, h6 {{ color: {rng.choice([ink, accent])}; line-height: 1.25; text-align: {rng.choice(["left", "left", "center"])} }}
+h1, h2, h3, h4, h5, h6 {{ color: {rng.choice([ink, accent])}; line-height: 1.25; text-align: {align} }}
 u {{ color: {accent} }}
 .menu {{ {menu}; margin: 0 0 20px; padding: 10px 14px; list-style: none }}
 .menu li {{ display: inline-block; margin-right: 26px }}
@@ -162,7 +166,8 @@ def document(blocks: list[Block], sheet: str) -> str:
     """The whole HTML page; a list that comes first is its menu."""
     body = [_html(block, menu=i == 0) for i, block in enumerate(blocks)]
     return (
-        f'<!DOCTYPE html><html><head><meta charset="utf-8"><style>{sheet}</style></head>'
+        '<!DOCTYPE html><html><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{sheet}</style></head>'
         f'<body><main>{"".join(body)}</main><div id="end"></div></body></html>'
     )
 
