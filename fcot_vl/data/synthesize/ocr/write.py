@@ -145,8 +145,7 @@ def _make(shards: list[Shard], workers: int) -> None:
                 _write(shard)
                 progress.advance(bar, shard.last - shard.first)
             return
-        # spawned, not forked: torch and pyarrow have threads by now, and a fork copies their locks as they stand
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         counter = context.Value("q", 0)
         pool = ProcessPoolExecutor(workers, context, _begin, (counter,))
         try:
@@ -162,6 +161,18 @@ def _make(shards: list[Shard], workers: int) -> None:
             ) from None
         finally:
             _end(pool)
+
+
+def _context() -> Any:
+    """How workers come into being: not by a fork of this process, whose threads' locks would be copied as they stand.
+
+    A fork server imports everything once, where there is one; else every worker does.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
