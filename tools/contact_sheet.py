@@ -21,7 +21,7 @@ _MOST = 150_000  # bytes
 
 def sheet(kinds: list[str], seed: int) -> Image.Image:
     """Pages of `kinds`, a row each, shrunk to fit their cell."""
-    width, height = (side + _GAP for side in _CELL)
+    width = _CELL[0] + _GAP
     rows = []
     for kind in kinds:
         pages = [make_sample(kind, index, seed).images[0].convert("RGB") for index in range(_ROW)]

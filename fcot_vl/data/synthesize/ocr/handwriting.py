@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from fcot_vl.data.synthesize.ocr.content import Content
 from fcot_vl.data.synthesize.ocr.fonts import face, families
 from fcot_vl.data.synthesize.ocr.scan import scan
-from fcot_vl.data.synthesize.ocr.sheet import Printed
+from fcot_vl.data.synthesize.ocr.sheet import A4, Printed
 from fcot_vl.data.synthesize.ocr.typeset import Type
 
 _PAPERS = ("blank", "blank", "ruled", "ruled", "squared", "dotted")
@@ -25,13 +25,13 @@ def make(rng: random.Random, content: Content) -> Printed:
     # Kristi and Dancing Script draw small letters for their size
     size = rng.randint(34, 52) + (12 if family.name in ("Kristi", "Dancing Script") else 0)
     letters = Type(face(family, bold=rng.random() < 0.3), size)
-    width, height = rng.randint(900, 1240), rng.randint(700, 1754)
+    width = rng.randint(900, 1240)
     step = round(size * rng.uniform(1.35, 1.8))
     margin = rng.randint(70, 120)
+    wanted = rng.randint(3, int((A4[1] - 2 * margin) / step))
+    height = min(A4[1], round(2 * margin + wanted * step * rng.uniform(1, 1.4)))
     page = paper(rng.choice(_PAPERS), (width, height), step, margin).copy()
     lines: list[str] = []
-    most = int((height - 2 * margin) / step)
-    wanted = rng.randint(min(3, most), most)
     while len(lines) < wanted:
         piece = rng.choice((content.sentence, content.sentence, lambda: content.words(2, 6), content.value))()
         lines += letters.wrap(piece, (width - 2 * margin) * 0.94)

@@ -17,6 +17,7 @@ from fcot_vl.data.synthesize.ocr.typeset import Type, unwrap
 Style = Literal["grid", "rules", "zebra", "rows"]
 STYLES: tuple[Style, ...] = ("grid", "rules", "zebra", "rows")
 _MARGIN = 60
+_WIDEST_WORD = 500  # pixels
 
 
 @dataclass
@@ -35,7 +36,8 @@ class Cell:
 class Ruled:
     """Cells laid out for a width: which lines each holds, how wide the columns are, how high the rows.
 
-    Words too wide for their column are left out, and `text` of the cell says so.
+    Words stay whole, so that a table of long words is wider than asked. What is too wide all the same is left out, and
+    `text` of the cell says so.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Ruled:
                 wide = letters.width(cell.text) + 2 * self.padding
                 word = max((letters.width(w) for w in cell.text.split()), default=0.0) + 2 * self.padding
                 natural[cell.column] = max(natural[cell.column], wide)
-                least[cell.column] = max(least[cell.column], min(word, most / self.columns))
+                least[cell.column] = max(least[cell.column], min(word, _WIDEST_WORD))
         for cell in self.cells:  # a merged header widens what it stands over
             if cell.columns > 1:
                 part = slice(cell.column, cell.column + cell.columns)
@@ -84,7 +86,7 @@ class Ruled:
                     least[i] += max(0.0, lack) / cell.columns
                     natural[i] = max(natural[i], least[i])
         spare, wish = most - sum(least), sum(natural) - sum(least)
-        share = 1.0 if wish <= spare else max(0.0, spare) / wish
+        share = min(1.0, max(0.0, spare) / wish) if wish > 0 else 1.0
         return [low + (high - low) * share + 1 for low, high in zip(least, natural, strict=True)]
 
     def _span(self, sizes: Sequence[float], first: int, count: int) -> float:
