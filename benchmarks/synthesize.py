@@ -2,9 +2,9 @@
 
     python benchmarks/synthesize.py [--kinds text table] [--pages 600] [--workers 2] [--output FILE]
 
-For each kind: the stage as it is run, start-up included and, by a run of one page a worker before it, left out; and
-one process alone, warm, for CPU time a page (drawing, degrading, encoding, writing; a browser's time counts). Text pages
-are A4 at 150 dpi for the most part. The last line is JSON.
+For each kind: the stage as it is run, start-up included and, by a run of one page a worker before it, left out;
+and one process alone, warm, for CPU time a page (drawing, degrading, encoding, writing; a browser's time counts).
+Text pages are A4 at 150 dpi for the most part. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OCR-like pages: the same record whatever the workers, answers that are what was printed, sources, errors, layouts.
 
-Latin kinds print with DejaVu, which matplotlib brings; what needs more (Chinese or handwriting fonts, pango or Chromium)
-is skipped where it is not installed, and its error is checked everywhere.
+Latin kinds print with DejaVu, which matplotlib brings; what needs more (Chinese or handwriting fonts, pango or
+Chromium) is skipped where it is not installed, and its error is checked everywhere.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from fcot_vl.data.synthesize.ocr.content import Content
 from fcot_vl.data.synthesize.ocr.fonts import face, families
 from fcot_vl.data.synthesize.ocr.scan import scan
 from fcot_vl.data.synthesize.ocr.sheet import A4, Printed
-from fcot_vl.data.synthesize.ocr.typeset import Type
+from fcot_vl.data.synthesize.ocr.typeset import Type, rasterise
 
 _PAPERS = ("blank", "blank", "ruled", "ruled", "squared", "dotted")
 
@@ -55,7 +55,7 @@ def write(
     gap = letters.space if " " in line else 0.0
     for word in words:
         now = rng.choice(sizes)
-        mask, left, top, advance = now.word(word)
+        mask, left, top, advance = rasterise(now.font, word)  # whole, because scripts kern
         if mask is not None:
             slant = rng.uniform(-0.12, 0.12)
             lean = round(abs(slant) * mask.height) + 1

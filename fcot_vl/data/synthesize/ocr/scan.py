@@ -37,11 +37,11 @@ def scan(rng: random.Random, page: Image.Image, language: Language) -> tuple[Ima
     if paper < 250:
         dark = rng.randint(0, 40)
         image = image.point([round(dark + value * (paper - dark) / 255) for value in range(256)])
-    if rng.random() < 0.45:
+    if rng.random() < 0.35:
         image = skew(image, rng.uniform(-1.6, 1.6), image.getpixel((0, 0)))
     if rng.random() < 0.3:
         image = ImageChops.multiply(image, shadow(rng, image.size))
-    if rng.random() < 0.35:
+    if rng.random() < 0.3:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.3, 0.8)))
     if rng.random() < 0.5:
         image = ImageChops.add(image, noise(rng, image.size), 1, -128)

@@ -93,6 +93,10 @@ class Sheet:
 
 
 def types(rng: random.Random, language: Language, size: int) -> tuple[Type, Type]:
-    """Body and bold type of one installed family, `size` pixels."""
+    """Body and bold type of one installed family, `size` pixels (in Chinese the even number that is not less)."""
+    if (
+        language == "zh"
+    ):  # a page has hundreds of different characters: fewer sizes, more of them rasterised before
+        size += size % 2
     family = rng.choice(families("print", language))
     return Type(face(family), size), Type(face(family, bold=True), size)

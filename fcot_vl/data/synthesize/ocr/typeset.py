@@ -1,7 +1,7 @@
 """Lines of text: breaking, measuring and printing them, fast.
 
-Above `fonts`, below every kind of page. Whole words (single characters in Chinese) are rasterised once a process and
-then only copied, which costs a fraction of drawing a page letter by letter.
+Above `fonts`, below every kind of page. Every letter of a face and size is rasterised once a process and then only
+copied, which costs a fraction of drawing it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from fcot_vl.data.synthesize.ocr.fonts import Face, truetype
 
@@ -21,10 +22,26 @@ _UNITS = re.compile(rf"[“‘（《「『【]*(?:[{_CJK}]|[^\s{_CJK}]+)[，。�
 _IS_CJK = re.compile(rf"[{_CJK}“”‘’]")
 
 
-@lru_cache(maxsize=30_000)
-def _raster(path: str, index: int, size: int, text: str) -> tuple[Image.Image | None, int, int, float]:
-    """Ink of a word (None for blank), its place relative to the pen on the baseline, and its advance."""
-    font = truetype(path, index, size)
+class _Glyphs(dict[str, tuple[np.ndarray | None, int, int, float]]):
+    """The letters of a face at a size: ink (None for blank), left and top from the pen on the baseline, advance."""
+
+    def __init__(self, path: str, index: int, size: int) -> None:
+        super().__init__()
+        self.font = truetype(path, index, size)
+
+    def __missing__(self, letter: str) -> tuple[np.ndarray | None, int, int, float]:
+        mask, left, top, advance = rasterise(self.font, letter)
+        self[letter] = made = (None if mask is None else np.asarray(mask), left, top, advance)
+        return made
+
+
+@lru_cache(maxsize=192)
+def _glyphs(path: str, index: int, size: int) -> _Glyphs:
+    return _Glyphs(path, index, size)
+
+
+def rasterise(font: ImageFont.FreeTypeFont, text: str) -> tuple[Image.Image | None, int, int, float]:
+    """Ink of `text` (None for blank), its left and top relative to the pen on the baseline, and its advance."""
     left, top, right, bottom = (int(v) for v in font.getbbox(text, anchor="ls"))
     advance = font.getlength(text)
     if right <= left or bottom <= top:
@@ -46,17 +63,24 @@ class Type:
         return replace(self, size=round(self.size * factor))
 
     @property
+    def font(self) -> ImageFont.FreeTypeFont:
+        """The font, opened."""
+        return truetype(self.face.path, self.face.index, self.size)
+
+    @property
+    def glyphs(self) -> _Glyphs:
+        """The letters rasterised so far; asking for one more makes it."""
+        return _glyphs(self.face.path, self.face.index, self.size)
+
+    @property
     def space(self) -> float:
         """Width of a blank."""
-        return _raster(self.face.path, self.face.index, self.size, " ")[3]
-
-    def word(self, text: str) -> tuple[Image.Image | None, int, int, float]:
-        """Ink of one word, its left and top relative to the pen, its advance."""
-        return _raster(self.face.path, self.face.index, self.size, text)
+        return self.glyphs[" "][3]
 
     def width(self, text: str) -> float:
         """Width of a line as `draw` prints it, pixels."""
-        return sum(self.word(" " if unit.isspace() else unit)[3] for unit in _UNITS.findall(text))
+        glyphs = self.glyphs
+        return sum(glyphs[letter][3] for letter in text)
 
     def wrap(self, text: str, width: float, first: float | None = None) -> list[str]:
         """Lines of `text` no wider than `width`; characters the face lacks, and words too wide, are left out.
@@ -71,7 +95,7 @@ class Type:
             if unit.isspace():
                 gap = bool(line)
                 continue
-            wide = self.word(unit)[3]
+            wide = self.width(unit)
             if wide > width:
                 continue
             before = self.space if gap else 0.0
@@ -93,19 +117,28 @@ class Type:
         width: float | None = None,
     ) -> None:
         """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
-        colour = ink if page.mode == "L" else (ink, ink, ink)
-        units = _UNITS.findall(line)
-        words = [self.word(" " if unit.isspace() else unit) for unit in units]
-        stretch = 0.0
+        units = _UNITS.findall(line) if width is not None else [line]
+        glyphs = self.glyphs
         gaps = [unit.isspace() for unit in units]
-        if width is not None and len(units) > 1:
-            if not any(gaps):  # Chinese: between all characters
-                gaps = [i < len(units) - 1 for i in range(len(units))]
-            stretch = (width - sum(word[3] for word in words)) / sum(gaps)
-        for (mask, left, top, advance), wide in zip(words, gaps, strict=True):
-            if mask is not None:
-                page.paste(colour, (round(x) + left, round(baseline) + top), mask)
-            x += advance + stretch * wide
+        if not any(gaps):  # Chinese: between all characters
+            gaps = [i < len(units) - 1 for i in range(len(units))]
+        whole = self.width(line)
+        stretch = (width - whole) / sum(gaps) if width is not None and any(gaps) else 0.0
+        above, side = 2 * self.size, self.size  # room for accents and for what leans over
+        reach = round(whole if width is None else max(whole, width)) + 2 * side
+        strip = np.zeros((above + self.size, reach), np.uint8)
+        pen = side + x % 1
+        for unit, wide in zip(units, gaps, strict=True):
+            for letter in unit:
+                mask, left, top, advance = glyphs[letter]
+                if mask is not None:
+                    row, column = above + top, round(pen) + left
+                    part = strip[row : row + mask.shape[0], column : column + mask.shape[1]]
+                    np.maximum(part, mask[: part.shape[0], : part.shape[1]], out=part)
+                pen += advance
+            pen += stretch * wide
+        colour = ink if page.mode == "L" else (ink, ink, ink)
+        page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
 
 
 def unwrap(lines: Sequence[str]) -> str:
