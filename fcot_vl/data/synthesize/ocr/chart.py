@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
 _COLOURS = ("tab10", "Set2", "Dark2", "Paired", "Pastel1", "Greys", "viridis", "cividis")
+_THIN = ("tab10", "Dark2", "Set1", "cividis")  # a pale line or point is lost on white
 _MARKERS = "osD^v*"
 
 
@@ -134,7 +135,9 @@ def draw(rng: random.Random, data: dict[str, Any], language: Language, labelled:
         axes = figure.add_subplot()
         series = data["data"]
         count = len(series)
-        colours = mpl.colormaps[rng.choice(_COLOURS)].resampled(max(count, 3) + 1)
+        colours = mpl.colormaps[
+            rng.choice(_THIN if data["type"] in ("line", "scatter") else _COLOURS)
+        ].resampled(max(count, 3) + 1)
         palette = [colours(i + (1 if count < colours.N else 0)) for i in range(count)]
         axes.set_title(data["title"], wrap=True, fontsize=style["font.size"] * rng.uniform(1.1, 1.4))
         if data["type"] == "bar":
