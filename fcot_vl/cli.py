@@ -73,12 +73,43 @@ def inspect(
 @app.command()
 def synthesize(
     output: Output,
-    split: Annotated[str, typer.Option(help="train, validation or test; no content is shared.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="MiniDoc: train, validation or test; no content is shared.")
+    ] = "train",
     records: Annotated[int, typer.Option(help="Pages.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the content.")] = 0,
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat for several.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="MiniDoc: only this task; repeat for several.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="OCR-like pages of this kind instead of MiniDoc; repeat for several."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="OCR-like: processes.")] = 1,
+    corpus: Annotated[
+        Path | None, typer.Option(help="OCR-like: folder of *.txt and *.md files to print from.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="OCR-like: folder of *.html files for the kinds web and web_zh.")
+    ] = None,
+    internvl: Annotated[
+        bool, typer.Option("--internvl", help="OCR-like: also write InternVL's JSONL, images and meta file.")
+    ] = False,
 ) -> None:
-    """Write MiniDoc pages with questions as Parquet shards."""
+    """Write pages with questions as Parquet shards: MiniDoc, or with `--kind` OCR-like pages.
+
+    Kinds, each also in Chinese with `_zh` behind its name: text, layout, table, chart, handwriting, scene, web.
+    """
+    if kind:
+        from fcot_vl.data.synthesize.ocr import Sources
+        from fcot_vl.data.synthesize.ocr.write import synthesize_ocr
+
+        if task:
+            raise ValueError("--task is of MiniDoc and --kind of the OCR-like pages: give one of them")
+        synthesize_ocr(output, kind, records, seed, workers, Sources(corpus, html), internvl)
+        return
+    if workers > 1 or corpus or html or internvl:
+        raise ValueError("--workers, --corpus, --html and --internvl are of the OCR-like pages: add --kind")
     from fcot_vl.data.synthesize.write import synthesize as write
 
     write(output, split, records, seed, task)  # type: ignore[arg-type]

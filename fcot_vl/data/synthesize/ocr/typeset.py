@@ -1,0 +1,150 @@
+"""Lines of text: breaking, measuring and printing them, fast.
+
+Above `fonts`, below every kind of page. Every letter of a face and size is rasterised once a process and then only
+copied, which costs a fraction of drawing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fcot_vl.data.synthesize.ocr.fonts import Face, truetype
+
+_CJK = "\u2e80-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef"
+# One Chinese character or one word, with the marks that must not end or begin a line; or a space.
+_UNITS = re.compile(rf"[“‘（《「『【]*(?:[{_CJK}]|[^\s{_CJK}]+)[，。、；：！？）》」』】”’]*|\s+")
+_IS_CJK = re.compile(rf"[{_CJK}“”‘’]")
+
+
+class _Glyphs(dict[str, tuple[np.ndarray | None, int, int, float]]):
+    """The letters of a face at a size: ink (None for blank), left and top from the pen on the baseline, advance."""
+
+    def __init__(self, path: str, index: int, size: int) -> None:
+        super().__init__()
+        self.font = truetype(path, index, size)
+
+    def __missing__(self, letter: str) -> tuple[np.ndarray | None, int, int, float]:
+        mask, left, top, advance = rasterise(self.font, letter)
+        self[letter] = made = (None if mask is None else np.asarray(mask), left, top, advance)
+        return made
+
+
+@lru_cache(maxsize=192)
+def _glyphs(path: str, index: int, size: int) -> _Glyphs:
+    return _Glyphs(path, index, size)
+
+
+def rasterise(font: ImageFont.FreeTypeFont, text: str) -> tuple[Image.Image | None, int, int, float]:
+    """Ink of `text` (None for blank), its left and top relative to the pen on the baseline, and its advance."""
+    left, top, right, bottom = (int(v) for v in font.getbbox(text, anchor="ls"))
+    advance = font.getlength(text)
+    if right <= left or bottom <= top:
+        return None, 0, 0, advance
+    ink = Image.new("L", (right - left, bottom - top), 0)
+    ImageDraw.Draw(ink).text((-left, -top), text, fill=255, font=font, anchor="ls")
+    return ink, left, top, advance
+
+
+@dataclass(frozen=True)
+class Type:
+    """A face at a size in pixels."""
+
+    face: Face
+    size: int
+
+    def sized(self, factor: float) -> Type:
+        """The same face, `factor` times as large."""
+        return replace(self, size=round(self.size * factor))
+
+    @property
+    def font(self) -> ImageFont.FreeTypeFont:
+        """The font, opened."""
+        return truetype(self.face.path, self.face.index, self.size)
+
+    @property
+    def glyphs(self) -> _Glyphs:
+        """The letters rasterised so far; asking for one more makes it."""
+        return _glyphs(self.face.path, self.face.index, self.size)
+
+    @property
+    def space(self) -> float:
+        """Width of a blank."""
+        return self.glyphs[" "][3]
+
+    def width(self, text: str) -> float:
+        """Width of a line as `draw` prints it, pixels."""
+        glyphs = self.glyphs
+        return sum(glyphs[letter][3] for letter in text)
+
+    def wrap(self, text: str, width: float, first: float | None = None) -> list[str]:
+        """Lines of `text` no wider than `width`; characters the face lacks, and words too wide, are left out.
+
+        Args:
+            first: width of the first line, where it is indented.
+        """
+        room = width if first is None else first
+        lines: list[str] = []
+        line, used, gap = "", 0.0, False
+        for unit in _UNITS.findall(self.face.keep(text)):
+            if unit.isspace():
+                gap = bool(line)
+                continue
+            wide = self.width(unit)
+            if wide > width:
+                continue
+            before = self.space if gap else 0.0
+            if line and used + before + wide > room:
+                lines.append(line)
+                line, used, room = unit, wide, width
+            else:
+                line, used = line + " " * gap + unit, used + before + wide
+            gap = False
+        return [*lines, line] if line else lines
+
+    def draw(
+        self,
+        page: Image.Image,
+        x: float,
+        baseline: float,
+        line: str,
+        ink: int = 0,
+        width: float | None = None,
+    ) -> None:
+        """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
+        units = _UNITS.findall(line) if width is not None else [line]
+        glyphs = self.glyphs
+        gaps = [unit.isspace() for unit in units]
+        if not any(gaps):  # Chinese: between all characters
+            gaps = [i < len(units) - 1 for i in range(len(units))]
+        whole = self.width(line)
+        stretch = (width - whole) / sum(gaps) if width is not None and any(gaps) else 0.0
+        above, side = 2 * self.size, self.size  # room for accents and for what leans over
+        reach = round(whole if width is None else max(whole, width)) + 2 * side
+        strip = np.zeros((above + self.size, reach), np.uint8)
+        pen = side + x % 1
+        for unit, wide in zip(units, gaps, strict=True):
+            for letter in unit:
+                mask, left, top, advance = glyphs[letter]
+                if mask is not None:
+                    row, column = above + top, round(pen) + left
+                    part = strip[row : row + mask.shape[0], column : column + mask.shape[1]]
+                    np.maximum(part, mask[: part.shape[0], : part.shape[1]], out=part)
+                pen += advance
+            pen += stretch * wide
+        colour = ink if page.mode == "L" else (ink, ink, ink)
+        page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
+
+
+def unwrap(lines: Sequence[str]) -> str:
+    """The paragraph that `lines` were broken from: a blank between them, none beside a Chinese character."""
+    text = ""
+    for line in lines:
+        glued = not text or bool(_IS_CJK.match(text[-1]) or _IS_CJK.match(line[:1]))
+        text += line if glued else f" {line}"
+    return text
