@@ -125,25 +125,36 @@ def tokenize_prompt(
     return _prompt(token_ids, is_answer, images, processor, ratios)
 
 
-def tokenize_question(text: str, images: Sequence[Image.Image], processor: Any) -> Prompt:
+def tokenize_question(
+    text: str, images: Sequence[Image.Image], processor: Any, ratios: Sequence[int] = (1,)
+) -> Prompt:
     """One question about pictures, tokenised up to where the answer starts."""
-    return tokenize_open([{"role": "user", "content": text}], images, processor)
+    return tokenize_open([{"role": "user", "content": text}], images, processor, ratios)
 
 
 def tokenize_open(
-    messages: Sequence[dict[str, str]], images: Sequence[Image.Image], processor: Any
+    messages: Sequence[dict[str, str]],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int] = (1,),
 ) -> Prompt:
     """A conversation that ends in a question, tokenised up to where the answer starts."""
     conversation = _with_pictures(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
-    return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, (1,))
+    return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
 
 
-def question_inputs(text: str, images: Sequence[Image.Image], processor: Any) -> dict[str, Tensor]:
-    """What a model takes to answer one question about pictures, as a batch of one."""
-    input_ids = tokenize_question(text, images, processor).expand()[0][None]
+def question_inputs(
+    text: str, images: Sequence[Image.Image], processor: Any, ratio: int = 1
+) -> dict[str, Tensor]:
+    """What a model takes to answer one question about pictures, if there are any, as a batch of one.
+
+    ratio: the model's compress ratio, relative to the processor's own model.
+    """
+    input_ids = tokenize_question(text, images, processor, (1, ratio)).expand(ratio)[0][None]
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-    return inputs | processor.picture_inputs(images) | processor.prompt_inputs(input_ids)
+    pictures = processor.picture_inputs(images) if images else {}
+    return inputs | pictures | processor.prompt_inputs(input_ids)
 
 
 def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:

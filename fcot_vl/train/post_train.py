@@ -31,7 +31,6 @@ from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
     StageTrainer,
-    real_tokens,
     remove_checkpoints,
     save_model_files,
     stage_settings,
@@ -192,22 +191,19 @@ class PostTrainer(StageTrainer):
         loss = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
-        self.meter.add({"ce": loss * share}, answers, real_tokens(inputs), self.flops(inputs, answers))
+        lengths = sequence_lengths(inputs)
+        self.meter.add({"ce": loss * share}, answers, sum(lengths), self.flops(inputs, lengths, answers))
         loss = loss * self.loss_scale()
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def flops(self, inputs: dict[str, Any], answers: int) -> float | None:
+    def flops(self, inputs: dict[str, Any], lengths: Sequence[int], answers: int) -> float | None:
         """Operations of one batch: decoder, head and ViT forward and back, a frozen ViT forward only."""
         config = self.model.model.config
         text = config.text_config
-        vision = (
-            vision_flops(config, inputs["pixel_values"].shape[:-3].numel())
-            if "pixel_values" in inputs
-            else 0.0
-        )
+        vision = vision_flops(config, inputs)
         if vision is None:
             return None
-        decoder = decoder_flops(text, sequence_lengths(inputs)) + head_flops(text, answers)
+        decoder = decoder_flops(text, lengths) + head_flops(text, answers)
         return 3 * decoder + vision * (1 if self.args.freeze_vision else 3)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from fcot_vl.data.collate import picture_counts, tokenize_question
+from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.sample import Sample
 
 REREADS = "rereads.jsonl"
@@ -87,20 +87,12 @@ class ReadAgain(TrainerCallback):
     def read(self, reader: Reader) -> str:
         """The reader's answer, greedily decoded."""
         question = next(m["content"] for m in self.sample.messages if m["role"] == "user")
-        images, processor, model = self.sample.images, self.processor, reader.model
-        prompt = tokenize_question(question, images, processor)
-        prompt = replace(prompt, counts=picture_counts(processor, images, (1, reader.ratio)))
-        input_ids = prompt.expand(reader.ratio)[0][None]
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones_like(input_ids),
-            **processor.picture_inputs(images),
-            **processor.prompt_inputs(input_ids),
-        }
-        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        inputs = question_inputs(question, self.sample.images, self.processor, reader.ratio)
+        inputs = {name: tensor.to(reader.model.device) for name, tensor in inputs.items()}
         with self.autocast():
-            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-        text: str = processor.tokenizer.decode(tokens[0, input_ids.shape[1] :], skip_special_tokens=True)
+            tokens = reader.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        answer = tokens[0, inputs["input_ids"].shape[1] :]
+        text: str = self.processor.tokenizer.decode(answer, skip_special_tokens=True)
         return text
 
     def _to_tensorboard(self, name: str, answer: str, truth: str, step: int) -> None:

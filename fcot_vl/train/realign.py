@@ -33,7 +33,6 @@ from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import (
     StageTrainer,
-    real_tokens,
     remove_checkpoints,
     save_model_folder,
     stage_settings,
@@ -125,8 +124,6 @@ class RealignTrainer(StageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum over the students of KL + CE, each averaged over the answer tokens of all accumulated batches."""
-        sequences = [inputs["teacher"], *inputs["students"].values()]
-        tokens = sum(real_tokens(sequence) for sequence in sequences)
         students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
         teacher = self.without_padding_mask(inputs["teacher"])
         output = model(**{**inputs, "teacher": teacher, "students": students})
@@ -151,28 +148,23 @@ class RealignTrainer(StageTrainer):
                 f"ratio-{ratio}/ce": result.ce * share,
                 f"ratio-{ratio}/agreement": result.agreement,
             }
-        self.meter.add(means, answers, tokens, self.flops(inputs, answers))
+        lengths = [sequence_lengths(s) for s in (inputs["teacher"], *inputs["students"].values())]
+        self.meter.add(means, answers, sum(map(sum, lengths)), self.flops(inputs, lengths, answers))
         loss = torch.stack(losses).sum() * self.loss_scale()
         return (loss, output) if return_outputs else loss
 
-    def flops(self, inputs: dict[str, Any], answers: int) -> float | None:
+    def flops(self, inputs: dict[str, Any], lengths: Sequence[Sequence[int]], answers: int) -> float | None:
         """Operations of one batch: ViT and teacher forward, students forward and back to their adaptors.
 
-        The adaptors' own are left out; they are under 1% of a model of 2B.
+        The adaptors' own are left out; they are under 1% of a model of 2B. lengths: the teacher's first.
         """
         config = self.model.teacher.config
         text = config.text_config
-        vision = (
-            vision_flops(config, inputs["pixel_values"].shape[:-3].numel())
-            if "pixel_values" in inputs
-            else 0.0
-        )
+        vision = vision_flops(config, inputs)
         if vision is None:
             return None
-        total = vision + decoder_flops(text, sequence_lengths(inputs["teacher"])) + head_flops(text, answers)
-        for sequences in inputs["students"].values():
-            total += 2 * (decoder_flops(text, sequence_lengths(sequences)) + head_flops(text, answers))
-        return total
+        teacher, *students = [decoder_flops(text, each) + head_flops(text, answers) for each in lengths]
+        return vision + teacher + 2 * sum(students)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)

@@ -61,10 +61,12 @@ def head_flops(text: Any, answers: int) -> float:
     return 2.0 * answers * text.hidden_size * text.vocab_size
 
 
-def vision_flops(config: Any, n_tiles: int) -> float | None:
-    """One forward pass of the ViT; None for one that takes pictures of any size."""
+def vision_flops(config: Any, inputs: Mapping[str, Any]) -> float | None:
+    """One forward pass of the ViT over a batch, 0 over cached features; None for one that takes any size."""
+    if "pixel_values" not in inputs:
+        return 0.0
     try:
-        return vit_flops(config.vision_config, n_tiles)
+        return vit_flops(config.vision_config, inputs["pixel_values"].shape[:-3].numel())
     except ValueError:
         return None
 

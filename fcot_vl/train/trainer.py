@@ -11,8 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -93,12 +92,6 @@ def stage_settings(config: TrainingArguments) -> dict[str, Any]:
     return {**settings, "items_per_step": items_per_step(config)}
 
 
-def real_tokens(sequences: Mapping[str, Any]) -> Tensor | int:
-    """Tokens of a batch that are not padding."""
-    mask = sequences.get("attention_mask")
-    return int(sequences["input_ids"].numel()) if mask is None else mask.sum()
-
-
 class TellEpoch(TrainerCallback):
     """Tells the order which epoch begins.
 
@@ -115,16 +108,14 @@ class TellEpoch(TrainerCallback):
         self.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
-@contextmanager
-def _gathered(parameter: nn.Parameter, deepspeed: bool) -> Iterator[Tensor]:
+def _whole(parameter: nn.Parameter, deepspeed: bool) -> Tensor:
     """A parameter as one tensor, wherever its shards lie."""
     if isinstance(parameter, DTensor):
-        yield parameter.full_tensor()
-    elif deepspeed:
+        return parameter.full_tensor()
+    if deepspeed:
         with importlib.import_module("deepspeed").zero.GatheredParameters([parameter]):
-            yield parameter
-    else:
-        yield parameter
+            return parameter.detach().clone()  # the gathered one is let go at the end
+    return parameter
 
 
 class NamedBatches:
@@ -255,9 +246,9 @@ class StageTrainer(Trainer):
         """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""
         weights = {}
         for name, parameter in self.trained_parameters().items():
-            with _gathered(parameter, self.is_deepspeed_enabled) as whole:
-                if self.args.should_save:
-                    weights[name] = whole.detach().cpu().clone().contiguous()
+            whole = _whole(parameter, self.is_deepspeed_enabled)
+            if self.args.should_save:
+                weights[name] = whole.detach().cpu().contiguous()
         return weights
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -94,10 +94,13 @@ def test_operations_are_those_that_torch_counts(teacher_folder):
     assert throughput.decoder_flops(text, [n, n]) == 2 * throughput.decoder_flops(text, [n])
     head = counted(lambda: model.lm_head(torch.zeros(n, text.hidden_size)))
     assert throughput.head_flops(text, n) == head
+    pixels = {"pixel_values": torch.zeros(3, 3, 112, 112)}
     vision = counted(lambda: model.vision(torch.zeros(3, 3, 112, 112)))
-    assert throughput.vision_flops(model.config, 3) == vision
+    assert throughput.vision_flops(model.config, pixels) == vision
+    assert throughput.vision_flops(model.config, {}) == 0
     assert (
-        throughput.vision_flops(SimpleNamespace(vision_config=SimpleNamespace(model_type="any")), 3) is None
+        throughput.vision_flops(SimpleNamespace(vision_config=SimpleNamespace(model_type="any")), pixels)
+        is None
     )
 
 
