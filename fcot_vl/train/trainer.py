@@ -159,7 +159,16 @@ class StageTrainer(Trainer):
         self.add_callback(self.meter)
 
     def read_again(self, readers: Mapping[str, Reader], sample: Sample, processor: Any) -> None:
-        """Let the readers read a page every `reread_steps` steps, where their weights are whole here."""
+        """Let the readers read a page every `reread_steps` steps, where their weights are whole here.
+
+        A page whose pixels are broken is not read: watching must not end a run.
+        """
+        try:
+            for image in sample.images:
+                image.load()
+        except Exception as error:  # decoders given damaged bytes raise nearly anything
+            say(self.args, f"{sample.id}: not read again while training ({one_line(error)})")
+            return
         if not self.is_sharded:
             every: int = self.args.reread_steps
             context = self.accelerator.autocast

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 from training_case import assert_same_weights, post_train_config, realign_config, write_pages
 
+from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import FCoTVLForConditionalGeneration
 from fcot_vl.train import throughput
 from fcot_vl.train.loss_log import LossLog
@@ -72,6 +75,23 @@ def test_post_training_is_watched_too(tmp_path, teacher_folder, data):
     folder = post_train(config, teacher_folder, data)
     assert [row["model"] for row in rows(folder / "rereads.jsonl")] == ["student"]
     assert rows(folder / "losses.jsonl")[0]["teraflops_per_second"] > 0
+
+
+def test_a_first_page_with_broken_pixels_ends_no_run(tmp_path, teacher_folder, data, monkeypatch, capsys):
+    inner = SampleFolder.__getitem__
+
+    def broken(self, index):
+        sample = inner(self, index)
+        if sample.id == "page-0":
+            buffer = io.BytesIO()
+            sample.images[0].save(buffer, "PNG")
+            sample.images = [Image.open(io.BytesIO(buffer.getvalue()[:200]))]
+        return sample
+
+    monkeypatch.setattr(SampleFolder, "__getitem__", broken)
+    folder = realign(realign_config(tmp_path / "out", reread_steps=1, max_steps=3), teacher_folder, data)
+    assert "page-0: not read again while training" in capsys.readouterr().out
+    assert not (folder / "rereads.jsonl").exists() and len(rows(folder / "losses.jsonl")) == 3
 
 
 def test_operations_are_those_that_torch_counts(teacher_folder):
