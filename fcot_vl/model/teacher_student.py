@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from fcot_vl.model.drop_path import add_drop_path
 from fcot_vl.model.families import family_of
@@ -104,10 +103,10 @@ class SharedBackbone(nn.Module):
         return cls(teacher, ratios, compressor, visual_positions)
 
     @property
-    def lm_head_weight(self) -> Tensor:
-        """`[vocabulary, width]`, shared by teacher and students; whole also where FSDP shards it."""
-        weight = self.teacher.lm_head.weight
-        return weight.full_tensor() if isinstance(weight, DTensor) else weight
+    def lm_head_weight(self) -> nn.Parameter:
+        """`[vocabulary, width]`, shared by teacher and students; in shards where FSDP or ZeRO-3 made them."""
+        weight: nn.Parameter = self.teacher.lm_head.weight
+        return weight
 
     def student(self, ratio: int) -> Any:
         """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`.

@@ -27,7 +27,7 @@ from fcot_vl.train.kept import KeepWeights, make_folders, remove_kept
 from fcot_vl.train.lora import add_lora, merge_lora
 from fcot_vl.train.losses import AnswerLoss, answer_cross_entropy
 from fcot_vl.train.pages import PackedPages, TrainingPages
-from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
+from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say, weights_read_whole
 from fcot_vl.train.rates import layer_scales, scale_rates
 from fcot_vl.train.read_again import Reader
 from fcot_vl.train.skipped import Skipped
@@ -383,10 +383,11 @@ def load_for_training(model: str | Path, visual_positions: str | None = None) ->
         visual_positions: replaces the student's scheme.
     """
     family = family_of(model).student
-    if isinstance(read_config(model), family.config_class):
-        student = family.from_pretrained(model, dtype=torch.float32)
-    else:
-        student = family.from_teacher(model, compress_ratio=1, dtype=torch.float32)
+    with weights_read_whole():
+        if isinstance(read_config(model), family.config_class):
+            student = family.from_pretrained(model, dtype=torch.float32)
+        else:
+            student = family.from_teacher(model, compress_ratio=1, dtype=torch.float32)
     if visual_positions is not None:
         student.config.visual_positions = visual_positions
         student.config.check_compression()

@@ -5,11 +5,13 @@ With one process everything here is as if it were not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.integrations import deepspeed
 
 from fcot_vl.stage import Stage, StageError, open_stage, read_stage
 
@@ -49,4 +51,23 @@ def first_then_others(config: TrainingArguments, what: str, work: Callable[[], A
         return work()
 
 
-__all__ = ["first_then_others", "is_first", "open_shared_stage", "say"]
+@contextmanager
+def weights_read_whole() -> Iterator[None]:
+    """Models loaded herein have all their weights in every process, also under DeepSpeed ZeRO-3.
+
+    transformers would give them to ZeRO-3 in shards while reading, which can be neither checked nor hashed, and which
+    one process cannot do alone when it saves. The engine makes the shards when training begins.
+    """
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    config = None if reference is None else reference()
+    if config is None:
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(config)
+
+
+__all__ = ["first_then_others", "is_first", "open_shared_stage", "say", "weights_read_whole"]

@@ -27,7 +27,7 @@ from fcot_vl.train.fingerprint import hash_module
 from fcot_vl.train.loss_log import LossLog
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.pages import PackedPages, TrainingPages
-from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
+from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say, weights_read_whole
 from fcot_vl.train.read_again import Reader
 from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
@@ -37,6 +37,7 @@ from fcot_vl.train.trainer import (
     save_model_folder,
     stage_settings,
     train,
+    whole,
 )
 
 
@@ -128,13 +129,14 @@ class RealignTrainer(StageTrainer):
         teacher = self.without_padding_mask(inputs["teacher"])
         output = model(**{**inputs, "teacher": teacher, "students": students})
         answers = output.labels.numel()
+        head = whole(self.model.lm_head_weight)
         losses: list[Tensor] = []
         means: dict[str, Tensor] = {}
         for ratio, hidden in output.student_hidden.items():
             result = realign_loss(
                 output.teacher_hidden,
                 hidden,
-                self.model.lm_head_weight,
+                head,
                 output.labels,
                 self.args.kl_weight,
                 self.args.ce_weight,
@@ -170,7 +172,9 @@ class RealignTrainer(StageTrainer):
         return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clip each student on its own; gives the norm over all."""
+        """Clip each student on its own; gives the norm over all. DeepSpeed clips by itself, all students together."""
+        if self.is_deepspeed_enabled:
+            return torch.as_tensor(super()._clip_grad_norm(model))
         norms = [
             self.accelerator.clip_grad_norm_(adaptor.parameters(), self.args.max_grad_norm)
             for adaptor in self.model.adaptors.values()
@@ -199,9 +203,10 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     samples = open_data(data, config.seed)
     data_hash = samples.fingerprint()
     dtype = torch.bfloat16 if config.bf16 else torch.float32
-    backbone = SharedBackbone.from_teacher(
-        teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
-    )
+    with weights_read_whole():
+        backbone = SharedBackbone.from_teacher(
+            teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
+        )
     backbone.adaptors.float()  # what learns is kept in float32
     teacher_hash = hash_module(backbone.teacher)
     inputs = {"teacher": teacher_hash, "data": data_hash}
@@ -258,7 +263,10 @@ def _save_students(
     """
     family = family_of(teacher).student
     for ratio in config.ratios:
-        student = family.from_teacher(teacher, ratio, config.compressor, config.visual_positions, dtype=dtype)
+        with weights_read_whole():
+            student = family.from_teacher(
+                teacher, ratio, config.compressor, config.visual_positions, dtype=dtype
+            )
         prefix = f"adaptors.{ratio}."
         adaptor = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
         student.visual_adaptor.load_state_dict(adaptor)

@@ -108,11 +108,11 @@ class TellEpoch(TrainerCallback):
         self.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
-def _whole(parameter: nn.Parameter, deepspeed: bool) -> Tensor:
-    """A parameter as one tensor, wherever its shards lie."""
+def whole(parameter: nn.Parameter) -> Tensor:
+    """A parameter as one tensor, wherever FSDP or ZeRO-3 has its shards; every process must ask."""
     if isinstance(parameter, DTensor):
         return parameter.full_tensor()
-    if deepspeed:
+    if hasattr(parameter, "ds_id"):
         with importlib.import_module("deepspeed").zero.GatheredParameters([parameter]):
             return parameter.detach().clone()  # the gathered one is let go at the end
     return parameter
@@ -259,9 +259,9 @@ class StageTrainer(Trainer):
         """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""
         weights = {}
         for name, parameter in self.trained_parameters().items():
-            whole = _whole(parameter, self.is_deepspeed_enabled)
+            found = whole(parameter)
             if self.args.should_save:
-                weights[name] = whole.detach().cpu().contiguous()
+                weights[name] = found.detach().cpu().contiguous()
         return weights
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -292,10 +292,10 @@ class StageTrainer(Trainer):
             )
         with torch.no_grad():
             for name, parameter in trained.items():
-                whole = saved[name].to(parameter.device, parameter.dtype)
+                weight = saved[name].to(parameter.device, parameter.dtype)
                 if isinstance(parameter, DTensor):
-                    whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements)
-                parameter.copy_(whole)
+                    weight = distribute_tensor(weight, parameter.device_mesh, parameter.placements)
+                parameter.copy_(weight)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

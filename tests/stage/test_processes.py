@@ -24,7 +24,8 @@ def run(
     processes: int, stage: str, folder: Path, model: Path, data: Path, code: int = 0, **overrides: Any
 ) -> Path:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), *filter(None, before)])
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     arguments = [stage, folder, model, data, json.dumps(overrides)]
     ran = subprocess.run(
@@ -131,6 +132,33 @@ def test_post_training_on_shards(tmp_path, teacher_folder, data) -> None:
     two = run(2, "post-train", tmp_path / "two", teacher_folder, data, fsdp=True, **TWO)
     assert_same_curve(one, two, ("ce",))
     found, want = weights(two), weights(one)
+    assert found.keys() == want.keys()
+    for name, tensor in want.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("stage", ["realign", "post-train"])
+def test_deepspeed_gives_the_losses_of_one_process(tmp_path, teacher_folder, data, stage, zero) -> None:
+    """Also over a resume. DeepSpeed is no dependency: this runs where it is installed (`pip install deepspeed`)."""
+    pytest.importorskip("deepspeed")
+    sizes = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    config = {
+        "zero_optimization": {"stage": zero},
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": "auto",
+        **dict.fromkeys(sizes, "auto"),
+    }
+    (tmp_path / "zero.json").write_text(json.dumps(config))
+    # It clips all students together, each alone otherwise: one student is the same either way.
+    extra = {"ratios": [2]} if stage == "realign" else {}
+    one = run(1, stage, tmp_path / "one", teacher_folder, data, **ONE, **extra)
+    settings = {**TWO, **extra, "deepspeed": str(tmp_path / "zero.json")}
+    two = run(2, stage, tmp_path / "two", teacher_folder, data, code=7, stop_after=5, **settings)
+    run(2, stage, two, teacher_folder, data, **settings)
+    assert_same_curve(one, two, ("ratio-2/ce",) if extra else ("ce",))
+    part = "ratio-2" if extra else "."
+    found, want = weights(two / part), weights(one / part)
     assert found.keys() == want.keys()
     for name, tensor in want.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
