@@ -206,6 +206,19 @@ def post_train(
 
 
 @app.command()
+def curves(
+    run: Annotated[Path, typer.Argument(help="Folder of a post-train run with --keep-checkpoints.")],
+    data: Data,
+    output: Output,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+) -> None:
+    """Losses and scores by task along a post-training, from the checkpoints it kept."""
+    from fcot_vl.curves import curves as make
+
+    make(run, data, output, batch_size)
+
+
+@app.command()
 def evaluate(
     data: Data,
     output: Output,

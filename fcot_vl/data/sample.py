@@ -118,7 +118,7 @@ def write_shard(path: Path, samples: Iterable[Sample], encoding: str = "PNG") ->
 def _read_shard(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, schema=SCHEMA, memory_map=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: not a whole shard of records ({one_line(error)}); delete it and write it again"
         ) from None

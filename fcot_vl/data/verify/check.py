@@ -77,7 +77,8 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
         raise ValueError("there is no accepted answer to verify against; leave such a record out")
     given = bare_options(options) if options else listed_options(question)
     final = find_final(response)
-    same = partial(same_value, question=question)
+    asked = question if options or not given else question[: question.find(given[0])]  # not its options
+    same = partial(same_value, question=asked)
     if len(response) <= LONGEST_TEXT and any(
         plain(response) == plain(x) and same(response, x) for x in truths
     ):
@@ -118,7 +119,7 @@ def _kind(text: str) -> str:
 
 def _matches(answer: str, truth: str, options: Sequence[str], same: Callable[[str, str], bool]) -> bool:
     truth = unwrap(clean(truth))
-    if (marked := find_final(truth)).marked and not marked.before.strip():
+    if len(truth) <= 200 and (marked := find_final(truth)).marked and not marked.before.strip():
         truth = marked.text
     if options:
         wanted = choose(truth, options, same)

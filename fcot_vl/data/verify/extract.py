@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fcot_vl.data.verify.text import clean, unwrap, without_emphasis
 
-LONGEST = 20_000  # characters; of a longer response the end is read, where answers are
+LONGEST = 10_000  # characters; of a longer response the end is read, where answers are
 _KIND = r"(?:(?:final|correct|right|best|overall|exact|short|direct)\s+){0,3}"
 _HEAD = rf"(?<![A-Za-z]){_KIND}(?:answer|ans(?=\s*[:=.]))"
 MARK = re.compile(
@@ -50,6 +50,10 @@ SENTENCE = re.compile(
     r"(?<=[.!?。！？])(?<!\b[A-Z]\.)(?<!\bSt\.)(?<!\b(?:Mr|Dr|No|vs)\.)(?<!\bMrs\.)(?:\s+|(?<=[。！？]))"
 )
 BOLD = re.compile(r"(?<![0-9A-Za-z)\]*])\*\*(?=\S)([^*\n]+?)\*\*")
+
+
+MARKS = 20  # the last ones are read
+LINE = 1_000  # characters of a marked answer
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,12 @@ def extract_answer(text: str) -> str:
 
 def find_final(text: str) -> Final:
     """One step of `extract_answer`, with what stands around the answer."""
-    text = clean(text[-LONGEST:])
+    text = re.sub(r"\n\s*\n", "\n\n", re.sub(r"[ \t]+", " ", clean(text[-LONGEST:])))
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
     elif "<think>" in text:
         return Final("")
-    marks = [(mark, *_captured(text, mark)) for mark in MARK.finditer(text)]
+    marks = [(mark, *_captured(text, mark)) for mark in list(MARK.finditer(text))[-MARKS:]]
     marks = [found for found in marks if found[1]]
     if marks:
         mark, answer, end = marks[-1]
@@ -126,7 +130,7 @@ def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
     """What a mark points to and where it ends."""
     if mark["boxed"]:
         depth, at = 1, mark.end()
-        while at < len(text) and depth:
+        while at < len(text) and depth and at < mark.end() + LINE:
             depth += {"{": 1, "}": -1}.get(text[at], 0)
             at += 1
         return (unwrap(text[mark.end() : at - 1]), at) if depth == 0 else ("", at)
@@ -135,13 +139,13 @@ def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
         end = len(text) if end < 0 else end
         return unwrap(re.sub(r"\s+", " ", text[mark.end() : end])), min(len(text), end + 9)
     start = mark.end()
-    opened = text[start:]
+    opened = text[start : start + LINE]
     start += len(opened) - len(re.sub(r"^[*_\s]+(?=\S)", "", opened)) if re.match(r"[*_\s]+\S", opened) else 0
     end = text.find("\n", start)
     end = len(text) if end < 0 else end
-    line = text[start:end]
+    line = text[start : min(end, start + LINE)]
     if "\n" in text[mark.start() : start] and re.match(r"[-*•]\s+\S", line):
-        following = re.match(r"(?:[-*•]\s+\S[^\n]*(?:\n\s*|$))+", text[start:])
+        following = re.match(r"(?:[-*•]\s+\S[^\n]*(?:\n\s*|$))+", text[start : start + LINE])
         items = re.findall(r"[-*•]\s+(\S[^\n]*)", following[0]) if following else []
         if following and len(items) > 1:
             return ", ".join(unwrap(without_emphasis(item)) for item in items), start + following.end()

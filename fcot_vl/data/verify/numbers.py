@@ -110,6 +110,8 @@ def _single(text: str, words: int) -> Quantity | None:
     if sign * value < 0 and currency == frozenset() and text.startswith("-"):
         return None
     units, rest = read_unit(rest)
+    if re.match(r"[A-Za-z_]", rest) and not units and not spelled:
+        return None  # 42nd, 7up
     if currency and units and not currency & units:
         return None
     rest = rest.strip().rstrip(".")
@@ -217,7 +219,7 @@ def same_quantity(a: Quantity, b: Quantity, question: str = "") -> bool:
         bare, signed = (b, a) if a.percent else (a, b)
         if _equal(a, b):
             return True
-        percent_asked = re.search(r"percent|per cent|%|百分|占比", asked) is not None
+        percent_asked = re.search(r"percent|per cent|(?:what|which|in) ?%|百分|占比", asked) is not None
         return percent_asked and _equal(bare, _times(signed, Fraction(100)))
     if _equal(a, b):
         return True
