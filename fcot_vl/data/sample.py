@@ -5,6 +5,7 @@ The lowest room of `data`: every synthesiser writes `Sample` shards, every stage
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -162,3 +164,23 @@ class SampleFolder(Sequence[Sample]):
         images = [Image.open(io.BytesIO(picture["bytes"])) for picture in row["images"]]
         row["images"] = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         return Sample(**row)
+
+
+class TaskFolder(SampleFolder):
+    """The records of a folder that have one of some tasks, in the folder's order.
+
+    Raises ValueError, beside what `SampleFolder` raises, for a task that no record has.
+    """
+
+    def __init__(self, folder: Path, tasks: Sequence[str]) -> None:
+        super().__init__(folder)
+        column = self._table.column("task")
+        known = sorted(task for task in column.unique().to_pylist() if task)
+        if unknown := sorted(set(tasks) - set(known)):
+            raise ValueError(f"{folder}: no record of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}")
+        self.tasks = sorted(set(tasks))
+        self._table = self._table.filter(pc.is_in(column, pa.array(self.tasks, pa.string())))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the folder's fingerprint and the tasks."""
+        return hashlib.sha256(f"{super().fingerprint()} {self.tasks}".encode()).hexdigest()

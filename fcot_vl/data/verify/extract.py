@@ -112,14 +112,14 @@ def find_final(text: str) -> Final:
             if one != answer and not _inside(its_end, following[0])
         )
         return Final(answer, _clause_before(text, mark.start()), text[end:], earlier, True)
-    lines = [line for line in text.split("\n") if unwrap(line)]
-    if not lines:
+    last = next((line for line in reversed(text.split("\n")) if unwrap(line)), None)
+    if last is None:
         return Final(unwrap(text))
-    bold = BOLD.findall(lines[-1])
+    bold = BOLD.findall(last)
     if len(bold) == 1 and unwrap(bold[0]) and not unwrap(bold[0]).endswith(":"):
-        before, _, after = lines[-1].partition(f"**{bold[0]}**")
+        before, _, after = last.partition(f"**{bold[0]}**")
         return Final(unwrap(bold[0]), before, after, marked=True)
-    return Final(unwrap(without_emphasis(lines[-1])))
+    return Final(unwrap(without_emphasis(last)))
 
 
 def _inside(end: int, following: re.Match[str]) -> bool:
