@@ -147,6 +147,10 @@ class SampleFolder(Sequence[Sample]):
         row = self._table.select(["source", "id"]).slice(index, 1).to_pylist()[0]
         return Origin(row["source"], row["id"], index)
 
+    def tasks_of_records(self) -> list[str]:
+        """Each record's task, without opening its pictures."""
+        return [task or "" for task in self._table.column("task").to_pylist()]
+
     def fingerprint(self) -> str:
         """SHA-256 of the shards' names and bytes."""
         return hash_files(self.shards)
@@ -177,7 +181,9 @@ class TaskFolder(SampleFolder):
         column = self._table.column("task")
         known = sorted(task for task in column.unique().to_pylist() if task)
         if unknown := sorted(set(tasks) - set(known)):
-            raise ValueError(f"{folder}: no record of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}")
+            raise ValueError(
+                f"{folder}: no record of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}"
+            )
         self.tasks = sorted(set(tasks))
         self._table = self._table.filter(pc.is_in(column, pa.array(self.tasks, pa.string())))
 
