@@ -145,7 +145,8 @@ def write_mixture(
     """Write a mixture file with a comment above each source; its paths are relative to it."""
     lines = [*(f"# {line}" for line in heading), "sources:"]
     for part in parts:
-        entry = {key: _relative(key, value, path.parent) for key, value in part.entry.items()}
+        entry = {"name": part.entry["name"]}
+        entry |= {key: _relative(key, value, path.parent) for key, value in part.entry.items()}
         entry["weight"] = float(f"{weights[part.group]:.9g}")
         if comment := comments.get(part.group):
             lines.append(f"  # {comment}")
