@@ -37,7 +37,7 @@ LEAD = re.compile(
     re.IGNORECASE,
 )
 COPULA = re.compile(
-    r"(?<![A-Za-z])(?:is|are|was|were|equals?|comes\s+to|amounts\s+to|adds\s+up\s+to)(?![A-Za-z])\s*:?|[=:]|(?<=')s(?=\s)|等于|是|为"
+    r"(?<![A-Za-z])(?:is|are|was|were|equals?|comes\s+to|amounts\s+to|adds\s+up\s+to)(?![A-Za-z])\s*:?|=|:(?!\d)|(?<=')s(?=\s)|等于|是|为"
 )
 VERB = re.compile(
     r"(?<![A-Za-z])(?:costs?|has|have|had|contains?|totals?|weighs?|measures?|shows?|reads?|says?|gives?|makes?|get|count(?:ed)?)"
@@ -124,16 +124,18 @@ def _matches(answer: str, truth: str, options: Sequence[str], same: Callable[[st
     if options:
         wanted = choose(truth, options, same)
         if wanted is not None:
+            if RETRACTION.search(answer) and not same(answer, truth):
+                return False
             return any(
                 choose(claim, options, same) == wanted for claim in [answer, *claims(answer)][:4]
             ) and not (_several_letters(answer))
     letter = letter_of(truth)
     if letter is not None and (letter.isupper() and not truth.strip().islower()):
-        if DOUBT.search(answer) or _several_letters(answer):
+        if DOUBT.search(answer) or RETRACTION.search(answer) or _several_letters(answer):
             return False
         return chosen_letter(answer) == letter
     label = split_label(truth)
-    for claim in [answer, *claims(answer)]:
+    for claim in [answer] if "=" in truth else [answer, *claims(answer)]:  # x = 3 is not y = 3
         if same(claim, truth) or _polar(claim, truth):
             return True
         split = split_label(claim)

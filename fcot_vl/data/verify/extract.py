@@ -16,8 +16,8 @@ LONGEST = 10_000  # characters; of a longer response the end is read, where answ
 _KIND = r"(?:(?:final|correct|right|best|overall|exact|short|direct)\s+){0,3}"
 _HEAD = rf"(?<![A-Za-z]){_KIND}(?:answer|ans(?=\s*[:=.]))"
 MARK = re.compile(
-    rf"(?P<colon>{_HEAD}\s*(?:\([^()\n]{{0,40}}\))?\s*(?:is\s*|was\s*)?(?:[:=]|->|→)[:=>\s]*)"
-    rf"|(?P<is>(?:{_HEAD}(?:\s+(?:to|for|of)\s[^.:\n]{{0,80}}?)?|{_KIND}(?:(?<=correct\s)|(?<=right\s)|(?<=best\s))"
+    rf"(?P<colon>{_HEAD}\s*(?:\([^()\n]{{0,40}}\))?\s*(?:is\s*|was\s*)?(?:[:=]|->|→|(?<=\s)-(?=\s))[:=>\s]*)"
+    rf"|(?P<is>(?:{_HEAD}(?:\s+(?:to|for|of)\s[^.:\n]{{0,80}}?)?|(?<![A-Za-z]){_KIND}(?:(?<=correct\s)|(?<=right\s)|(?<=best\s))"
     rf"(?:option|choice))\s+(?:is|was|would\s+be|should\s+be|must\s+be|equals|=)(?!\w)\s*:?)"
     rf"|(?P<heading>(?:^|(?<=\n))[#*\s]*{_KIND}answer[*\s]*\n\s*)"
     r"|(?P<chinese>(?:答案|(?<![\w])答)\s*(?:应该是|应为|应是|是|为)?\s*[:：]\s*|答案\s*(?:应该是|应为|应是|是|为)\s*"
@@ -32,7 +32,7 @@ DOUBT = re.compile(
     r"cannot|unable|impossible|unclear|unknown|unsure|uncertain|maybe|perhaps|possibly|probably|might|may|could|guess(?:es|ed)?|"
     r"guessing|if|unless|instead|rather|except|but|however|although|though|thought|initial(?:ly)?|first(?:ly)?|previous(?:ly)?|"
     r"old|former|another|alternative(?:ly)?|either|or|claims?|claimed|says?\s+that|assum(?:e|ed|ing)|suppos(?:e|ed|ing)|"
-    r"expected|estimated?|unlikely|doubt|deny|denies|reject(?:ed|s)?|supposedly|allegedly|hypothetical(?:ly)?|should\s+have)\b"
+    r"expected|estimated?|unlikely|doubt|deny|denies|reject(?:ed|s)?|supposedly|opposite|contrary|reverse|refuse|decline|ignore|far\s+from|nowhere|hardly|barely|allegedly|hypothetical(?:ly)?|should\s+have)\b"
     r"|n't\b|不是|不对|不|没有|并非|或者|可能|也许|错",
     re.IGNORECASE,
 )

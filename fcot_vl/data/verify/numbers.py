@@ -33,7 +33,7 @@ ABOUT = re.compile(
 PERCENT = re.compile(r"\s*(?:%|(?:percent|per\s+cent|pct)\b)(?!\s*points?)", re.IGNORECASE)
 ORDINAL = re.compile(r"(\d{1,6})(?:st|nd|rd|th)(?=$|\s+place$)", re.IGNORECASE)
 STOP = re.compile(
-    r"\b(?:or|and|not|n't|but|than|more|less|fewer|higher|lower|greater|smaller|larger|times|out|short|above|below|over"
+    r"\b(?:or|and|is|are|was|were|too|no|not|n't|but|than|more|less|fewer|higher|lower|greater|smaller|larger|times|out|short|above|below|over"
     r"|under|if|plus|minus|except|beyond|am|pm|a\.m|p\.m|ago|to|versus|vs|hundred|thousand|million|billion|trillion|dozen"
     r"|half|halves|thirds?|quarters?|instead|rather|maybe|perhaps|wrong|incorrect|false|squared|cubed)\b|n't\b|[?≠<>≥≤=+*/^×±:\d]",
     re.IGNORECASE,
