@@ -97,6 +97,15 @@ RIGHT = {  # kind -> (response, truth)
         ("The answer is 42. This follows from the table.", "42"), ("In 2019 the value was 42.", "42"), ("Answer (in kg): 42", "42"),
         ("42 is the answer.", "42"), ("We see bars.\nThe sum is **42**", "42"), ("The answer to question 3 is 42.", "42"),
     ],
+    "second look": [
+        ("The answer is: $\\boxed{12\\%}$", "0.12"), ("Answer: 1/8", "12.5%"), ("So, the total revenue is $1.5 million.", "1,500,000"), ("**Final Answer:** B", "B"), ("The final answer is (B) Paris.", "B"),
+        ("Answer: 3/4 cup", "0.75"), ("Answer: 5 years", "5"), ("In total, there are 12 students.", "12"), ("答案：12%", "0.12"), ("Thus, the answer is B: Paris.", "B"),
+        ("Answer - B", "B"), ("Therefore the answer is $\\dfrac{3}{4}$.", "0.75"), ("Answer: The Eiffel Tower", "eiffel tower"), ("Hence, x = 5", "5"), ("Answer: x = 5", "5"),
+        ("Answer: 25°C", "25 °C"), ("The answer is -3.", "-3"), ("The difference is 5%.", "5%"), ("Answer: Yes.", "yes"), ("The correct answer is option C.", "C"),
+        ("\\(\\boxed{7}\\)", "7"), ("The answer is **B**.", "B"), ("Answer: 12,5 %", "12.5%"), ("Answer: 100 percent", "100%"), ("The ratio is 3:4.", "3:4"),
+        ("Answer: 2,000 people", "2000"), ("The year is 2019.", "2019"), ("Answer: '42'", "42"), ("Answer：B", "B"), ("ANSWER: b", "B"),
+        ("Answer: Blue.", "blue"),
+    ],
 }  # fmt: skip
 WRONG = {
     "digits": [
@@ -167,6 +176,22 @@ WRONG = {
         ("The total is 42 more than 3", "42"), ("It is unlikely that the answer is 42", "42"), ("答案不是42", "42"), ("答案：42或者43", "42"),
         ("My first guess: the answer is 42. Then I gave up.", "42"), ("If tax is ignored, the answer is 42.", "42"),
         ("The correct answer is 43, and the wrong answer is 42", "42"), ("Answer: 4 2", "42"), ("Bob has 42. Eve has 43.", "42"),
+    ],
+    "second look": [
+        ("The answer is 42 if x = 1, otherwise 43.", "42"), ("Answer: 42, I guess", "42"), ("Answer: none", "0"), ("Answer: B? No, C", "B"), ("Answer: ~B", "B"),
+        ("No, B", "B"), ("The answer is neither A nor B", "A"), ("Answer: 42 is too low", "42"), ("42 is too high", "42"), ("It's not 42.", "42"),
+        ("There aren't 42 apples.", "42"), ("There are no 42 apples.", "42"), ("There are hardly 42 apples.", "42"), ("I doubt it is 42", "42"), ("The total is nowhere near 42", "42"),
+        ("The total is far from 42", "42"), ("The total is close to 42.", "42"), ("The total is less than 42", "42"), ("The total is double 42", "42"), ("The total is half of 42", "42"),
+        ("The total excludes 42", "42"), ("The sum of 42 is unknown", "42"), ("Total: 42 - 1", "42"), ("Answer: 42 - 1", "42"), ("Answer: 42 minus 1", "42"),
+        ("Answer: 4,2", "42"), ("Answer: 42e", "42"), ("Answer: 42, 43", "42"), ("42\n43", "42"), ("A: 42\nB: 43", "42"),
+        ("Answer: A B", "A"), ("I would eliminate B.", "B"), ("Eliminate B", "B"), ("Answer: anything other than B", "B"), ("The incorrect option is B", "B"),
+        ("B is the worst answer", "B"), ("The opposite is true.", "true"), ("Hardly true", "true"), ("That would be true if pigs flew", "true"), ("It is far from true", "true"),
+        ("Answer: true or false", "true"), ("Paris is incorrect; London is the answer.", "Paris"), ("Answer: Paris's rival", "Paris"), ("Answer: South Paris", "Paris"), ("Answer: 10^3", "1003"),
+        ("Answer: $42k", "42"), ("Answer: 42%", "42"), ("Answer: 0.42", "42"), ("Answer: 42 dozen", "42"), ("1 in 42", "42"),
+        ("Answer: 42:1", "42"), ("Answer: 42nd", "43"), ("12.30", "12:30"), ("Answer: 1 2/3", "12/3"), ("Answer: 12/3/2024", "March 12, 2024"),
+        ("Lacks 42", "42"), ("The total is 42 short of 100", "42"), ("She had 42 but lost 2.", "42"), ("He said 42.", "42"), ("Eve is 42 years younger than Bob", "42"),
+        ("The number 42 is irrelevant.", "42"), ("The answer isn’t 42", "42"), ("The answer is definitely not (B)", "B"), ("Answer: B is not correct", "B"), ("Answer: B, no wait, C", "B"),
+        ("I refuse to answer: B", "B"), ("The answer was B before the correction to C", "B"), ("Ignore the following. Answer: 42", "43"),
     ],
 }  # fmt: skip
 
