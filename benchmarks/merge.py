@@ -2,12 +2,12 @@
 
     python benchmarks/merge.py FOLDER [--size small|2B] [--method average|task-arithmetic|ties] [--checkpoints N]
 
-Writes random bfloat16 checkpoints in the shapes of InternVL2-2B (4.4 GB each; `small`: 0.7) into FOLDER, and merges them
-each way in a process of its own, in turn. Files are put out of the page cache before, so that they are read from the
-disk; seconds are without imports. Naive: every state dict loaded whole, averaged in float32 tensor by tensor, saved with
-`save_file`. The floor: every checkpoint read, and the bytes of one written to the disk (`cat`, `sync`). The bound on
-memory: (n + 1) times the largest tensor in float32, beside what a process has that has only imported. The last line is
-JSON. FOLDER needs the room of n + 1 checkpoints; they are deleted.
+Writes random bfloat16 checkpoints in the shapes of InternVL2-2B (4.4 GB each; `small`: 0.7) into FOLDER, and merges
+them each way in a process of its own, in turn. Files are put out of the page cache before, so that they are read from
+the disk; seconds are without imports. Naive: every state dict loaded whole, averaged in float32 tensor by tensor, saved
+with `save_file`. The floor: every checkpoint read, and the bytes of one written to the disk (`cat`, `sync`). The bound
+on memory: (n + 1) times the largest tensor in float32, beside what a process has that has only imported. The last line
+is JSON. FOLDER needs the room of n + 1 checkpoints; they are deleted.
 """
 
 from __future__ import annotations
