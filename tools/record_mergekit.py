@@ -82,7 +82,7 @@ def record(dtype: torch.dtype, temporary: Path) -> None:
         config = json.dumps(LLAMA | {"dtype": name})
         (temporary / name / model / "config.json").write_text(config)
     checkpoints = [str(temporary / name / m) for m in ("1", "2", "3")]
-    weighted = [
+    weighted: list[dict[str, Any]] = [
         {"model": path, "parameters": {"weight": weight, "density": DENSITY}}
         for path, weight in zip(checkpoints, WEIGHTS, strict=True)
     ]
@@ -91,8 +91,8 @@ def record(dtype: torch.dtype, temporary: Path) -> None:
         "dtype": "float32",
         "out_dtype": "float32",
     }  # not rounded: a tie would hide 1e-6
-    with_base = {**common, "base_model": str(temporary / name / "base"), "parameters": {"lambda": SCALE}}
-    methods = {
+    with_base: dict[str, Any] = {**common, "base_model": str(temporary / name / "base"), "parameters": {"lambda": SCALE}}
+    methods: dict[str, dict[str, Any]] = {
         "linear": {
             **common,
             "merge_method": "linear",
