@@ -255,6 +255,71 @@ def curves(
 
 
 @app.command()
+def merge(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more model folders of one architecture, in safetensors.")
+    ],
+    output: Output,
+    base: Annotated[
+        Path | None, typer.Option(help="The model they were trained from; not for average and weighted.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="average, weighted, task-arithmetic, shapley, ties or dare.")
+    ] = "average",
+    weights: Annotated[
+        str | None, typer.Option(help="One a checkpoint, such as 0.5,0.3,0.2; shapley finds its own.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Of what is added to the base: task-arithmetic, dare 0.5, ties 1.")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of a difference's values kept: ties 0.2, dare 0.1.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="shapley: validation records to score by, as for `evaluate`.")
+    ] = None,
+    score_command: Annotated[
+        str | None,
+        typer.Option(help="shapley: a command with {model} in it, whose last line is the score, instead."),
+    ] = None,
+    permutations: Annotated[
+        int | None, typer.Option(help="shapley: orders drawn; needed above 8 checkpoints, else exact.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="With --data: most questions decoded together.")
+    ] = 64,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; by default as in the base.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the orders, and of what dare drops.")] = 0,
+) -> None:
+    """Merge checkpoints of one architecture, of any model: by average, weights, or what each is worth."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from fcot_vl.merge.config import MergeConfig
+    from fcot_vl.merge_stage import merge as run
+
+    disable_progress_bar()
+    run(
+        MergeConfig(
+            checkpoints,
+            output,
+            base,
+            method,
+            None if weights is None else _numbers("--weights", weights),
+            scale,
+            density,
+            data,
+            score_command,
+            permutations,
+            batch_size,
+            dtype,
+            seed,
+        )
+    )
+
+
+@app.command()
 def evaluate(
     data: Data,
     output: Output,
@@ -403,6 +468,15 @@ def _contender(text: str) -> Any:
     if not given or not name or len(numbers) > 2:
         raise ValueError(f"--contender {text}: expected NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]")
     return Contender(name, _teacher(folder or None), Method(method, keep, layer))
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} {text}: expected numbers with commas between, such as 0.5,0.3,0.2"
+        ) from None
 
 
 def _config(config: Any, section: str, recipe: str | None, flags: list[str], output: Path) -> Any:

@@ -28,6 +28,7 @@ FILES = (
     "special_tokens_map.json",
     "preprocessor_config.json",
     "chat_template.jinja",
+    "merge.json",  # says on which data a merged model must not be judged
 )
 PACKAGE = "fcot_vl.model."
 

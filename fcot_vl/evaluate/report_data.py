@@ -45,6 +45,7 @@ class Variant:
     layer: int | None
     visual_positions: str | None = None
     compressor: str | None = None
+    merged: str | None = None  # by which method, where several checkpoints were
 
     @property
     def label(self) -> str:
@@ -57,6 +58,8 @@ class Variant:
         options = [o for o in (self.compressor, self.visual_positions) if o]
         if options:
             base += f" ({', '.join(options)})"
+        if self.merged:
+            base += f", merged: {self.merged}"
         if self.method == "none":
             return base
         names = {
@@ -70,7 +73,7 @@ class Variant:
             peer += f" {self.keep:.0%}"
         if self.layer:
             peer += f", K={self.layer}"
-        return peer if self.stage == "teacher" else f"{base} + {peer}"
+        return peer if base == "teacher" else f"{base} + {peer}"
 
     @property
     def short_label(self) -> str:
@@ -93,6 +96,7 @@ class Variant:
             self.layer or 0,
             self.visual_positions or "",
             self.compressor or "",
+            self.merged or "",
         )
 
 
@@ -192,7 +196,7 @@ class RunData:
 
     def timing(self, variant: Variant) -> dict[str, Any] | None:
         """The row of the first bench file for this model; None where the bench did not time it."""
-        if not self.bench or variant.stage not in ("teacher", "post-train"):
+        if not self.bench or variant.merged or variant.stage not in ("teacher", "post-train"):
             return None
         wanted = (variant.compress_ratio, variant.method, variant.keep, variant.layer)
         for row in self.bench[0]["contenders"]:
@@ -263,6 +267,7 @@ def _variant(result: dict[str, Any], path: Path) -> Variant:
             layer=result["layer"],
             visual_positions=result.get("visual_positions") if result["compress_ratio"] > 1 else None,
             compressor=result.get("compressor") if result["compress_ratio"] > 1 else None,
+            merged=result.get("merged"),
         )
     except KeyError as error:
         raise ReportError(f"{path}: not a result file (no {error.args[0]!r})") from None

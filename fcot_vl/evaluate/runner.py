@@ -28,6 +28,7 @@ from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.evaluate.benchmarks import DENSITY_BUCKETS, density_bucket, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.evaluate.metrics import bootstrap_interval, bootstrap_interval_over_tasks
+from fcot_vl.message import one_line
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.progress import progress_bar
 from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
@@ -37,6 +38,7 @@ from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
 
 STAGES = ("teacher", "realign", "post-train", "control")
 PREDICTIONS, RESULT, TIMES = "predictions.jsonl", "result.json", "times.jsonl"
+MERGE = "merge.json"  # beside a merged model: how, and on which data its weights were chosen
 
 
 # ------------------------------------------------------------------------------------------------------ the stage
@@ -68,7 +70,7 @@ def evaluate(
             another one.
 
     Raises:
-        ValueError: a wrong setting, or records that share an id.
+        ValueError: a wrong setting, records that share an id, or records that the weights of a merge were chosen on.
         StageError: `out` holds another stage or other settings.
     """
     method = method or Method()
@@ -83,6 +85,7 @@ def evaluate(
         else str(getattr(model, "name_or_path", "")) or "in memory"
     )
     digest = data_hash(samples)
+    merged = _merged_by(Path(name), digest)
     weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
     settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
     folder = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed)
@@ -104,6 +107,7 @@ def evaluate(
         "keep": method.keep,
         "layer": method.layer,
         "seed": seed,
+        "merged": merged,
         "split": split,
         "data_hash": digest,
         **summarise(rows),
@@ -119,6 +123,24 @@ def evaluate(
         f"evaluate: mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}] -> {out / RESULT}"
     )
     return result
+
+
+def _merged_by(folder: Path, digest: str) -> str | None:
+    """How a merged model was merged, None for any other. Raises ValueError if its weights were chosen on this data."""
+    path = folder / MERGE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        method, chosen_on = str(record["method"]), list(record["weights_chosen_on"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the record of a merge ({one_line(error)}); merge again.") from None
+    if digest in chosen_on:
+        raise ValueError(
+            f"{folder}: the weights of this merge were chosen on these very records (data {digest[:12]}), so a score "
+            "on them would flatter it; evaluate on another split."
+        )
+    return method
 
 
 def data_hash(samples: Iterable[Sample]) -> str:

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"message", "progress", "version"},
     {"stage"},
-    {"model", "data", "prune"},
+    {"model", "data", "prune", "merge"},
     {"convert", "train", "evaluate", "bench", "ask", "export", "label", "recipe"},
-    {"pipeline", "inspect", "curves"},
+    {"pipeline", "inspect", "curves", "merge_stage"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

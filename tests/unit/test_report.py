@@ -379,3 +379,12 @@ def test_a_log_cut_off_in_its_last_line_is_read(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"step": 6, "rat')
     curves = gather(tmp_path).curves
     assert [(c.compress_ratio, c.step) for c in curves] == [(2, [1, 2, 3, 4, 5]), (4, [1, 2, 3, 4, 5])]
+
+
+def test_merged_models_are_told_apart():
+    plain, average, weighed = (
+        Variant("post-train", 4, "none", None, None, merged=m) for m in (None, "average", "shapley")
+    )
+    assert len({plain, average, weighed}) == 3
+    assert (plain.label, weighed.label) == ("student 4x", "student 4x, merged: shapley")
+    assert sorted([weighed, average, plain], key=Variant.sort_key) == [plain, average, weighed]

@@ -1,0 +1,123 @@
+"""The settings of a merge, and which of them go together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fcot_vl.merge import shapley
+from fcot_vl.merge.methods import METHODS, NEEDS_BASE
+
+MOST_EXACT = 8  # checkpoints: 256 coalitions
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SCALES = {"task-arithmetic": 0.5, "dare": 0.5, "ties": 1.0}  # the paper's; ours; TIES'
+DENSITIES = {"ties": 0.2, "dare": 0.1}  # those papers'
+WITH_WEIGHTS = ("weighted", "task-arithmetic", "ties", "dare")
+
+
+@dataclass
+class MergeConfig:
+    """Settings of a merge.
+
+    Attributes:
+        checkpoints: two or more model folders.
+        output: folder to write.
+        base: what task vectors are differences from; task-arithmetic, shapley, ties and dare need it.
+        method: one of `METHODS`.
+        weights: one a checkpoint; weighted divides them by their sum, task-arithmetic, ties and dare take 1 each by
+            default.
+        scale: of task-arithmetic and dare (0.5 by default) and ties (1).
+        density: share of a task vector's values kept by ties (0.2 by default) and dare (0.1).
+        data: validation records by which coalitions are scored for shapley: the mean over tasks.
+        score_command: scores them instead; `{model}` is the folder, the last line printed the score.
+        permutations: for shapley, orders drawn instead of all coalitions; needed above eight checkpoints.
+        batch_size: with data, most questions decoded together. Does not belong to the settings of a run.
+        dtype: of the result; the base's (or the first checkpoint's) own by default.
+        seed: of the permutations, and of what dare drops.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+
+    checkpoints: Sequence[Path]
+    output: Path
+    base: Path | None = None
+    method: str = "average"
+    weights: Sequence[float] | None = None
+    scale: float | None = None
+    density: float | None = None
+    data: Path | None = None
+    score_command: str | None = None
+    permutations: int | None = None
+    batch_size: int = 64
+    dtype: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        method, n = self.method, len(self.checkpoints)
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+        if n < 2:
+            raise ValueError(f"a merge needs two or more checkpoints, got {n}")
+        if method in NEEDS_BASE and self.base is None:
+            raise ValueError(
+                f"--method {method} adds differences from a base: give --base, the model that the checkpoints were "
+                "trained from"
+            )
+        for option, value, methods in (
+            ("--base", self.base, NEEDS_BASE),
+            ("--weights", self.weights, WITH_WEIGHTS),
+            ("--scale", self.scale, SCALES),
+            ("--density", self.density, DENSITIES),
+            ("--data", self.data, ("shapley",)),
+            ("--score-command", self.score_command, ("shapley",)),
+            ("--permutations", self.permutations, ("shapley",)),
+        ):
+            if value is not None and method not in methods:
+                raise ValueError(f"{option} is not used by --method {method}: leave it out")
+        self._check_numbers(n)
+        if method == "shapley":
+            self._check_judge(n)
+        for folder in (*self.checkpoints, *([self.base] if self.base else [])):
+            if self.output.resolve() == folder.resolve():
+                raise ValueError(
+                    f"--output {self.output} is one of the models to merge; choose another folder"
+                )
+
+    def _check_numbers(self, n: int) -> None:
+        if self.method == "weighted" and self.weights is None:
+            raise ValueError("--method weighted needs --weights, one a checkpoint, such as 0.5,0.3,0.2")
+        if self.weights is not None:
+            if len(self.weights) != n:
+                raise ValueError(f"--weights has {len(self.weights)} numbers for {n} checkpoints")
+            if not all(map(math.isfinite, self.weights)):
+                raise ValueError("--weights must be finite numbers")
+            if self.method == "weighted" and abs(sum(self.weights)) < 1e-8:
+                raise ValueError("--weights sum to 0, and --method weighted divides by their sum")
+            if self.method == "ties" and min(self.weights) <= 0:
+                raise ValueError("--method ties needs weights above 0: they vote for a sign")
+        if self.scale is not None and not math.isfinite(self.scale):
+            raise ValueError("--scale must be a finite number")
+        if self.density is not None and not 0 < self.density <= 1:
+            raise ValueError(
+                f"--density is the share of values kept, above 0 and at most 1, got {self.density}"
+            )
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ValueError(f"unknown --dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+
+    def _check_judge(self, n: int) -> None:
+        if (self.data is None) == (self.score_command is None):
+            raise ValueError("--method shapley scores models: give either --data or --score-command")
+        if self.score_command is not None and "{model}" not in self.score_command:
+            raise ValueError("--score-command must contain {model}, the folder to score")
+        if self.permutations is not None:
+            shapley.drawn_orders(n, self.permutations, self.seed)
+        elif n > MOST_EXACT:
+            raise ValueError(
+                f"{n} checkpoints have {2**n:,} coalitions to score: give --permutations, such as 32 (at most "
+                f"{32 * (n - 1) + 2} coalitions), for estimates with standard errors"
+            )
