@@ -91,7 +91,11 @@ def record(dtype: torch.dtype, temporary: Path) -> None:
         "dtype": "float32",
         "out_dtype": "float32",
     }  # not rounded: a tie would hide 1e-6
-    with_base: dict[str, Any] = {**common, "base_model": str(temporary / name / "base"), "parameters": {"lambda": SCALE}}
+    with_base: dict[str, Any] = {
+        **common,
+        "base_model": str(temporary / name / "base"),
+        "parameters": {"lambda": SCALE},
+    }
     methods: dict[str, dict[str, Any]] = {
         "linear": {
             **common,
