@@ -132,7 +132,12 @@ def _merged_by(folder: Path, digest: str) -> str | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        method, chosen_on = str(record["method"]), list(record["weights_chosen_on"])
+        chosen_on, name = list(record["weights_chosen_on"]), str(record["method"])
+        if record["scale"] is not None:
+            name += f", scale {record['scale']:g}"
+        given = [f"{weight:g}" for weight in record["weights"] or ()]
+        if record["method"] not in ("average", "shapley") and set(given) - {"1"}:
+            name += f", weights {' '.join(given)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the record of a merge ({one_line(error)}); merge again.") from None
     if digest in chosen_on:
@@ -140,7 +145,7 @@ def _merged_by(folder: Path, digest: str) -> str | None:
             f"{folder}: the weights of this merge were chosen on these very records (data {digest[:12]}), so a score "
             "on them would flatter it; evaluate on another split."
         )
-    return method
+    return name
 
 
 def data_hash(samples: Iterable[Sample]) -> str:

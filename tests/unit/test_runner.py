@@ -20,7 +20,7 @@ from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
 from fcot_vl.evaluate import benchmarks, runner
 from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
-from fcot_vl.evaluate.runner import data_hash, evaluate, summarise
+from fcot_vl.evaluate.runner import _merged_by, data_hash, evaluate, summarise
 from fcot_vl.prune.engine import n_kept
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
@@ -428,3 +428,19 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a model") as caught:
         evaluate(tmp_path / "none", SAMPLES, tmp_path / "out")
     assert str(tmp_path / "none") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "weights", "name"),
+    [
+        ("average", None, [0.5, 0.5], "average"),
+        ("shapley", None, [0.3, 0.7], "shapley"),
+        ("task-arithmetic", 0.5, [1.0, 1.0], "task-arithmetic, scale 0.5"),
+        ("task-arithmetic", 0.5, [0.5, 0.5], "task-arithmetic, scale 0.5, weights 0.5 0.5"),
+        ("weighted", None, [1.0, 3.0], "weighted, weights 1 3"),
+    ],
+)
+def test_a_result_says_how_its_model_was_merged(tmp_path, method, scale, weights, name):
+    record = {"method": method, "scale": scale, "weights": weights, "weights_chosen_on": ["other"]}
+    (tmp_path / "merge.json").write_text(json.dumps(record))
+    assert _merged_by(tmp_path, "data") == name
