@@ -47,6 +47,8 @@ VERB = re.compile(
 NOT_BUT = re.compile(
     r"^(.*?\b(?:is|are|was|were))\s+not\s+[^,]{1,60}?,?\s+but\s+(?:rather\s+)?(.+)$", re.IGNORECASE
 )
+CONTRAST = re.compile(r"^(.{1,60}?),\s+(?:and\s+)?not\s+([^,;]{1,40}?)\.?$", re.IGNORECASE)  # 42, not 43
+GLOSS = re.compile(r"^([^()]{1,40}?)\s*\(([^()]{1,40})\)$")  # 42 (forty-two)
 THE_ANSWER = re.compile(
     r"^(.{1,80}?)\s+(?:is|are|was)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)?(?:answer|result|total|sum|solution)$",
     re.IGNORECASE,
@@ -87,7 +89,7 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
         return False
     if not _stands(final, same):
         return False
-    answer = extract_answer(final.text) if final.marked else final.text
+    answer = _without_echo(extract_answer(final.text) if final.marked else final.text, same)
     return any(_matches(answer, truth, given, same) for truth in truths)
 
 
@@ -104,6 +106,15 @@ def _stands(final: Final, same: Callable[[str, str], bool]) -> bool:
         if _kind(other) == _kind(final.text) or len(other.split()) <= 4:
             return False
     return True
+
+
+def _without_echo(answer: str, same: Callable[[str, str], bool]) -> str:
+    """An answer without what it says it is not (`42, not 43`), or says again in other words (`42 (forty-two)`)."""
+    if (found := CONTRAST.match(answer)) and _kind(found[1]) == _kind(found[2]) in ("letter", "number"):
+        return found[1]
+    if (found := GLOSS.match(answer)) and same(found[1], found[2]):
+        return found[1]
+    return answer
 
 
 def _kind(text: str) -> str:

@@ -18,7 +18,7 @@ WITH_TEXT = re.compile(
 )
 BECAUSE = re.compile(r"[(\[]?([A-J])[)\]]?[.,;]?\s+(?:because|since|as)\b.*", re.DOTALL)
 NAMED_RIGHT = re.compile(
-    r"(?:(?:the\s+)?(?:option|choice|answer)\s+)?[(\[]?([A-J])[)\]]?[.)]?\s+is\s+(?:the\s+)?(?:correct|right|best)"
+    r"(?:(?i:the\s+)?(?i:option|choice|answer)\s+)?[(\[]?([A-J])[)\]]?[.)]?\s+is\s+(?:the\s+)?(?:correct|right|best)"
     r"(?:\s+(?:answer|option|choice|one))?",
 )
 CHOSEN = re.compile(
