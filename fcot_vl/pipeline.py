@@ -31,6 +31,8 @@ from fcot_vl.data.sample import SampleFolder
 from fcot_vl.data.synthesize.write import synthesize
 from fcot_vl.evaluate.report import ReportConfig, report
 from fcot_vl.evaluate.runner import evaluate
+from fcot_vl.merge.config import MergeConfig
+from fcot_vl.merge_stage import merge
 from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.tiny import tiny_teacher_path
@@ -39,8 +41,11 @@ from fcot_vl.prune.method import Method
 from fcot_vl.recipe import build, find_recipe, read_recipe
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
+from fcot_vl.train.kept import CHECKPOINTS
 from fcot_vl.train.post_train import PostTrainConfig, load_for_training, post_train
 from fcot_vl.train.realign import RealignConfig, realign
+
+VALIDATION = Path("data", "validation")
 
 
 class PipelineError(ValueError):
@@ -78,6 +83,17 @@ class PeersSection:
 
 
 @dataclass
+class MergeSection:
+    """How the checkpoints that post-training kept are merged (paper, Table 4); see `merge`."""
+
+    methods: list[str] = field(default_factory=list)
+    checkpoints: int = 5
+    """The last so many of those kept."""
+    validation: int = 160
+    """Pages by which Shapley values are scored; never the reported ones."""
+
+
+@dataclass
 class BenchSection:
     """How times are taken; see `bench`."""
 
@@ -97,6 +113,7 @@ class Recipe:
     evaluate: dict[str, Any] = field(default_factory=dict)
     peers: dict[str, Any] = field(default_factory=dict)
     bench: dict[str, Any] = field(default_factory=dict)
+    merge: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     """Folder or hub id of an InternVL in the Hugging Face layout; none: the embedded teacher."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -120,8 +137,16 @@ class Recipe:
             (EvaluateSection, self.evaluate),
             (PeersSection, self.peers),
             (BenchSection, self.bench),
+            (MergeSection, self.merge),
         ):
             build(config, section)
+        merge = build(MergeSection, self.merge)
+        kept = self.post_train.get("keep_checkpoints", 0)
+        if merge.methods and not 2 <= merge.checkpoints <= kept:
+            raise ValueError(
+                f"merge.checkpoints is {merge.checkpoints}: post_train.keep_checkpoints ({kept}) must keep as "
+                "many, and a merge needs two"
+            )
         if self.realign.get("cache_features") or self.post_train.get("cache_features"):
             for section in (self.realign, self.post_train):
                 section["features_folder"] = str(Path(self.output) / "features")
@@ -189,6 +214,12 @@ def plan(recipe: Recipe) -> list[Step]:
             "synthesize test", partial(synthesize, test, "test", data.test, data.seed, None, data.shard_size)
         ),
     ]
+    merges = build(MergeSection, recipe.merge)
+    if merges.methods:
+        call = partial(
+            synthesize, run / VALIDATION, "validation", merges.validation, data.seed, None, data.shard_size
+        )
+        steps.append(Step("synthesize validation", call))
     trained_on = "synthesize train"
     if "features_folder" in recipe.realign:
         folder = Path(recipe.realign["features_folder"])
@@ -210,6 +241,7 @@ def plan(recipe: Recipe) -> list[Step]:
                 judge(f"realign-{ratio}-seed-{seed}", student, "realign", None, seed, (aligned,)),
                 _train_step(name, _post_train, recipe.post_train, student, train, trained, seed, aligned),
                 judge(f"post-train-{ratio}-seed-{seed}", trained, "post-train", None, seed, (name,)),
+                *_merge_steps(recipe, student, trained, ratio, seed, name, judge),
             ]
     for seed in recipe.control_seeds:
         name = f"control seed {seed}"
@@ -277,6 +309,34 @@ def _judge_step(
     return Step(f"evaluate {name}", call, ("synthesize test", *after), out / "predictions.jsonl", pages)
 
 
+def _merge_steps(
+    recipe: Recipe,
+    student: Path,
+    trained: Path,
+    ratio: int,
+    seed: int,
+    after: str,
+    judge: Callable[..., Step],
+) -> list[Step]:
+    """The merges of one student's checkpoints, each judged."""
+    section = build(MergeSection, recipe.merge)
+    kept = int(recipe.post_train.get("keep_checkpoints", 0))
+    steps = []
+    for method in section.methods:
+        name, output = f"merge-{ratio}-{method}-seed-{seed}", trained.with_name(f"merge-{ratio}-{method}")
+        config = {
+            "base": None if method == "average" else student,
+            "data": recipe.output / VALIDATION if method == "shapley" else None,
+            "batch_size": build(EvaluateSection, recipe.evaluate).batch_size,
+        }
+        call = partial(_merge, method, trained, section.checkpoints, kept, output, config)
+        steps += [
+            Step(name, call, (after, "synthesize validation")),
+            judge(name, output, "post-train", None, seed, (name,)),
+        ]
+    return steps
+
+
 def _peers(recipe: Recipe, teacher: str) -> list[tuple[str, Method, int]]:
     """(name, method, seed) of every training-free peer; random dropping once a seed, the rest once."""
     section = build(PeersSection, recipe.peers)
@@ -308,6 +368,15 @@ def _equal_keep(keep: float, layer: int, layers: int) -> float | None:
 
 
 # ------------------------------------------------------------------------------------- calls that a process can take
+
+
+def _merge(method: str, trained: Path, count: int, kept: int, output: Path, config: dict[str, Any]) -> Path:
+    found = sorted((trained / CHECKPOINTS).glob("step-*"))
+    if len(found) != kept:
+        raise ValueError(
+            f"{trained / CHECKPOINTS}: {len(found)} checkpoints, {kept} were to be kept; post-train again"
+        )
+    return merge(MergeConfig(found[-count:], output, method=method, **config))
 
 
 def _features(teacher: str, data: Path, folder: Path) -> None:

@@ -14,7 +14,8 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"stage"},
     {"model", "data", "prune", "merge"},
     {"convert", "train", "evaluate", "bench", "ask", "export", "label", "recipe"},
-    {"pipeline", "inspect", "curves", "merge_stage"},
+    {"inspect", "curves", "merge_stage"},
+    {"pipeline"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

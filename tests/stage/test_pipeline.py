@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -41,6 +42,35 @@ def whole(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     console = Console(record=True, width=500, file=None)
     assert run_recipe(small_recipe(folder, teacher_folder), console) == folder / "run" / "report"
     return folder, console.export_text()
+
+
+def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: Path) -> None:
+    """Post-trained and merged models are rows of the report; the weights were chosen on pages of their own."""
+    training = {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "use_cpu": True}
+    changes = {
+        "control_seeds": [],
+        "peers": {},
+        "realign": {"ratios": [2], **training},
+        "post_train": {"keep_checkpoints": 2, **training},
+        "merge": {"methods": ["average", "shapley"], "checkpoints": 2, "validation": 2},
+    }
+    recipe = small_recipe(tmp_path, teacher_folder, **changes)
+    try:
+        run_recipe(recipe, Console(file=io.StringIO()))
+    except ValueError as error:  # a random model may score nothing: then there is nothing to weigh
+        assert "no checkpoint" in str(error) or "better" in str(error), error
+        changes["merge"] = {"methods": ["average", "task-arithmetic"], "checkpoints": 2, "validation": 2}
+        run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
+    labels = {j.variant.label for j in gather(tmp_path / "run").judged}
+    assert {"student 2x", "student 2x, merged: average"} < labels and len(labels) == 5
+    record = json.loads((tmp_path / "run" / "seed-0" / "merge-2-average" / "merge.json").read_text())
+    assert [Path(c["folder"]).name for c in record["checkpoints"]] == ["step-000001", "step-000002"]
+
+
+def test_a_merge_needs_kept_checkpoints(tmp_path: Path, teacher_folder: Path) -> None:
+    recipe = small_recipe(tmp_path, teacher_folder, merge={"methods": ["average"]})
+    with pytest.raises(RecipeError, match="keep_checkpoints"):
+        run_recipe(recipe, Console(file=io.StringIO()))
 
 
 def test_the_whole_path(whole: tuple[Path, str]) -> None:
