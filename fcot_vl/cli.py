@@ -146,8 +146,8 @@ def label(
     """Let a teacher answer over pictures, and write the answers as records to train on."""
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.label.write import LabelConfig
-    from fcot_vl.label.write import label as run
+    from fcot_vl.instruct.label import LabelConfig
+    from fcot_vl.instruct.label import label as run
 
     disable_progress_bar()
     run(

@@ -15,9 +15,9 @@ from fcot_vl.ask import ask
 from fcot_vl.data.mixture import open_data
 from fcot_vl.data.sample import SampleFolder, write_shard
 from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.label import write
-from fcot_vl.label.teachers import EndpointTeacher, Reply
-from fcot_vl.label.write import READ_ALL, LabelConfig, label
+from fcot_vl.instruct import label as write
+from fcot_vl.instruct.teachers import EndpointTeacher, Reply
+from fcot_vl.instruct.label import READ_ALL, LabelConfig, label
 from fcot_vl.stage import StageError
 
 TOKENS = 160
@@ -257,7 +257,7 @@ def test_an_endpoint_that_refuses_stops_the_run_and_it_resumes(serve, tmp_path, 
 
 
 def test_nobody_there_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcot_vl.label.teachers.RETRIES", 0)
+    monkeypatch.setattr("fcot_vl.instruct.teachers.RETRIES", 0)
     llava_file(tmp_path / "chat", 2)
     config = LabelConfig(
         tmp_path / "out",

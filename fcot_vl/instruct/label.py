@@ -17,7 +17,7 @@ from typing import Any
 from fcot_vl.data.mixture import Mixture, open_data
 from fcot_vl.data.sample import Origin, Sample, write_shard
 from fcot_vl.data.sources import PictureFolder, kind_of, origin_of, reason_of
-from fcot_vl.label.teachers import Asked, EndpointTeacher, LocalTeacher, Reply, Teacher
+from fcot_vl.instruct.teachers import Asked, EndpointTeacher, LocalTeacher, Reply, Teacher
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
