@@ -76,6 +76,7 @@ class Mixture(Sequence[Sample]):
 
     Attributes:
         plan: `[items, 2]`, the source and the record of every item, source by source.
+        weights: as given, one a source.
 
     Raises:
         ValueError: a wrong weight, a name given twice, or nothing to draw.
@@ -93,7 +94,7 @@ class Mixture(Sequence[Sample]):
         if len(set(names)) < len(names):
             raise ValueError(f"two sources share a name: {', '.join(names)}")
         self.names, self.sources = names, [source for _, source in sources]
-        self.max_skipped = max_skipped
+        self.weights, self.max_skipped = list(weights), max_skipped
         counts = draw_counts([len(source) for source in self.sources], weights, records)
         drawn = [
             draw(len(source), count, seed, name)

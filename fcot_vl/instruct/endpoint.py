@@ -106,20 +106,15 @@ class EndpointTeacher:
         }
         if self.decoding.temperature > 0:
             body["seed"] = self.decoding.seed_of(asked.key)
-        malformed = 0
-        for wait in (*WAITS, None):
-            outcome = self._once(body)
-            if isinstance(outcome, Reply):
-                return outcome
+        malformed, waits = 0, iter(WAITS)
+        while isinstance(outcome := self._once(body), _Failed):
             malformed += outcome.malformed
-            if wait is None or malformed > MALFORMED or self._stop.is_set():
-                break
-            self._stop.wait(max(outcome.wait, wait * random.uniform(0.75, 1.0)))
-            if self._stop.is_set():
-                break
-        if outcome.malformed and not self._stop.is_set():
-            return Reply(kind="malformed reply", reason=outcome.said)
-        raise ValueError(f"{self.endpoint}: {outcome.said}; the same command goes on from here")
+            wait = next(waits, None)
+            if outcome.malformed and (wait is None or malformed > MALFORMED):
+                return Reply(kind="malformed reply", reason=outcome.said)
+            if wait is None or self._stop.wait(max(outcome.wait, wait * random.uniform(0.75, 1.0))):
+                raise ValueError(f"{self.endpoint}: {outcome.said}; the same command goes on from here")
+        return outcome
 
     def _once(self, body: dict[str, Any]) -> Reply | _Failed:
         """Send a request. Raises ValueError for what would stand in the way of every other one too."""

@@ -96,9 +96,7 @@ def fold(text: str) -> str:
     """One form of a text, in lower case, for reading: widths, quotes, minus signs, percent, currencies, thousands."""
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", text)  # 1 234 with a thin space
     text = unicodedata.normalize("NFKC", text).casefold()
-    text = text.translate(
-        str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": " "})
-    )
+    text = text.translate(str.maketrans("’‘“”−–—", "''\"\"-- "))
     text = re.sub(r"百分之\s*(\d[\d.,]*)", r"\1%", text)
     text = re.sub(r"(?<=\d)\s*(?:%|percent\b|per cent\b|pct\b)", "%", text)
     text = re.sub(r"\b(?:minus|negative)\s+(?=[$€£¥]?\d)|负(?=\d)", "-", text)

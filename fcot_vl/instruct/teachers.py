@@ -188,7 +188,7 @@ class LocalModel:
         return replies
 
 
-class Drawn(LogitsProcessor):  # type: ignore[misc]
+class Drawn(LogitsProcessor):
     """Greedy decoding made a draw from softmax(logits / temperature): the largest of logits plus Gumbel noise.
 
     Each answer's noise comes from a generator of its own, so a draw does not depend on what is decoded beside it

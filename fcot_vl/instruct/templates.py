@@ -36,7 +36,9 @@ class Templates:
         ValueError: a file that is no mapping of tasks to texts, an unknown placeholder, a task that no record has.
     """
 
-    def __init__(self, verb: str, own: Path | None = None, tasks: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(
+        self, verb: str, own: Path | None = None, tasks: Callable[[], Iterable[str]] = tuple
+    ) -> None:
         self.by_task = _read(PROMPTS / f"{verb}.yaml")
         if own is not None:
             mine = _read(own)
@@ -76,13 +78,16 @@ class Style:
         if path is None:
             return
         try:
-            rows: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            rows: list[Any] = [
+                json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line
+            ]
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read as JSON lines ({one_line(error)})") from None
         for row in rows:
-            pair = (row.get("question"), row.get("answer")) if isinstance(row, dict) else (None, None)
-            if all(isinstance(text, str) and text.strip() for text in pair) and len(pair[1]) <= LONGEST:
-                self.examples.append(pair)
+            found = row if isinstance(row, dict) else {}
+            question, answer = str(found.get("question") or ""), str(found.get("answer") or "")
+            if question.strip() and answer.strip() and len(answer) <= LONGEST:
+                self.examples.append((question, answer))
         if not self.examples:
             raise ValueError(
                 f"{path}: no line with a question and an answer of at most {LONGEST} characters; "
@@ -107,9 +112,13 @@ def _read(path: Path) -> dict[str, str | None]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path}: templates are `task: text`, or `task: null` to leave a task's answers alone")
+        raise ValueError(
+            f"{path}: templates are `task: text`, or `task: null` to leave a task's answers alone"
+        )
     for task, template in content.items():
-        if not isinstance(task, str) or not (template is None or (isinstance(template, str) and template.strip())):
+        if not isinstance(task, str) or not (
+            template is None or (isinstance(template, str) and template.strip())
+        ):
             raise ValueError(f"{path}: {task}: a template is a text or null, got {template!r}")
         for name in _BRACES.findall(template or ""):
             if name not in PLACEHOLDERS:

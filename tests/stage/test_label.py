@@ -16,8 +16,9 @@ from fcot_vl.data.mixture import open_data
 from fcot_vl.data.sample import SampleFolder, write_shard
 from fcot_vl.data.synthesize.minidoc import make_sample
 from fcot_vl.instruct import label as write
-from fcot_vl.instruct.teachers import EndpointTeacher, Reply
+from fcot_vl.instruct.endpoint import EndpointTeacher
 from fcot_vl.instruct.label import READ_ALL, LabelConfig, label
+from fcot_vl.instruct.teachers import Reply
 from fcot_vl.stage import StageError
 
 TOKENS = 160

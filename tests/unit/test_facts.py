@@ -126,7 +126,7 @@ WRONG = [  # original, rewrite, question, kind of the reason
     ("?", "There is none.", "", "word missing"),
 ]
 LONG = (
-    "The report of Acme lists 12 offices in 2019 and 15 offices in 2020, and quotes the chairman of the board, who said "
+    "The report of Acme lists 12 offices in 2019 and 15 offices in 2020, and quotes the chairman, who said "
     '"we grow where others rest" when he spoke to the shareholders in Berlin.'
 )
 
