@@ -1,0 +1,184 @@
+"""The verifier against answers made to fool it, and properties that hold for all of them."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcot_vl.data.verify import extract_answer, same_value, verify
+
+RIGHT = {  # kind -> (response, truth)
+    "digits": [
+        ("42", "42"), ("42.", "42"), ("42.0", "42"), ("42.50", "42.5"), ("1,234", "1234"), ("1234", "1,234"),
+        ("1 234 567", "1234567"), ("1'234", "1234"), ("1,234,567.89", "1234567.89"), ("1.234.567", "1,234,567"),
+        ("1.234,56", "1234.56"), ("1,5", "1.5"), ("0,234", "0.234"), ("12,34,567", "1234567"), (".5", "0.5"),
+        ("+7", "7"), ("-0", "0"), ("0", "-0"), ("-0.0", "0"), ("−5", "-5"), ("–5", "-5"), ("minus five", "-5"),
+        ("(1,234)", "-1234"), ("($5)", "-$5"), ("１２．５", "12.5"), ("１，２３４", "1234"), ("٤٢", "42"), ("४२", "42"),
+        ("*42*", "42"), ("`42`", "42"), ('"42"', "42"), ("42!", "42"), ("~42", "42"), ("about 42", "42"),
+    ],
+    "percent": [
+        ("12%", "0.12"), ("0.12", "12%"), ("12 percent", "12%"), ("12 per cent", "0.12"), ("12％", "12%"), ("12.0 %", "12%"),
+        ("12\\%", "12%"), ("50%", "1/2"), ("½", "50%"), ("百分之十二", "12%"), ("33.3%", "1/3"), ("12% of the people", "12%"),
+        ("-3.5%", "−3.5%"), ("(3.5%)", "-3.5%"),
+    ],
+    "fractions": [
+        ("½", "0.5"), ("0.5", "½"), ("1/2", "½"), ("2/4", "1/2"), ("1½", "1.5"), ("1 1/2", "1½"), ("1 ½", "1.5"),
+        ("⅓", "0.333"), ("0.6667", "2/3"), ("\\frac{1}{2}", "0.5"), ("$\\frac{3}{4}$", "3/4"), ("\\dfrac12", "1/2"),
+        ("1\\frac{1}{2}", "3/2"), ("三分之一", "1/3"), ("1⁄2", "0.5"), ("-1/2", "-0.5"),
+    ],
+    "powers": [
+        ("1e3", "1000"), ("1.2E+3", "1200"), ("1.2×10^3", "1200"), ("1.2 x 10^{3}", "1,200"), ("1.2 × 10³", "1200"),
+        ("10^3", "1000"), ("3\\times 10^{-2}", "0.03"), ("5*10^-3", "0.005"),
+    ],
+    "words": [
+        ("three", "3"), ("3", "Three"), ("forty-two", "42"), ("one hundred and five", "105"), ("two million", "2,000,000"),
+        ("a hundred", "100"), ("3rd", "third"), ("21st", "21"), ("十二", "12"), ("两百", "200"), ("三千零五", "3005"),
+        ("十二个", "12"), ("twelve apples", "12"), ("1.2 million", "1200000"), ("3k", "3000"), ("$3M", "3000000"),
+        ("$5m", "5 million"), ("2bn", "2 billion"), ("5万", "50000"), ("1.2亿", "120000000"), ("negative five", "-5"),
+    ],
+    "units": [
+        ("42 apples", "42"), ("42", "42 apples"), ("5 kg", "5"), ("5 km", "5000 m"), ("5kg", "5 kilograms"), ("1 hour", "60 min"),
+        ("1 hour 30 minutes", "90 minutes"), ("90 degrees", "90°"), ("90^\\circ", "90 degrees"), ("37 ℃", "37 °C"),
+        ("37 degrees Celsius", "37 °C"), ("5 m²", "5 square meters"), ("5\\text{ cm}", "5 cm"), ("5\\,\\mathrm{kg}", "5 kg"),
+        ("1 inch", "2.54 cm"), ("42 apple", "42 apples"), ("5 公里", "5 km"), ("5 MW", "5 MW"), ("60 km/h", "60 kmh"),
+    ],
+    "money": [
+        ("$1,234.00", "1234"), ("1234", "$1,234.00"), ("\\$5", "5"), ("US$5", "$5"), ("5 USD", "$5"), ("USD 5", "5 dollars"),
+        ("€1.234,50", "1,234.50 EUR"), ("£5", "5 pounds"), ("-$5", "$-5"), ("50 cents", "$0.50"), ("$1.2 million", "$1,200,000"),
+        ("5元", "5 yuan"), ("&#36;5", "$5"),
+    ],
+    "dates": [
+        ("March 5, 2024", "2024-03-05"), ("5 March 2024", "March 5, 2024"), ("5th of March, 2024", "2024-03-05"),
+        ("Mar. 5 2024", "2024/03/05"), ("2024年3月5日", "March 5, 2024"), ("Tuesday, March 5, 2024", "2024-03-05"),
+        ("13/05/2024", "13 May 2024"), ("05/13/2024", "2024-05-13"), ("5/3/2024", "05/03/2024"), ("12/25/98", "12/25/1998"),
+        ("March 2024", "Mar 2024"), ("March 5", "5 March"), ("in 2019", "2019"), ("3:45 PM", "15:45"), ("3 p.m.", "3:00 PM"),
+        ("03:45", "3:45"), ("May 5th", "5 May"), ("5-Mar-2024", "2024-03-05"),
+    ],
+    "lists": [
+        ("apples, pears and bananas", "bananas, apples, pears"), ("a; b; c", "a, b, c"), ("1, 2, 3", "3, 2, 1"),
+        ("$5 and $6", "5, 6"), ("(3,4)", "(3, 4)"), ("{2, 1}", "1, 2"), ("苹果、梨", "梨、苹果"), ("100,200,300", "100, 200, 300"),
+        ("Answer:\n- apples\n- pears", "pears, apples"), ("Smith & Jones", "Smith and Jones"), ("x, x, y", "y, x, x"),
+    ],
+    "polar": [
+        ("Yes", "yes"), ("Yes, because the bar is blue.", "Yes"), ("No. It is red.", "no"), ("Yes it is", "Yes"),
+        ("true", "True"), ("The answer is yes.", "Yes"), ("Answer: No, there are two.", "No"), ("是的", "是"), ("It is true.", "True"),
+    ],
+    "letters": [
+        ("(B)", "B"), ("Answer: B", "(B)"), ("B.", "B"), ("b", "B"), ("Option B", "B"), ("B) Paris", "B"), ("Answer: (B) Paris", "B"),
+        ("The correct option is B.", "B"), ("The answer is (B).", "B"), ("B is correct.", "B"), ("B is the right answer", "B"),
+        ("\\boxed{B}", "B"), ("\\boxed{\\text{B}}", "B"), ("**B**", "B"), ("Ｂ", "B"), ("（B）", "B"), ("故选B", "B"), ("答案：B", "B"),
+        ("I choose B.", "B"), ("B because it is red", "B"), ("[B]", "B"), ("A", "A"), ("Answer: A", "(A)"), ("It's B", "B"),
+        ("Final answer: B. Paris", "B"), ("B", "B) Paris"), ("B: Paris", "B"), ("Ⓑ", "B"),
+    ],
+    "text": [
+        ("Paris", "paris"), ("The capital is Paris.", "Paris"), ("the Eiffel Tower", "Eiffel Tower"), ('"Paris"', "Paris"),
+        ("“Paris”", "Paris"), ("Coca-Cola", "Coca Cola"), ("don’t", "don't"), ("U.S.A.", "USA"), ("  new   york ", "New York"),
+        ("It is Paris", "Paris"), ("The sign says STOP.", "stop"), ("ＡＢＣ", "abc"), ("Tom & Jerry", "Tom and Jerry"),
+        ("<b>Paris</b>", "Paris"), ("AT&amp;T", "AT&T"), ("巴黎。", "巴黎"), ("Answer: St. Louis", "St. Louis"), ("007", "007"),
+        ("Take it or leave it", "Take it or leave it"), ("nan", "NaN"), ("Not yet", "not yet"), ("Who am I?", "Who am I?"),
+        ("Answer: in Paris", "Paris"), ("Paris is the answer.", "Paris"), ("ﬁsh", "fish"),
+    ],
+    "reasoned": [
+        ("40 + 2 = 42\nAnswer: 42", "42"), ("The answer is 42.", "42"), ("So the final answer is **42**.", "42"), ("#### 42", "42"),
+        ("**Answer:** 42", "42"), ("**Answer: 42**", "42"), ("### Final Answer\n\n42", "42"), ("Final Answer: $42$", "42"),
+        ("\\[ \\boxed{\\frac{1}{2}} \\]", "0.5"), ("Answer: \\boxed{42}", "42"), ("<think>41? no</think>42", "42"),
+        ("<think>hm</think>\n<answer> 42 </answer>", "42"), ("答案是42。", "42"), ("答：42", "42"), ("There are 42 apples.", "42"),
+        ("The total is 42.", "42"), ("Total: 42", "42"), ("40 + 2 = 42", "42"), ("The total comes to 42 apples in the picture.", "42"),
+        ("I first thought 42, so the answer is 43", "43"), ("42 items cost 7", "7"), ("The total is not 42 but 43.", "43"),
+        ("Answer: 41\nWait, I missed one.\nAnswer: 42", "42"), ("Answer: 42\n\nExplanation: 40 and 2.", "42"), ("Therefore, 42.", "42"),
+        ("The answer is 42. This follows from the table.", "42"), ("In 2019 the value was 42.", "42"), ("Answer (in kg): 42", "42"),
+        ("42 is the answer.", "42"), ("We see bars.\nThe sum is **42**", "42"), ("The answer to question 3 is 42.", "42"),
+    ],
+}  # fmt: skip
+WRONG = {
+    "digits": [
+        ("1.234", "1,234"), ("1,234", "1.234"), ("42", "43"), ("42", "-42"), ("4 2", "42"), ("421", "42"), ("", "0"), ("   ", "0"),
+        ("...", "0"), ("3.14", "3.14159"), ("3.14159", "3.14"), ("12345678", "12345679"), ("1000000", "1000001"), ("007", "7"),
+        ("7", "007"), ("42 or 43", "42"), ("42/43", "42"), ("40-45", "40"), ("40-45", "45"), ("10-5", "5"), ("2**3", "23"),
+        ("2**3", "8**1"), ("42?", "42"), (">42", "42"), ("≥ 42", "42"), ("42+", "42"), ("more than 42", "42"), ("nearly 42", "42"),
+        ("at least 42", "42"), ("±5", "5"), ("nan", "0"), ("inf", "1e999"), ("(5)", "5"), ("1990s", "1990"), ("2024-03-05", "2016"),
+        ("1.2.3", "1.23"), ("not 42", "42"), ("≠42", "42"), ("42 of 50", "42"), ("42 times", "42"), ("--5", "5"), ("0x2A", "42"),
+        ("42nd Street", "42"), ("five", "4"), ("一些", "1"), ("一般", "1"), ("One Direction", "1"), ("third", "1/3"),
+    ],
+    "percent": [
+        ("12", "12%"), ("12%", "12"), ("1.2", "12%"), ("12%", "1.2"), ("12 percentage points", "12%"), ("12‰", "12%"),
+        ("0.33", "1/3"), ("0.3", "1/3"), ("0.334", "1/3"), ("12% more", "12%"), ("12% increase", "12% decrease"),
+    ],
+    "fractions": [
+        ("1½", "11/2"), ("11/2", "1½"), ("1/2", "2/1"), ("1/2", "12"), ("1/0", "0"), ("0/0", "0"), ("3:4", "3/4"), ("3:4", "4:3"),
+        ("1 3/2", "2.5"),
+    ],
+    "powers": [("1.2×10^3", "1.2"), ("10^3", "103"), ("10³", "103"), ("1e3", "13"), ("2^3", "23"), ("9^9^9", "9"), ("1e-3", "1000")],
+    "units": [
+        ("5 kg", "5 g"), ("5 kg", "5 km"), ("42 apples", "42 pears"), ("5 km", "5 m"), ("1.2 million", "1.2"), ("42 million", "42"),
+        ("5 mW", "5 MW"), ("5 °C", "5 °F"), ("5 m", "5 m²"), ("5 km/h", "5 km"), ("3 hours", "3 minutes"), ("42 boxes", "42 kg"),
+        ("42 more than last year", "42"), ("5 k", "5000"), ("5 MB", "5 Mb"), ("two thirds", "2"), ("1 mile", "1.6 km"),
+    ],
+    "money": [("$5", "€5"), ("5 USD", "5 EUR"), ("£5", "$5"), ("$5", "5 cents"), ("$5 million", "$5"), ("C$5", "US$5"), ("$5", "$5.01")],
+    "dates": [
+        ("05/03/2024", "2024-03-05"), ("05/03/2024", "2024-05-03"), ("03/05/2024", "05/03/2024"), ("March 5, 2024", "March 6, 2024"),
+        ("March 5", "March 5, 2024"), ("March 2024", "March 5, 2024"), ("2024", "2024-03-05"), ("February 30, 2024", "2024-03-01"),
+        ("Monday, March 5, 2024", "2024-03-05"), ("3:45 PM", "3:45 AM"), ("3:45", "3:45 PM"), ("3 PM", "3"), ("13/13/2024", "2024-01-13"),
+        ("12/25/98", "12/25/2008"), ("May", "5"),
+    ],
+    "lists": [
+        ("apples", "apples, pears"), ("apples, pears", "apples"), ("apples, pears, figs", "apples, pears"), ("a, a, b", "a, b"),
+        ("a, b, b", "a, a, b"), ("(4, 3)", "(3, 4)"), ("[3, 4]", "(3, 4)"), ("1, 2", "12"), ("1, 2, 3", "6"), ("a or b", "a, b"),
+        ("Paris and London", "Paris"), ("3 and 4", "7"), ("1,234", "1, 2, 3, 4"),
+    ],
+    "polar": [
+        ("No", "Yes"), ("Not yes", "Yes"), ("Yes and no", "Yes"), ("Yes or no", "Yes"), ("Yes, no", "Yes"), ("Yes? No.", "Yes"),
+        ("Yes... actually no", "Yes"), ("No, yes", "No"), ("Yesterday", "Yes"), ("No one", "No"), ("Not true", "True"),
+        ("It is not false", "False"), ("Maybe yes", "Yes"), ("No idea", "No"), ("yes-man", "yes"), ("Unclear", "No"), ("Norway", "No"),
+        ("The statement is not true.", "True"), ("Yes, but it is actually wrong", "Yes"),
+    ],
+    "letters": [
+        ("A cat", "A"), ("a cat", "A"), ("B and C", "B"), ("B or C", "B"), ("B, C", "B"), ("not B", "B"), ("either B or C", "B"),
+        ("A/B", "A"), ("AB", "A"), ("B is wrong", "B"), ("B is incorrect, C is correct", "B"), ("Answer: not B", "B"), ("C", "B"),
+        ("Answer: A or B", "B"), ("Not (B)", "B"), ("Bob", "B"), ("B-flat", "B"), ("A dog is the answer", "A"), ("I am B", "I"),
+        ("Answer: B\nAnswer: C", "B"), ("Answer: B\nAnswer: C", "C"), ("(A) or (B)", "B"), ("B?", "B"), ("Between A and B", "B"),
+        ("It is not B", "B"), ("All of the above", "A"), ("None", "N"), ("A. or B.", "A"), ("Either (B) or (C)", "B"),
+        ("B & C", "C"), ("Both A and B", "B"), ("Anything except B", "B"), ("\\boxed{B} or \\boxed{C}", "C"),
+    ],
+    "text": [
+        ("It is not Paris", "Paris"), ("Paris or London", "Paris"), ("Paris, Texas", "Paris"), ("Parish", "Paris"), ("London", "Paris"),
+        ("Not Paris", "Paris"), ("cafe", "café"), ("I cannot tell whether it is Paris", "Paris"), ("", "Paris"), ("Paris (Texas)", "Paris"),
+        ("The capital isn't Paris.", "Paris"), ("It might be Paris", "Paris"), ("If it rains, it is Paris", "Paris"),
+        ("It is Paris and it is London", "London"), ("Is it Paris?", "Paris"), ("C", "C++"), ("C++", "C#"), ("A", "B"), ("!", "?"),
+        ("The opposite of Paris", "Paris"), ("Paris was the wrong answer.", "Paris"), ("Anything but Paris", "Paris"),
+    ],
+    "reasoned": [
+        ("The total is not 42 but 43", "42"), ("I first thought 42, so the answer is 43", "42"), ("42 items cost 7", "42"),
+        ("The answer is not 42.", "42"), ("I don't think the answer is 42.", "42"), ("Wrong answer: 42", "42"),
+        ("Answer: 42\nAnswer: 43", "42"), ("Answer: 42\nAnswer: 43", "43"), ("Answer: 42\nActually, no, it is 43.", "42"),
+        ("Answer: 42\nWait, Answer: 43", "42"), ("The 42 items cost seven dollars", "42"), ("The value is 41 and the total is 42", "41"),
+        ("42 is wrong.", "42"), ("42 is not the answer.", "42"), ("Some say the answer is 42.", "42"), ("<think>Answer: 42", "42"),
+        ("<think>42</think>", "42"), ("\\boxed{42} or \\boxed{43}", "43"), ("The answer might be 42.", "42"), ("Answer:", "42"),
+        ("Answer: 42 or 43", "42"), ("Answer: between 42 and 50", "42"), ("Not the answer: 42", "42"), ("See page 42.", "42"),
+        ("The 2019 report does not say.", "2019"), ("Step 42: no answer", "42"), ("The answer is 42, but it should be 43.", "42"),
+        ("The total is 42 more than 3", "42"), ("It is unlikely that the answer is 42", "42"), ("答案不是42", "42"), ("答案：42或者43", "42"),
+        ("My first guess: the answer is 42. Then I gave up.", "42"), ("If tax is ignored, the answer is 42.", "42"),
+        ("The correct answer is 43, and the wrong answer is 42", "42"), ("Answer: 4 2", "42"), ("Bob has 42. Eve has 43.", "42"),
+    ],
+}  # fmt: skip
+
+
+def rows(table: dict[str, list[tuple[str, str]]]) -> list[object]:
+    return [
+        pytest.param(*row, id=f"{kind}:{row[0]}|{row[1]}") for kind, found in table.items() for row in found
+    ]
+
+
+@pytest.mark.parametrize(("response", "truth"), rows(RIGHT))
+def test_right(response: str, truth: str) -> None:
+    assert verify(response, [truth])
+
+
+@pytest.mark.parametrize(("response", "truth"), rows(WRONG))
+def test_wrong(response: str, truth: str) -> None:
+    assert not verify(response, [truth])
