@@ -1,8 +1,8 @@
 """The `cot` stage: worked answers by rejection sampling.
 
-The paper (section 3.1.2) draws answers with reasoning from a stronger multimodal model, checks the final answer by rules
-against the truth, and mixes what is right with the vanilla data. Each question of each record is drawn several times;
-what is right, reasoned and not a copy becomes a record of its own with the same page.
+The paper (section 3.1.2) draws answers with reasoning from a stronger multimodal model, checks the final answer by
+rules against the truth, and mixes what is right with the vanilla data. Each question of each record is drawn several
+times; what is right, reasoned and not a copy becomes a record of its own with the same page.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from fcot_vl.instruct.facts import JOINED, tokens
@@ -39,7 +40,7 @@ def distinct(texts: Sequence[str]) -> list[int]:
 
 
 def choose(texts: Sequence[str], keep: int, select: Select) -> list[int]:
-    """At most `keep` of distinct texts: the shortest; or the shortest and then, one by one, the farthest from all chosen.
+    """At most `keep` of distinct texts: the shortest; or the shortest, then one by one the farthest from all chosen.
 
     Args:
         texts: as `distinct` leaves them, shortest first; of equally far ones the shorter is taken.
@@ -65,4 +66,4 @@ def reasoned(response: str, answer: str) -> bool:
 
 def _pairs(text: str) -> set[tuple[str, str]]:
     found = ["", *words(text), ""]
-    return set(zip(found, found[1:], strict=False))
+    return set(pairwise(found))
