@@ -128,7 +128,7 @@ def cot(config: CotConfig) -> Path:
     work = _Work(config, samples, templates, style)
     figures = shards.run(work)
     total = work.yields.rows()["all"]
-    work.yields.write(config.output, f"Worked answers by {inputs['teacher']}")
+    work.yields.write(config.output, f"Worked answers by {Path(inputs['teacher']).name}")
     write_mixture(config.output, config.data, samples, total["kept"], config.vanilla_ratio)
     stage.finish({**figures, **total, **config.cost(figures["prompt_tokens"], figures["completion_tokens"])})
     work.yields.print()
@@ -227,6 +227,7 @@ class _Work:
         for at in choose(texts, self.config.keep, self.config.select):
             different[at]["outcome"] = KEPT
             question.kept.append((different[at]["draw"], texts[at]))
+        question.kept.sort()
         return rows
 
     def _verdict(self, question: _Question, reply: Reply) -> Row:

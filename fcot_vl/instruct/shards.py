@@ -193,7 +193,8 @@ class Journal:
             for line in whole.split(b"\n"):
                 try:
                     row = json.loads(line)
-                    self.replies[row.pop("key")] = Reply(**row)
+                    key = row.pop("key")
+                    self.replies[key] = Reply(**row)
                 except (ValueError, KeyError, TypeError, AttributeError):  # torn by a full disk: asked again
                     continue
         self._file = path.open("ab")

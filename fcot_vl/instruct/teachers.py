@@ -114,6 +114,7 @@ class LocalModel:
         """Raises ValueError when the model cannot be loaded or memory runs out."""
         if all(one.key in known for one in asked):
             return
+        self.loaded()  # before the first record, so that a model that cannot be loaded is not that record's fault
         prompts: dict[int, Any] = {}
         for at, one in enumerate(asked):
             try:
