@@ -23,7 +23,7 @@ from fcot_vl.instruct.facts import tokens
 from fcot_vl.instruct.mix import write_mixture
 from fcot_vl.instruct.selection import Select, choose, distinct, reasoned
 from fcot_vl.instruct.settings import AskingConfig
-from fcot_vl.instruct.shards import Ask, Row, Shards, place, task_of, tasks_of
+from fcot_vl.instruct.shards import Ask, Row, Shards, place, tasks_of
 from fcot_vl.instruct.teachers import Asked, LocalTeacher, Reply
 from fcot_vl.instruct.templates import Style, Templates
 from fcot_vl.instruct.yields import (
@@ -189,7 +189,7 @@ class _Work:
     def _questions(self, index: int) -> list[_Question]:
         sample: Sample = self.samples[index]
         load = partial(self._pictures, index)
-        task, messages = task_of(sample), sample.messages
+        task, messages = sample.task, sample.messages
         system = messages[:1] if messages and messages[0]["role"] == "system" else []
         found: list[_Question] = []
         for at, message in enumerate(messages):

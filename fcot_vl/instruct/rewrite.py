@@ -17,7 +17,7 @@ from fcot_vl.data.sample import Sample
 from fcot_vl.data.sources import kind_of, origin_of, reason_of
 from fcot_vl.instruct.facts import survives
 from fcot_vl.instruct.settings import AskingConfig
-from fcot_vl.instruct.shards import Ask, Row, Shards, place, task_of, tasks_of
+from fcot_vl.instruct.shards import Ask, Row, Shards, place, tasks_of
 from fcot_vl.instruct.teachers import Asked, LocalWriter, Reply
 from fcot_vl.instruct.templates import Style, Templates
 from fcot_vl.stage import open_stage
@@ -161,7 +161,7 @@ class _Work:
         sample: Sample = self.samples[index]
         for image in sample.images:
             image.convert("RGB")  # a broken picture is found before its answer is paid for
-        task, question, found = task_of(sample), "", []
+        task, question, found = sample.task, "", []
         for at, message in enumerate(sample.messages):
             if message["role"] == "user":
                 question = message["content"]

@@ -37,7 +37,8 @@ class Yields:
 
     def count(self, row: dict[str, Any]) -> None:
         """Take in a row of a drawn answer, or of a question that was not asked."""
-        task, question = row["task"], (row["index"], row["turn"])
+        # Foreign data mostly has no task: its source's name says more than nothing.
+        task, question = row["task"] or row["source"], (row["index"], row["turn"])
         self.outcomes[task][row["outcome"]] += 1
         if row["outcome"] not in (LEFT, NO_ANSWER):
             self.asked[task].add(question)
@@ -76,12 +77,12 @@ class Yields:
         for column in ("questions", "not asked", "sampled", "right", "kept", "solved"):
             table.add_column(column, justify="right")
         for task, row in self.rows().items():
-            right, solved = (f"{100 * (row[name] or 0):.1f}%" for name in ("right_share", "solved_share"))
             counts = [
                 f"{row[name]:,}" for name in ("questions", "not_asked", "sampled", "right", "kept", "solved")
             ]
-            counts[3], counts[5] = f"{counts[3]} {right}", f"{counts[5]} {solved}"
-            table.add_row(task or "(no task)", *counts)
+            for at, share in ((3, row["right_share"]), (5, row["solved_share"])):
+                counts[at] = "" if share is None else f"{counts[at]} {100 * share:.1f}%"
+            table.add_row(task, *counts)
         Console(highlight=False).print(table)
 
     def write(self, folder: Path, title: str) -> None:
@@ -100,7 +101,7 @@ def _figure(rows: dict[str, dict[str, Any]], title: str) -> Figure:
         drawn = axes.barh(places, [row[name] for row in rows.values()], height=0.25, color=colour, label=name)
         shares = [_share(row, name) for row in rows.values()]
         axes.bar_label(drawn, shares, padding=3, fontsize=8, color=INK)
-    axes.set_yticks(range(len(rows)), [task or "(no task)" for task in rows])
+    axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.margins(x=0.16)
     axes.set_xlabel("answers")
