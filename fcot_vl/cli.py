@@ -337,6 +337,55 @@ def post_train(
     run(_config(PostTrainConfig, "post_train", recipe, context.args, output), model, data)
 
 
+@app.command(context_settings=MORE_FLAGS)
+def resample(
+    context: typer.Context,
+    data: TrainingData,
+    output: Output,
+    losses: Annotated[
+        Path | None, typer.Option(help="Output folder of a coarse post-train run on this data.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Student to make the coarse run with, instead.")] = None,
+    records: Annotated[int, typer.Option(min=1, help="Records of the coarse run.")] = 512,
+    floor: Annotated[float, typer.Option(help="Least weight.")] = 0.25,
+    cap: Annotated[float, typer.Option(help="Greatest weight.")] = 4.0,
+    generation: Annotated[
+        list[str] | None, typer.Option(help="Group that is never weighed up; repeat for several.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the records of the coarse run.")] = 0,
+    recipe: FromRecipe = None,
+) -> None:
+    """Weigh the groups of the data by the losses of a coarse run, and write them as a mixture.
+
+    Further flags, with `--model`: the fields of `PostTrainConfig`, for the coarse run.
+    """
+    from fcot_vl.train.post_train import PostTrainConfig
+    from fcot_vl.train.resample import ResampleConfig
+    from fcot_vl.train.resample import resample as run
+
+    config = ResampleConfig(output, data, losses, model, records, floor, cap, tuple(generation or ()), seed)
+    if model is None:
+        if context.args or recipe:
+            raise ValueError(f"{(context.args or ['--recipe'])[0]}: settings of a coarse run go with --model")
+        run(config)
+        return
+    flags = [*context.args, "--seed", str(seed)]
+    run(config, _config(PostTrainConfig, "post_train", recipe, flags, output / "coarse"))
+
+
+@app.command()
+def curves(
+    run: Annotated[Path, typer.Argument(help="Folder of a post-train run with --keep-checkpoints.")],
+    data: Data,
+    output: Output,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+) -> None:
+    """Losses and scores by task along a post-training, from the checkpoints it kept."""
+    from fcot_vl.curves import curves as make
+
+    make(run, data, output, batch_size)
+
+
 @app.command()
 def evaluate(
     data: Data,

@@ -218,12 +218,14 @@ class Page:
         load_images: gives the pictures; called only where there are no features.
         visual_features: `[n_tiles, teacher's tokens per tile, visual channels]` over all pictures.
         id: the record's, to name it where something is wrong with it.
+        group: number of the group (task or source) its loss is counted to.
     """
 
     prompt: Prompt
     load_images: Callable[[], list[Image.Image]] = field(default=list)
     visual_features: Tensor | None = None
     id: str = ""
+    group: int = 0
 
 
 def pad(

@@ -18,14 +18,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fcot_vl.data.sample import Origin, Sample, SampleFolder
+from fcot_vl.data.sample import Origin, Sample, SampleFolder, TaskFolder
 from fcot_vl.data.sources import ConversationFile, DatasetSource, RowReader, Source, load_rows, open_internvl
 from fcot_vl.data.stream import cache_stream
 from fcot_vl.message import one_line
 
 MAX_SKIPPED = 0.01  # share of records that may be unusable before a run stops
 KINDS: dict[str, set[str]] = {  # of sources, and what an entry may say beside `name` and `weight`
-    "folder": set(),
+    "folder": {"task"},
     "internvl": set(),
     "llava": {"images"},
     "dataset": {"config", "split", "columns", "images", "streaming", "records", "cache"},
@@ -76,7 +76,6 @@ class Mixture(Sequence[Sample]):
 
     Attributes:
         plan: `[items, 2]`, the source and the record of every item, source by source.
-        weights: as given, one a source.
 
     Raises:
         ValueError: a wrong weight, a name given twice, or nothing to draw.
@@ -94,7 +93,7 @@ class Mixture(Sequence[Sample]):
         if len(set(names)) < len(names):
             raise ValueError(f"two sources share a name: {', '.join(names)}")
         self.names, self.sources = names, [source for _, source in sources]
-        self.weights, self.max_skipped = list(weights), max_skipped
+        self.max_skipped = max_skipped
         counts = draw_counts([len(source) for source in self.sources], weights, records)
         drawn = [
             draw(len(source), count, seed, name)
@@ -208,7 +207,7 @@ def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str
         raise ValueError(f"{name}: weight is a number, got {weight!r}")
     match kind:
         case "folder":
-            return [((name, SampleFolder(folder / path)), weight)]
+            return [((name, _folder(name, folder / path, entry.get("task"))), weight)]
         case "internvl":
             inside = open_internvl(folder / path)
             return [((f"{name}/{one.name}", one), weight * times) for one, times in inside]
@@ -217,6 +216,16 @@ def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str
             images = folder / entry["images"] if "images" in entry else file.parent
             return [((name, ConversationFile(name, file, images)), weight)]
     return [((name, _open_dataset(entry, folder, max_skipped)), weight)]
+
+
+def _folder(name: str, path: Path, task: Any) -> Records:
+    """A folder of shards, or those of its records that have one of some tasks."""
+    if task is None:
+        return SampleFolder(path)
+    tasks = task if isinstance(task, list) else [task]
+    if not tasks or not all(isinstance(one, str) for one in tasks):
+        raise ValueError(f"{name}: task is a task's name or a list of them, got {task!r}")
+    return TaskFolder(path, tasks)
 
 
 def _open_dataset(entry: dict[str, Any], folder: Path, max_skipped: float) -> Records:

@@ -5,6 +5,7 @@ The lowest room of `data`: every synthesiser writes `Sample` shards, every stage
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -118,7 +120,7 @@ def write_shard(path: Path, samples: Iterable[Sample], encoding: str = "PNG") ->
 def _read_shard(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, schema=SCHEMA, memory_map=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path}: not a whole shard of records ({one_line(error)}); delete it and write it again"
         ) from None
@@ -145,6 +147,10 @@ class SampleFolder(Sequence[Sample]):
         row = self._table.select(["source", "id"]).slice(index, 1).to_pylist()[0]
         return Origin(row["source"], row["id"], index)
 
+    def tasks_of_records(self) -> list[str]:
+        """Each record's task, without opening its pictures."""
+        return [task or "" for task in self._table.column("task").to_pylist()]
+
     def fingerprint(self) -> str:
         """SHA-256 of the shards' names and bytes."""
         return hash_files(self.shards)
@@ -162,3 +168,25 @@ class SampleFolder(Sequence[Sample]):
         images = [Image.open(io.BytesIO(picture["bytes"])) for picture in row["images"]]
         row["images"] = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         return Sample(**row)
+
+
+class TaskFolder(SampleFolder):
+    """The records of a folder that have one of some tasks, in the folder's order.
+
+    Raises ValueError, beside what `SampleFolder` raises, for a task that no record has.
+    """
+
+    def __init__(self, folder: Path, tasks: Sequence[str]) -> None:
+        super().__init__(folder)
+        column = self._table.column("task")
+        known = sorted(task for task in column.unique().to_pylist() if task)
+        if unknown := sorted(set(tasks) - set(known)):
+            raise ValueError(
+                f"{folder}: no record of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}"
+            )
+        self.tasks = sorted(set(tasks))
+        self._table = self._table.filter(pc.is_in(column, pa.array(self.tasks, pa.string())))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the folder's fingerprint and the tasks."""
+        return hashlib.sha256(f"{super().fingerprint()} {self.tasks}".encode()).hexdigest()

@@ -88,7 +88,8 @@ def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
     )
 
 
-def _finish(figure: Figure, path: Path, text: str, title: str) -> Path:
+def finish(figure: Figure, path: Path, text: str, title: str) -> Path:
+    """Lay out and save a figure, with a title above and a caption below it."""
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(text, int(width * 17.2))
     below = (0.17 * len(lines) + 0.18) / height
@@ -100,7 +101,8 @@ def _finish(figure: Figure, path: Path, text: str, title: str) -> Path:
     return path
 
 
-def _clean(axes: Axes, grid: str) -> None:
+def clean(axes: Axes, grid: str) -> None:
+    """The look of every panel; grid: `x`, `y` or `both`."""
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(side in ("left", "bottom"))
         axes.spines[side].set_color("#b8c0c8")
@@ -138,7 +140,7 @@ def retention_figure(run: RunData, path: Path) -> Path | None:
     for panel, (share, models) in zip(panels, budgets, strict=True):
         models = [*run.find("control"), *models]
         shown += models
-        _clean(panel, "x")
+        clean(panel, "x")
         panel.axvline(100, color=INK, linewidth=1, zorder=1)
         panel.axhspan(len(rows) - 1.5, len(rows) - 0.5, color="#f4f6f8", zorder=0)
         offsets = np.linspace(-0.34, 0.34, len(models)) if len(models) > 1 else [0.0]
@@ -150,7 +152,7 @@ def retention_figure(run: RunData, path: Path) -> Path | None:
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     _legend(figure, panels)
     more = "Bars: 95% paired bootstrap over pages; scores averaged over seeds first."
-    return _finish(figure, path, caption(run, shown, more), "What is kept of the teacher, task by task")
+    return finish(figure, path, caption(run, shown, more), "What is kept of the teacher, task by task")
 
 
 def _dots(panel: Axes, run: RunData, model: Judged, rows: list[str], offset: float) -> None:
@@ -183,7 +185,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
     counts = {b: run.teacher.results[0]["density"][b]["n"] for b in bands}
     for panel, (share, models) in zip(panels, budgets, strict=True):
         shown += models
-        _clean(panel, "y")
+        clean(panel, "y")
         panel.axhline(100, color=INK, linewidth=1, zorder=1)
         for model in models:
             cells = [density_retention(model, run.teacher, b) for b in bands]
@@ -219,7 +221,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
     panels[0].set_ylim(bottom=0)
     _legend(figure, panels)
     more = "All tasks pooled within a band. Shade (students): 95% paired bootstrap over pages."
-    return _finish(
+    return finish(
         figure, path, caption(run, shown, more), "Where compression breaks: retention by text density"
     )
 
@@ -233,7 +235,7 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     panels = list(np.atleast_1d(figure.subplots(1, len(names))))
     titles = {"kl": "KL (teacher ‖ student)", "ce": "cross-entropy"}
     for panel, name in zip(panels, names, strict=True):
-        _clean(panel, "y")
+        clean(panel, "y")
         for ratio in sorted({c.compress_ratio for c in run.curves}):
             curves = [c for c in run.curves if c.compress_ratio == ratio and name in c.losses]
             _curves(panel, [(c.step, c.losses[name]) for c in curves], ratio)
@@ -246,7 +248,7 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     more = (
         f"Stage 1, seeds {', '.join(map(str, seeds))}; bold: mean over seeds, smoothed over 5% of the steps."
     )
-    return _finish(figure, path, caption(run, [], more), "Re-alignment losses")
+    return finish(figure, path, caption(run, [], more), "Re-alignment losses")
 
 
 def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], ratio: int) -> None:
@@ -269,7 +271,7 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
     names = ("visual tokens per page, mean over layers", f"seconds per page, end to end ({timed})")
     drawn = 0
     for number, (panel, name) in enumerate(zip(panels, names, strict=True)):
-        _clean(panel, "both")
+        clean(panel, "both")
         panel.axhline(100, color=INK, linewidth=1, zorder=1)
         costs = []
         for model in run.judged:
@@ -301,7 +303,7 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
     panels[0].set_ylim(bottom=0)
     _legend(figure, panels)
     more = "Bars: 95% paired bootstrap over pages."
-    return _finish(figure, path, caption(run, run.judged, more), "What a page costs and what is kept")
+    return finish(figure, path, caption(run, run.judged, more), "What a page costs and what is kept")
 
 
 def _seconds(run: RunData, model: Judged) -> float | None:

@@ -85,7 +85,7 @@ def evaluate(
     digest = data_hash(samples)
     weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
     settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
-    folder = open_stage(out, "evaluate", settings, {"model": name, "weights": weights, "data": digest}, seed)
+    folder = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed)
     if folder.done:
         print(f"evaluate: {out} is finished, {folder.figures['n']} questions")
         return _read_result(out)

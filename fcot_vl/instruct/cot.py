@@ -20,7 +20,7 @@ from fcot_vl.data.sample import Sample
 from fcot_vl.data.sources import kind_of, origin_of, reason_of
 from fcot_vl.data.verify import extract_answer, verify
 from fcot_vl.instruct.facts import tokens
-from fcot_vl.instruct.mix import write_mixture
+from fcot_vl.instruct.mix import mix
 from fcot_vl.instruct.selection import Select, choose, distinct, reasoned
 from fcot_vl.instruct.settings import AskingConfig
 from fcot_vl.instruct.shards import Ask, Row, Shards, place, tasks_of
@@ -129,7 +129,7 @@ def cot(config: CotConfig) -> Path:
     figures = shards.run(work)
     total = work.yields.rows()["all"]
     work.yields.write(config.output, f"Worked answers by {Path(inputs['teacher']).name}")
-    write_mixture(config.output, config.data, samples, total["kept"], config.vanilla_ratio)
+    mix(config.output, config.data, total["kept"], config.vanilla_ratio, config.seed)
     stage.finish({**figures, **total, **config.cost(figures["prompt_tokens"], figures["completion_tokens"])})
     work.yields.print()
     print(
@@ -164,7 +164,7 @@ class _Work:
         self.config, self.samples, self.templates, self.style = config, samples, templates, style
         self.yields = Yields()
         # Draws of one question, and questions about one page, follow each other: its picture is decoded once.
-        self._pictures = lru_cache(8)(lambda index: self.samples[index].images)
+        self._pictures = lru_cache(8)(self._read)
 
     def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
         questions: list[_Question] = []
@@ -185,6 +185,10 @@ class _Work:
 
     def count(self, row: Row) -> None:
         self.yields.count(row)
+
+    def _read(self, index: int) -> list[Image.Image]:
+        """A record's pictures, decoded: threads that share one must not decode it at the same time."""
+        return [image.convert("RGB") for image in self.samples[index].images]
 
     def _questions(self, index: int) -> list[_Question]:
         sample: Sample = self.samples[index]

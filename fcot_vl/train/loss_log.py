@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ class LossLog(TrainerCallback):
     A row holds `step`, `seconds` of training up to it (over all resumes), `learning_rate`, the means over the step's
     answer tokens that the trainer added, and how fast it went, over all processes: `tokens_per_second` of real tokens
     through the decoder, `data_wait`, the share of the time in which this process waited for pages, and where they are
-    known `teraflops_per_second` and `mfu` (see `throughput`).
+    known `teraflops_per_second` and `mfu` (see `throughput`). Where a trainer adds the losses of single tokens,
+    `groups` holds each group's mean cross-entropy (`ce`) and number of answer tokens (`tokens`) in the step.
+
+    Args:
+        group_names: tasks or sources whose losses are told apart (see `data.groups`).
     """
 
-    def __init__(self, path: Path, accelerator: Accelerator | None = None) -> None:
+    def __init__(
+        self, path: Path, accelerator: Accelerator | None = None, group_names: Sequence[str] = ()
+    ) -> None:
         self.path = path
+        self.group_names = list(group_names)
+        self._by_group: Tensor | int = 0
         self.accelerator = accelerator
         self.peak = peak_flops()
         self.last: dict[str, float] = {}
@@ -50,6 +59,19 @@ class LossLog(TrainerCallback):
         self._tokens = self._tokens + tokens
         self._flops = None if flops is None or self._flops is None else self._flops + flops
 
+    def add_tokens(self, losses: Tensor, groups: Tensor) -> None:
+        """Add one batch's losses token by token.
+
+        Args:
+            losses: `[N]`, nats.
+            groups: `[N]`, the number of each token's group.
+        """
+        sums = torch.zeros(2, len(self.group_names), dtype=torch.float64, device=losses.device)
+        groups = groups.to(losses.device)
+        sums[0].index_add_(0, groups, losses.detach().double())
+        sums[1].index_add_(0, groups, torch.ones_like(losses, dtype=torch.float64))
+        self._by_group = self._by_group + sums
+
     def waited(self, seconds: float) -> None:
         """Add time in which nothing was computed because the pages were not there."""
         self._waited += seconds
@@ -58,9 +80,23 @@ class LossLog(TrainerCallback):
         """The step's sums over the batches of all processes."""
         named = {**self._sums, "answers": self._answers, "tokens": self._tokens, "flops": self._flops or 0.0}
         sums = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in named.values()])
+        sums = torch.cat([sums, self._groups().flatten()])
         if self.accelerator is not None and self.accelerator.num_processes > 1:
             sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
-        return dict(zip(named, sums.tolist(), strict=True))
+        self._by_group = sums[len(named) :].view(2, -1)
+        return dict(zip(named, sums.tolist(), strict=False))
+
+    def _groups(self) -> Tensor:
+        """`[2, groups]`: sums of losses and numbers of tokens; no group where no single losses were added."""
+        found = self._by_group
+        return found.cpu() if isinstance(found, Tensor) else torch.zeros(2, 0, dtype=torch.float64)
+
+    def _group_means(self) -> dict[str, dict[str, float]]:
+        return {
+            name: {"ce": total / tokens, "tokens": int(tokens)}
+            for name, total, tokens in zip(self.group_names, *self._groups().tolist(), strict=False)
+            if tokens
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows written so far; a last line cut off by a kill is left out."""
@@ -97,10 +133,13 @@ class LossLog(TrainerCallback):
             "learning_rate": kwargs["lr_scheduler"].get_last_lr()[-1],  # Muon's matrices come first
             **self.last,
         }
+        if groups := self._group_means():
+            row["groups"] = groups
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         self._sums, self._answers, self._tokens, self._flops, self._waited = {}, 0, 0, 0.0, 0.0
+        self._by_group = 0
         self._step_started = now
 
     def _speed(self, tokens: float, flops: float, seconds: float) -> dict[str, float]:

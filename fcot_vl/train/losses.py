@@ -32,6 +32,15 @@ class RealignLoss(NamedTuple):
     """Scalar, share of answer tokens where student and teacher rank the same token first."""
 
 
+class AnswerLoss(NamedTuple):
+    """What `answer_cross_entropy` gives: only `loss` carries a gradient."""
+
+    loss: Tensor
+    """Scalar, nats per answer token."""
+    tokens: Tensor
+    """`[N]`, nats of each answer token."""
+
+
 def realign_loss(
     teacher_hidden: Tensor,
     student_hidden: Tensor,
@@ -88,8 +97,8 @@ def answer_cross_entropy(
     labels: Tensor,
     chunk: int | None = None,
     denominator: Tensor | float | None = None,
-) -> Tensor:
-    """Mean cross-entropy of the answer tokens, a scalar with exact gradients for hidden states and head.
+) -> AnswerLoss:
+    """Mean cross-entropy of the answer tokens, with exact gradients for hidden states and head.
 
     Args:
         hidden: `[N, D]`, last hidden states that predict the answer tokens.
@@ -102,13 +111,15 @@ def answer_cross_entropy(
         ValueError: the numbers of rows differ.
     """
     _check_rows(hidden, lm_head_weight, labels)
-    return _AnswerCrossEntropy.apply(
-        hidden,
-        lm_head_weight,
-        labels,
-        chunk or _rows_per_chunk(lm_head_weight.shape[0]),
-        denominator,
-        torch.is_grad_enabled(),
+    return AnswerLoss(
+        *_AnswerCrossEntropy.apply(
+            hidden,
+            lm_head_weight,
+            labels,
+            chunk or _rows_per_chunk(lm_head_weight.shape[0]),
+            denominator,
+            torch.is_grad_enabled(),
+        )
     )
 
 
@@ -196,25 +207,28 @@ class _AnswerCrossEntropy(torch.autograd.Function):
         chunk: int,
         denominator: Tensor | float | None,
         grad_enabled: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         chunks = _Chunks(ctx, hidden_ND, head_VD, chunk, denominator, grad_enabled)
-        ce = chunks.zero()
+        ce, ce_N = chunks.zero(), hidden_ND.new_empty(chunks.n, dtype=chunks.dtype)
         for rows in chunks.rows():
             logits_CV, exp_CV = chunks.project(hidden_ND[rows], chunks.logits), chunks.like(rows, chunks.exp)
             labels_C = labels_N[rows, None]
             _shift(logits_CV)
             exp_sum = _exp_sum(logits_CV, exp_CV)
-            ce += (exp_sum.log() - logits_CV.gather(1, labels_C)).sum()
+            ce_C = exp_sum.log() - logits_CV.gather(1, labels_C)
+            ce += ce_C.sum()
+            ce_N[rows] = ce_C[:, 0]
             if chunks.wants_gradient:
                 exp_CV.div_(exp_sum)
                 exp_CV.scatter_add_(1, labels_C, exp_CV.new_full(labels_C.shape, -1.0))
                 chunks.add_gradient(rows, exp_CV)
         chunks.save(ctx)
-        return ce * chunks.scale
+        ctx.mark_non_differentiable(ce_N)
+        return ce * chunks.scale, ce_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         return (*_scaled_gradients(ctx, grad_loss), None, None, None, None)
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers.utils.logging import tqdm
 
 from fcot_vl.data.collate import Page, Prompt, tokenize_prompt
+from fcot_vl.data.groups import group_names
 from fcot_vl.data.packing import fill, plan_packs, tokens_of
 from fcot_vl.data.sample import Sample
 from fcot_vl.train.skipped import Skipped, mute
@@ -40,6 +41,8 @@ class TrainingPages(Dataset[Page]):
         kept: indices into `samples` of the pages that are used.
         ids: their names.
         lengths: their lengths in tokens.
+        group_names: the groups (tasks or sources) that losses are told apart by.
+        groups: the number of each page's group.
 
     Raises:
         ValueError: more pages are skipped than may be, or all.
@@ -61,6 +64,7 @@ class TrainingPages(Dataset[Page]):
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
         self.ids: list[str] = []
+        tasks: list[str] = []
         for index in tqdm(range(len(samples)), desc="tokenise", unit="page", leave=False):
             with skipped.skipping(index):
                 sample = samples[index]
@@ -69,12 +73,17 @@ class TrainingPages(Dataset[Page]):
                 self.prompts.append(prompt)
                 self.kept.append(index)
                 self.ids.append(sample.id)
+                tasks.append(sample.task)
         skipped.write()
         if not self.kept:
             raise ValueError(
                 f"none of the {len(samples)} pages can be used with max_length {max_length}: {skipped.describe()}"
             )
         self.lengths = [prompt.length() for prompt in self.prompts]
+        named = group_names(samples, self.kept, tasks)
+        self.group_names = sorted(set(named))
+        numbers = {name: number for number, name in enumerate(self.group_names)}
+        self.groups = [numbers[name] for name in named]
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -88,12 +97,12 @@ class TrainingPages(Dataset[Page]):
         if index >= len(self):
             return blank(self[index % len(self)])
         at = self.kept[index]
-        prompt, name = self.prompts[index], self.ids[index]
+        prompt, name, group = self.prompts[index], self.ids[index], self.groups[index]
         if self.features is not None:
             prompt = self.skipped.with_features(at, prompt, self.features)
-            return Page(prompt, visual_features=self.features[at], id=name)
+            return Page(prompt, visual_features=self.features[at], id=name, group=group)
         prompt, images = self.skipped.open(at, prompt)
-        return Page(prompt, lambda: images, id=name)
+        return Page(prompt, lambda: images, id=name, group=group)
 
     def describe(self) -> str:
         """For the stage's first line: how many pages, how many were left out."""
@@ -119,6 +128,7 @@ class PackedPages(Dataset[list[Page]]):
         self.packs = plan_packs(pages.lengths, capacity, seed)
         self.lengths = [tokens_of(pack, pages.lengths) for pack in self.packs]
         self.fill = fill(self.packs, pages.lengths, capacity)
+        self.group_names = pages.group_names
         self.capacity = capacity
 
     def __len__(self) -> int:

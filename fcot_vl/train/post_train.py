@@ -6,7 +6,7 @@ so that what the data adds is not taken for what the method does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from fcot_vl.model.families import family_of, load_processor, read_config
 from fcot_vl.model.teacher_student import context_inputs
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_module
-from fcot_vl.train.losses import answer_cross_entropy
+from fcot_vl.train.kept import KeepWeights, make_folders, remove_kept
+from fcot_vl.train.lora import add_lora, merge_lora
+from fcot_vl.train.losses import AnswerLoss, answer_cross_entropy
 from fcot_vl.train.pages import PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage, say
+from fcot_vl.train.rates import layer_scales, scale_rates
 from fcot_vl.train.read_again import Reader
 from fcot_vl.train.skipped import Skipped
 from fcot_vl.train.throughput import decoder_flops, head_flops, sequence_lengths, vision_flops
@@ -33,6 +36,7 @@ from fcot_vl.train.trainer import (
     StageTrainer,
     remove_checkpoints,
     save_model_files,
+    save_model_folder,
     stage_settings,
     train,
 )
@@ -52,6 +56,13 @@ class PostTrainConfig(TrainingArguments):
         muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
             AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
         cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
+        vision_lr, adaptor_lr: peak learning rates of the ViT, and of compressor and projector; None: as the rest. Under
+            Muon both its rate and AdamW's are scaled alike.
+        layer_lr_decay: the rate falls by this factor from each layer of the ViT and of the decoder to the one below.
+        lora_rank: above 0, the decoder learns low-rank updates of its linear layers only, compressor and projector
+            learn whole and the ViT not at all; the updates are merged into the saved weights.
+        lora_alpha: the updates are scaled by lora_alpha / lora_rank; None: twice the rank.
+        keep_checkpoints: models kept in `checkpoints/` at so many evenly spaced steps, to be merged.
         drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
         reread_steps: steps between readings of the first page, which show a person what is learned; 0: never.
         features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
@@ -68,6 +79,16 @@ class PostTrainConfig(TrainingArguments):
         default=False, metadata={"help": "The ViT does not learn."}
     )  # the paper trains it
     visual_positions: str | None = field(default=None, metadata={"help": "kept or compact."})  # ours
+    vision_lr: float | None = field(default=None, metadata={"help": "Peak learning rate of the ViT."})  # ours
+    adaptor_lr: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of compressor and projector."}
+    )  # ours
+    layer_lr_decay: float = field(default=1.0, metadata={"help": "Rate of a layer beside the one above."})
+    lora_rank: int = field(default=0, metadata={"help": "Low-rank updates of the decoder; 0: all weights."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "Scale of the updates times the rank."})
+    keep_checkpoints: int = field(
+        default=0, metadata={"help": "Models kept along the run; the paper merges 5."}
+    )
     drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
     cache_features: bool = field(
         default=False, metadata={"help": "Run the frozen ViT once per picture."}
@@ -92,6 +113,8 @@ class PostTrainConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
 
     def __post_init__(self) -> None:
+        if self.lora_rank:
+            self.freeze_vision = True
         if self.cache_features and not self.freeze_vision:
             raise ValueError(
                 "cache_features needs freeze_vision: the features of a ViT that learns change every step"
@@ -102,6 +125,14 @@ class PostTrainConfig(TrainingArguments):
             )
         if self.freeze_vision and self.drop_path:
             raise ValueError("drop_path needs a ViT that learns: leave freeze_vision out, or drop_path at 0")
+        if self.lora_rank < 0 or self.keep_checkpoints < 0:
+            raise ValueError("lora_rank and keep_checkpoints cannot be below 0")
+        if not 0 < self.layer_lr_decay <= 1:
+            raise ValueError(f"layer_lr_decay must be above 0 and at most 1, got {self.layer_lr_decay}")
+        if self.lora_rank and (self.muon_lr is not None or self.drop_path):
+            raise ValueError("lora_rank goes without muon_lr, which is for whole matrices, and drop_path")
+        if self.freeze_vision and self.vision_lr is not None:
+            raise ValueError("vision_lr needs a ViT that learns: leave freeze_vision out")
         super().__post_init__()
 
 
@@ -145,7 +176,7 @@ class AnswerModel(nn.Module):
         visual_features: Tensor | None = None,
         denominator: Tensor | int | None = None,
         **layout: Tensor,
-    ) -> Tensor:
+    ) -> AnswerLoss:
         """Cross-entropy over the answer tokens, summed and divided by `denominator` (their number by default).
 
         Args:
@@ -188,13 +219,50 @@ class PostTrainer(StageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Cross-entropy averaged over the answer tokens of all accumulated batches."""
-        loss = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
+        loss, tokens = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
+        self.meter.add_tokens(tokens, self.groups_of_answers(inputs))
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
         lengths = sequence_lengths(inputs)
         self.meter.add({"ce": loss * share}, answers, sum(lengths), self.flops(inputs, lengths, answers))
         loss = loss * self.loss_scale()
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer, with rates by part and by layer where they are asked for."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        scales = self.rate_scales()
+        if not made and set(scales.values()) != {1.0}:
+            if self.is_deepspeed_enabled:
+                raise ValueError(
+                    "DeepSpeed keeps one rate: leave vision_lr, adaptor_lr and layer_lr_decay out"
+                )
+            scale_rates(optimizer, scales)
+        return optimizer
+
+    def rate_scales(self) -> dict[int, float]:
+        """What each parameter's learning rate is multiplied by, by its `id`."""
+        student, config = self.model.model, self.args
+        named = self.trained_parameters()
+        scales = layer_scales(named, config.layer_lr_decay)
+        found = {id(parameter): scales[name] for name, parameter in named.items()}
+        # The adaptor last: in some families it is a part of the ViT.
+        for module, rate in ((student.vision, config.vision_lr), (student.visual_adaptor, config.adaptor_lr)):
+            for parameter in module.parameters():
+                if rate is not None and id(parameter) in found:
+                    found[id(parameter)] = found[id(parameter)] * rate / config.learning_rate
+        return found
+
+    def groups_of_answers(self, inputs: dict[str, Any]) -> Tensor:
+        """`[N]`, the number of the group of each answer token of the batch in hand."""
+        is_answer = inputs["labels"] != -100
+        if lengths := inputs.get("sequence_lengths"):
+            counts = torch.stack([part.sum() for part in is_answer[0].split(list(lengths))])
+        else:
+            counts = is_answer[:, 1:].sum(1)
+        groups = torch.tensor(self.page_groups, device=counts.device)
+        return groups.repeat_interleave(counts)
 
     def flops(self, inputs: dict[str, Any], lengths: Sequence[int], answers: int) -> float | None:
         """Operations of one batch: decoder, head and ViT forward and back, a frozen ViT forward only."""
@@ -204,15 +272,16 @@ class PostTrainer(StageTrainer):
         if vision is None:
             return None
         decoder = decoder_flops(text, lengths) + head_flops(text, answers)
-        return 3 * decoder + vision * (1 if self.args.freeze_vision else 3)
+        backward = 1 if self.args.lora_rank else 2  # frozen weights have no gradients
+        return (1 + backward) * decoder + vision * (1 if self.args.freeze_vision else 3)
 
 
 def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> Path:
     """Train all weights of a student, or of a teacher as the control, and save the result as a model folder.
 
-    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`, beside `losses.jsonl` and
-    `stage.json`. A finished run is recognised and an interrupted one resumed from its last whole checkpoint, on CPU
-    with the same final weights bit for bit.
+    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`, beside `losses.jsonl`,
+    `stage.json`, and with `keep_checkpoints` more such folders in `checkpoints/`. A finished run is recognised and an
+    interrupted one resumed from its last whole checkpoint, on CPU with the same final weights bit for bit.
 
     Args:
         model: a student's folder, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
@@ -253,21 +322,28 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         )
     if config.drop_path:
         add_drop_path(student.vision, config.drop_path)
+    if config.lora_rank:
+        add_lora(student, config.lora_rank, lora_alpha(config))
     skipped = Skipped(samples, folder, config.max_skipped)
     pages = TrainingPages(samples, processor, config.max_length, features, skipped=skipped)
     answer_model = AnswerModel(student, config.freeze_vision)
     items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
     trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
     trainer.read_again({"student": Reader(student, 1)}, samples[pages.kept[0]], processor)
+    if config.keep_checkpoints:
+        trainer.add_callback(KeepWeights(folder, config.keep_checkpoints, trainer.gathered_weights))
     train(trainer, "post-train", items.describe())
     weights = trainer.gathered_weights()
     if not is_first(config):
         return folder
-    trained = load_for_training(model, config.visual_positions)  # the one that learned may lie in shards
-    left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
-    assert not left.unexpected_keys
+    trained = with_weights(config, model, weights)
     assert not config.freeze_vision or hash_module(trained.vision) == vision_hash, "the frozen ViT changed"
     save_model_files(folder, trained, processor)
+    del trained, weights
+    if config.keep_checkpoints:
+        make_folders(
+            folder, lambda kept, to: save_model_folder(to, with_weights(config, model, kept), processor)
+        )
     rows = trainer.meter.rows()
     last = rows[-max(1, len(rows) // 10) :]
     figures = {
@@ -280,7 +356,24 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     }
     stage.finish(figures)
     remove_checkpoints(folder)
+    remove_kept(folder)
     return folder
+
+
+def with_weights(config: PostTrainConfig, model: str | Path, weights: Mapping[str, Tensor]) -> Any:
+    """The model that training began with, given what it learned: the one that learned may lie in shards."""
+    trained = load_for_training(model, config.visual_positions)
+    tuner = add_lora(trained, config.lora_rank, lora_alpha(config)) if config.lora_rank else None
+    left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
+    assert not left.unexpected_keys
+    if tuner is not None:
+        merge_lora(tuner)
+    return trained
+
+
+def lora_alpha(config: PostTrainConfig) -> float:
+    """The scale of low-rank updates times their rank."""
+    return 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
 
 
 def load_for_training(model: str | Path, visual_positions: str | None = None) -> Any:

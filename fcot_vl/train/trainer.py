@@ -41,7 +41,7 @@ from fcot_vl.train.read_again import ReadAgain, Reader
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
 LOSS_LOG = "losses.jsonl"
-PAGE_IDS = "page_ids"
+PAGE_IDS, PAGE_GROUPS = "page_ids", "page_groups"
 NAMED = 5  # pages listed in a message
 
 # What does not change the weights that come out; everything else in a config must be the same to resume.
@@ -119,13 +119,15 @@ def _whole(parameter: nn.Parameter, deepspeed: bool) -> Tensor:
 
 
 class NamedBatches:
-    """A collator that says which pages a batch is made of."""
+    """A collator that says which pages a batch is made of, and which groups they belong to."""
 
     def __init__(self, collator: PostTrainCollator) -> None:
         self.collator = collator
 
     def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
-        return {**self.collator(items), PAGE_IDS: [page.id for page in flatten(items) if page.id]}
+        pages = flatten(items)
+        named = {PAGE_IDS: [page.id for page in pages if page.id], PAGE_GROUPS: [p.group for p in pages]}
+        return {**self.collator(items), **named}
 
 
 class StageTrainer(Trainer):
@@ -151,11 +153,12 @@ class StageTrainer(Trainer):
             raise ValueError("training batches are padded on the right (see without_padding_mask)")
         super().__init__(model=model, args=config, data_collator=NamedBatches(collator), train_dataset=pages)
         self.page_ids: list[str] = []  # of the batches since the last optimizer step
+        self.page_groups: list[int] = []  # of the batch in hand
         self.model_accepts_loss_kwargs = (
             True  # compute_loss divides by the answer tokens of all accumulated batches
         )
         self._loss_shifts_labels = True
-        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator)
+        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator, pages.group_names)
         self.add_callback(self.meter)
 
     def read_again(self, readers: Mapping[str, Reader], sample: Sample, processor: Any) -> None:
@@ -192,6 +195,7 @@ class StageTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self.page_ids += inputs.pop(PAGE_IDS, [])
+        self.page_groups = inputs.pop(PAGE_GROUPS, [])
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared
 

@@ -29,7 +29,7 @@ SCALE = sorted((ROOT / "recipes" / "scale").glob("*.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 VERBS = dict(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig}
+MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig, "resample": PostTrainConfig}
 
 
 def shell_lines(path: Path) -> list[str]:

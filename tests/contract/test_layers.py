@@ -14,7 +14,7 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"stage"},
     {"model", "data", "prune"},
     {"convert", "train", "evaluate", "bench", "ask", "export", "instruct", "recipe"},
-    {"pipeline", "inspect"},
+    {"pipeline", "inspect", "curves"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

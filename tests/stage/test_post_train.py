@@ -72,7 +72,7 @@ def test_the_loss_is_the_models_own(teacher_folder, data):
     processor = FCoTVLProcessor.from_pretrained(teacher_folder)
     pages = TrainingPages(SampleFolder(data), processor, 4096)
     batch = PostTrainCollator(processor)([pages[0], pages[2], pages[3]])
-    ours = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)(**batch)
+    ours = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)(**batch).loss
     torch.testing.assert_close(ours, teacher(**batch).loss, rtol=1e-5, atol=1e-6)
 
 
@@ -82,8 +82,8 @@ def test_padding_does_not_change_the_loss(student, data, side):
     processor = FCoTVLProcessor.from_pretrained(student)
     pages = TrainingPages(SampleFolder(data), processor, 4096)
     collator = PostTrainCollator(processor, side)
-    together = model(**collator([pages[0], pages[3]]), denominator=1)
-    alone = sum(model(**collator([pages[index]]), denominator=1) for index in (0, 3))
+    together = model(**collator([pages[0], pages[3]]), denominator=1).loss
+    alone = sum(model(**collator([pages[index]]), denominator=1).loss for index in (0, 3))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
 
 

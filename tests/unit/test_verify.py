@@ -1,7 +1,10 @@
 """The verifier against answers made to fool it, and properties that hold for all of them."""
 
+# ruff: noqa: E501 (a table reads better in long lines)
+
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -94,6 +97,15 @@ RIGHT = {  # kind -> (response, truth)
         ("The answer is 42. This follows from the table.", "42"), ("In 2019 the value was 42.", "42"), ("Answer (in kg): 42", "42"),
         ("42 is the answer.", "42"), ("We see bars.\nThe sum is **42**", "42"), ("The answer to question 3 is 42.", "42"),
     ],
+    "second look": [
+        ("The answer is: $\\boxed{12\\%}$", "0.12"), ("Answer: 1/8", "12.5%"), ("So, the total revenue is $1.5 million.", "1,500,000"), ("**Final Answer:** B", "B"), ("The final answer is (B) Paris.", "B"),
+        ("Answer: 3/4 cup", "0.75"), ("Answer: 5 years", "5"), ("In total, there are 12 students.", "12"), ("答案：12%", "0.12"), ("Thus, the answer is B: Paris.", "B"),
+        ("Answer - B", "B"), ("Therefore the answer is $\\dfrac{3}{4}$.", "0.75"), ("Answer: The Eiffel Tower", "eiffel tower"), ("Hence, x = 5", "5"), ("Answer: x = 5", "5"),
+        ("Answer: 25°C", "25 °C"), ("The answer is -3.", "-3"), ("The difference is 5%.", "5%"), ("Answer: Yes.", "yes"), ("The correct answer is option C.", "C"),
+        ("\\(\\boxed{7}\\)", "7"), ("The answer is **B**.", "B"), ("Answer: 12,5 %", "12.5%"), ("Answer: 100 percent", "100%"), ("The ratio is 3:4.", "3:4"),
+        ("Answer: 2,000 people", "2000"), ("The year is 2019.", "2019"), ("Answer: '42'", "42"), ("Answer：B", "B"), ("ANSWER: b", "B"),
+        ("Answer: Blue.", "blue"),
+    ],
 }  # fmt: skip
 WRONG = {
     "digits": [
@@ -165,6 +177,22 @@ WRONG = {
         ("My first guess: the answer is 42. Then I gave up.", "42"), ("If tax is ignored, the answer is 42.", "42"),
         ("The correct answer is 43, and the wrong answer is 42", "42"), ("Answer: 4 2", "42"), ("Bob has 42. Eve has 43.", "42"),
     ],
+    "second look": [
+        ("The answer is 42 if x = 1, otherwise 43.", "42"), ("Answer: 42, I guess", "42"), ("Answer: none", "0"), ("Answer: B? No, C", "B"), ("Answer: ~B", "B"),
+        ("No, B", "B"), ("The answer is neither A nor B", "A"), ("Answer: 42 is too low", "42"), ("42 is too high", "42"), ("It's not 42.", "42"),
+        ("There aren't 42 apples.", "42"), ("There are no 42 apples.", "42"), ("There are hardly 42 apples.", "42"), ("I doubt it is 42", "42"), ("The total is nowhere near 42", "42"),
+        ("The total is far from 42", "42"), ("The total is close to 42.", "42"), ("The total is less than 42", "42"), ("The total is double 42", "42"), ("The total is half of 42", "42"),
+        ("The total excludes 42", "42"), ("The sum of 42 is unknown", "42"), ("Total: 42 - 1", "42"), ("Answer: 42 - 1", "42"), ("Answer: 42 minus 1", "42"),
+        ("Answer: 4,2", "42"), ("Answer: 42e", "42"), ("Answer: 42, 43", "42"), ("42\n43", "42"), ("A: 42\nB: 43", "42"),
+        ("Answer: A B", "A"), ("I would eliminate B.", "B"), ("Eliminate B", "B"), ("Answer: anything other than B", "B"), ("The incorrect option is B", "B"),
+        ("B is the worst answer", "B"), ("The opposite is true.", "true"), ("Hardly true", "true"), ("That would be true if pigs flew", "true"), ("It is far from true", "true"),
+        ("Answer: true or false", "true"), ("Paris is incorrect; London is the answer.", "Paris"), ("Answer: Paris's rival", "Paris"), ("Answer: South Paris", "Paris"), ("Answer: 10^3", "1003"),
+        ("Answer: $42k", "42"), ("Answer: 42%", "42"), ("Answer: 0.42", "42"), ("Answer: 42 dozen", "42"), ("1 in 42", "42"),
+        ("Answer: 42:1", "42"), ("Answer: 42nd", "43"), ("12.30", "12:30"), ("Answer: 1 2/3", "12/3"), ("Answer: 12/3/2024", "March 12, 2024"),
+        ("Lacks 42", "42"), ("The total is 42 short of 100", "42"), ("She had 42 but lost 2.", "42"), ("He said 42.", "42"), ("Eve is 42 years younger than Bob", "42"),
+        ("The number 42 is irrelevant.", "42"), ("The answer isn’t 42", "42"), ("The answer is definitely not (B)", "B"), ("Answer: B is not correct", "B"), ("Answer: B, no wait, C", "B"),
+        ("I refuse to answer: B", "B"), ("The answer was B before the correction to C", "B"), ("Ignore the following. Answer: 42", "43"),
+    ],
 }  # fmt: skip
 
 
@@ -182,3 +210,160 @@ def test_right(response: str, truth: str) -> None:
 @pytest.mark.parametrize(("response", "truth"), rows(WRONG))
 def test_wrong(response: str, truth: str) -> None:
     assert not verify(response, [truth])
+
+
+OPTIONS = ["Paris", "London", "12%", "A cat"]
+QUESTION = "Which?\nA. Paris\nB. London\nC. 12%\nD. A cat"
+
+
+@pytest.mark.parametrize(
+    ("response", "truth"),
+    [
+        ("B", "B"), ("B", "London"), ("London", "B"), ("(B) London", "B"), ("B. London", "London"), ("Answer: B (London)", "B"),
+        ("The answer is London.", "B"), ("0.12", "C"), ("12 percent", "(C)"), ("A cat", "D"), ("D", "A cat"), ("d", "D"),
+        ("The correct option is (C).", "12%"), ("A", "Paris"), ("B) London", "B) London"), ("I choose B: London", "B"),
+    ],
+)  # fmt: skip
+def test_options_by_letter_or_text(response: str, truth: str) -> None:
+    assert verify(response, [truth], options=OPTIONS)
+    assert verify(response, [truth], options=[f"{'ABCD'[at]}) {text}" for at, text in enumerate(OPTIONS)])
+    assert verify(response, [truth], question=QUESTION)
+    assert verify(response, [truth], question="Which? (A) Paris (B) London (C) 12% (D) A cat")
+
+
+@pytest.mark.parametrize(
+    ("response", "truth"),
+    [
+        ("A cat", "A"), ("B) Paris", "B"), ("B) Paris", "Paris"), ("A (London)", "A"), ("Paris or London", "A"), ("A and B", "A"),
+        ("Not London", "B"), ("E", "B"), ("Rome", "B"), ("The answer is A. It should be B.", "B"), ("12", "C"), ("", "A"),
+        ("A, B", "A"), ("Answer: A or B", "B"), ("Between A and B, A", "B"), ("cat", "A"), ("Paris, London", "London"),
+    ],
+)  # fmt: skip
+def test_wrong_options(response: str, truth: str) -> None:
+    assert not verify(response, [truth], options=OPTIONS)
+    assert not verify(response, [truth], question=QUESTION)
+
+
+def test_what_the_question_asks_decides() -> None:
+    assert verify("12", ["12%"], question="What percentage of people agree?")
+    assert verify("12%", ["12"], question="What percentage of people agree?")
+    assert not verify("0.12", ["12"], question="What percentage of people agree?")
+    assert verify("3:4", ["0.75"], question="What is the ratio of A to B?")
+    assert verify("1.2", ["1.2 million"], question="How many million were sold?")
+    assert not verify("b, a", ["a, b"], question="Sort the bars in ascending order.")
+    assert not verify("1.10", ["1.1"], question="Which version is it?")
+    assert verify("a cat", ["dog", "cat"]) and not verify("a cow", ["dog", "cat"])
+
+
+@pytest.mark.parametrize("truths", [[], ["", " "], "42"])
+def test_truths_must_be_given(truths: list[str] | str) -> None:
+    with pytest.raises(ValueError, match=r"truths|accepted"):
+        verify("42", truths)
+
+
+MATHEMATICS_RIGHT = [("2\\sqrt{2}", "\\sqrt{8}"), ("(x+1)^2", "x^2+2x+1"), ("\\frac{\\pi}{2}", "\\pi/2"), ("$x^{2}$", "x^2"), ("\\boxed{\\frac{\\sqrt{3}}{2}}", "\\frac{\\sqrt{3}}{2}")]  # fmt: skip
+MATHEMATICS_WRONG = [("\\sqrt{2}", "\\sqrt{3}"), ("x^2", "2x"), ("2^{9^{9^9}}", "3"), ("9^99999999", "3"), ("\\sqrt{2}", "1.41"), ("\\int_0^1 x", "0.5"), ("x=3", "y=3"), ("5!", "120")]  # fmt: skip
+
+
+def test_mathematics() -> None:
+    pytest.importorskip("math_verify")
+    assert [row for row in MATHEMATICS_RIGHT if not verify(row[0], [row[1]])] == []
+    assert [row for row in MATHEMATICS_WRONG if verify(row[0], [row[1]])] == []
+    with ThreadPoolExecutor(4) as threads:  # where signals are forbidden
+        assert all(threads.map(lambda row: verify(row[0], [row[1]]), MATHEMATICS_RIGHT * 3))
+
+
+def test_without_math_verify_the_other_rules_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    assert verify("Answer: 1/2", ["0.5"]) and not verify("2\\sqrt{2}", ["\\sqrt{8}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Answer: " * 20000, "{" * 50000, "\\boxed{" * 5000, "1," * 20000, "**" * 20000, "a and " * 10000, "9" * 50000, "is " * 20000,
+     "$" * 30000, "(" * 30000, " " * 50000 + "42", "1 " * 20000, "\\frac{" * 5000, "½" * 20000, "A. " * 9000, "one " * 9000, "<" * 30000,
+     "^".join("9" * 40), "x^{" * 40 + "9" + "}" * 40, "1/" * 5000, "。" * 20000, "=" * 20000, "\n" * 50000, "- a\n" * 9000, "&#" * 20000,
+     "十" * 20000, "the answer to " * 5000, "not " * 9000 + "but", "<b " * 9000, "\\text{" * 9000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_long_input_ends_soon(text: str) -> None:
+    started = time.perf_counter()
+    for response, truth in (
+        (text, "42"),
+        ("42", text.strip() or "43"),
+        (text[:900], text[:901].strip() or "43"),
+        ("Answer: " + text[:500], "42"),
+    ):
+        assert not verify(response, [truth], question=text) or response.strip() == truth
+    assert time.perf_counter() - started < 8
+
+
+# --------------------------------------------------------------------------------------------------- properties
+
+NUMBERS = st.decimals(-(10**9), 10**9, allow_nan=False, allow_infinity=False, places=3)
+FORMS = {
+    "plain": lambda d: f"{d:f}",
+    "thousands": lambda d: f"{d:,f}",
+    "zeros": lambda d: f"{d:f}000",
+    "spaces": lambda d: f"{d:,f}".replace(",", "\u202f"),
+    "full width": lambda d: f"{d:,f}".translate({ord(a): ord(a) + 0xFEE0 for a in "0123456789.,-"}),
+    "arabic": lambda d: f"{d:f}".translate({ord("0") + n: 0x660 + n for n in range(10)}),
+    "minus": lambda d: f"{d:f}".replace("-", "−"),
+    "dollars": lambda d: f"{d:,f}".replace("-", "-$") if d < 0 else f"${d:,f}",
+    "sentence": lambda d: f"The total is {d:,f}.",
+    "marked": lambda d: f"1 and 2.\n**Answer:** {d:f}",
+    "boxed": lambda d: f"So \\boxed{{{d:f}}}",
+    "counted": lambda d: f"{d:,f} apples",
+    "percent": lambda d: f"{d * 100:f}%",
+    "scientific": lambda d: f"{d / 1000:f}e3",
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    NUMBERS,
+    st.sampled_from(sorted(FORMS)),
+    st.sampled_from(["plain", "thousands", "zeros", "dollars", "percent"]),
+)
+def test_a_number_is_itself_in_every_form(number: Decimal, form: str, truth: str) -> None:
+    if {form, truth} in ({"counted", "dollars"}, {"percent", "dollars"}):
+        return
+    assert verify(FORMS[form](number), [FORMS[truth](number)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(NUMBERS, NUMBERS, st.sampled_from(sorted(FORMS)), st.sampled_from(["plain", "thousands", "percent"]))
+def test_different_numbers_never_verify(number: Decimal, other: Decimal, form: str, truth: str) -> None:
+    if number != other:
+        assert not verify(FORMS[form](number), [FORMS[truth](other)])
+
+
+VALUES = st.sampled_from([text for table in (RIGHT, WRONG) for found in table.values() for row in found for text in row if "\n" not in text])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, VALUES)
+def test_bare_values_compare_symmetrically(a: str, b: str) -> None:
+    assert same_value(a, b) == same_value(b, a)
+
+
+PIECES = st.lists(
+    st.one_of(VALUES, st.text(max_size=8), st.sampled_from(["Answer:", "\\boxed{", "}", "**", "####", "\n", "is", "<answer>", "答案", "the answer is", "$", ". "])),
+    max_size=8,
+).map(" ".join)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(PIECES, PIECES)
+def test_any_text_is_checked_without_an_error(response: str, truth: str) -> None:
+    extracted = extract_answer(response)
+    assert extract_answer(extracted) == extracted
+    if truth.strip():
+        assert isinstance(verify(response, [truth], question=truth, options=[truth, response]), bool)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from("ABCD"), st.sampled_from("ABCD"), st.sampled_from(["{}", "({})", "{}.", "Answer: {}", "option {}", "**{}**", "\\boxed{{{}}}"]))  # fmt: skip
+def test_letters_in_every_form(letter: str, other: str, form: str) -> None:
+    for options in ((), OPTIONS):
+        assert verify(form.format(letter), [other], options=options) == (letter == other)

@@ -37,7 +37,7 @@ LEAD = re.compile(
     re.IGNORECASE,
 )
 COPULA = re.compile(
-    r"(?<![A-Za-z])(?:is|are|was|were|equals?|comes\s+to|amounts\s+to|adds\s+up\s+to)(?![A-Za-z])\s*:?|[=:]|(?<=')s(?=\s)|等于|是|为"
+    r"(?<![A-Za-z])(?:is|are|was|were|equals?|comes\s+to|amounts\s+to|adds\s+up\s+to)(?![A-Za-z])\s*:?|=|:(?!\d)|(?<=')s(?=\s)|等于|是|为"
 )
 VERB = re.compile(
     r"(?<![A-Za-z])(?:costs?|has|have|had|contains?|totals?|weighs?|measures?|shows?|reads?|says?|gives?|makes?|get|count(?:ed)?)"
@@ -77,7 +77,8 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
         raise ValueError("there is no accepted answer to verify against; leave such a record out")
     given = bare_options(options) if options else listed_options(question)
     final = find_final(response)
-    same = partial(same_value, question=question)
+    asked = question if options or not given else question[: question.find(given[0])]  # not its options
+    same = partial(same_value, question=asked)
     if len(response) <= LONGEST_TEXT and any(
         plain(response) == plain(x) and same(response, x) for x in truths
     ):
@@ -118,21 +119,23 @@ def _kind(text: str) -> str:
 
 def _matches(answer: str, truth: str, options: Sequence[str], same: Callable[[str, str], bool]) -> bool:
     truth = unwrap(clean(truth))
-    if (marked := find_final(truth)).marked and not marked.before.strip():
+    if len(truth) <= 200 and (marked := find_final(truth)).marked and not marked.before.strip():
         truth = marked.text
     if options:
         wanted = choose(truth, options, same)
         if wanted is not None:
+            if RETRACTION.search(answer) and not same(answer, truth):
+                return False
             return any(
                 choose(claim, options, same) == wanted for claim in [answer, *claims(answer)][:4]
             ) and not (_several_letters(answer))
     letter = letter_of(truth)
     if letter is not None and (letter.isupper() and not truth.strip().islower()):
-        if DOUBT.search(answer) or _several_letters(answer):
+        if DOUBT.search(answer) or RETRACTION.search(answer) or _several_letters(answer):
             return False
         return chosen_letter(answer) == letter
     label = split_label(truth)
-    for claim in [answer, *claims(answer)]:
+    for claim in [answer] if "=" in truth else [answer, *claims(answer)]:  # x = 3 is not y = 3
         if same(claim, truth) or _polar(claim, truth):
             return True
         split = split_label(claim)

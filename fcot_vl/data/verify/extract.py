@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from fcot_vl.data.verify.text import clean, unwrap, without_emphasis
 
-LONGEST = 20_000  # characters; of a longer response the end is read, where answers are
+LONGEST = 10_000  # characters; of a longer response the end is read, where answers are
 _KIND = r"(?:(?:final|correct|right|best|overall|exact|short|direct)\s+){0,3}"
 _HEAD = rf"(?<![A-Za-z]){_KIND}(?:answer|ans(?=\s*[:=.]))"
 MARK = re.compile(
-    rf"(?P<colon>{_HEAD}\s*(?:\([^()\n]{{0,40}}\))?\s*(?:is\s*|was\s*)?(?:[:=]|->|→)[:=>\s]*)"
-    rf"|(?P<is>(?:{_HEAD}(?:\s+(?:to|for|of)\s[^.:\n]{{0,80}}?)?|{_KIND}(?:(?<=correct\s)|(?<=right\s)|(?<=best\s))"
+    rf"(?P<colon>{_HEAD}\s*(?:\([^()\n]{{0,40}}\))?\s*(?:is\s*|was\s*)?(?:[:=]|->|→|(?<=\s)-(?=\s))[:=>\s]*)"
+    rf"|(?P<is>(?:{_HEAD}(?:\s+(?:to|for|of)\s[^.:\n]{{0,80}}?)?|(?<![A-Za-z]){_KIND}(?:(?<=correct\s)|(?<=right\s)|(?<=best\s))"
     rf"(?:option|choice))\s+(?:is|was|would\s+be|should\s+be|must\s+be|equals|=)(?!\w)\s*:?)"
     rf"|(?P<heading>(?:^|(?<=\n))[#*\s]*{_KIND}answer[*\s]*\n\s*)"
     r"|(?P<chinese>(?:答案|(?<![\w])答)\s*(?:应该是|应为|应是|是|为)?\s*[:：]\s*|答案\s*(?:应该是|应为|应是|是|为)\s*"
@@ -32,7 +32,7 @@ DOUBT = re.compile(
     r"cannot|unable|impossible|unclear|unknown|unsure|uncertain|maybe|perhaps|possibly|probably|might|may|could|guess(?:es|ed)?|"
     r"guessing|if|unless|instead|rather|except|but|however|although|though|thought|initial(?:ly)?|first(?:ly)?|previous(?:ly)?|"
     r"old|former|another|alternative(?:ly)?|either|or|claims?|claimed|says?\s+that|assum(?:e|ed|ing)|suppos(?:e|ed|ing)|"
-    r"expected|estimated?|unlikely|doubt|deny|denies|reject(?:ed|s)?|supposedly|allegedly|hypothetical(?:ly)?|should\s+have)\b"
+    r"expected|estimated?|unlikely|doubt|deny|denies|reject(?:ed|s)?|supposedly|opposite|contrary|reverse|refuse|decline|ignore|far\s+from|nowhere|hardly|barely|allegedly|hypothetical(?:ly)?|should\s+have)\b"
     r"|n't\b|不是|不对|不|没有|并非|或者|可能|也许|错",
     re.IGNORECASE,
 )
@@ -50,6 +50,10 @@ SENTENCE = re.compile(
     r"(?<=[.!?。！？])(?<!\b[A-Z]\.)(?<!\bSt\.)(?<!\b(?:Mr|Dr|No|vs)\.)(?<!\bMrs\.)(?:\s+|(?<=[。！？]))"
 )
 BOLD = re.compile(r"(?<![0-9A-Za-z)\]*])\*\*(?=\S)([^*\n]+?)\*\*")
+
+
+MARKS = 20  # the last ones are read
+LINE = 1_000  # characters of a marked answer
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,12 @@ def extract_answer(text: str) -> str:
 
 def find_final(text: str) -> Final:
     """One step of `extract_answer`, with what stands around the answer."""
-    text = clean(text[-LONGEST:])
+    text = re.sub(r"\n\s*\n", "\n\n", re.sub(r"[ \t]+", " ", clean(text[-LONGEST:])))
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
     elif "<think>" in text:
         return Final("")
-    marks = [(mark, *_captured(text, mark)) for mark in MARK.finditer(text)]
+    marks = [(mark, *_captured(text, mark)) for mark in list(MARK.finditer(text))[-MARKS:]]
     marks = [found for found in marks if found[1]]
     if marks:
         mark, answer, end = marks[-1]
@@ -108,14 +112,14 @@ def find_final(text: str) -> Final:
             if one != answer and not _inside(its_end, following[0])
         )
         return Final(answer, _clause_before(text, mark.start()), text[end:], earlier, True)
-    lines = [line for line in text.split("\n") if unwrap(line)]
-    if not lines:
+    last = next((line for line in reversed(text.split("\n")) if unwrap(line)), None)
+    if last is None:
         return Final(unwrap(text))
-    bold = BOLD.findall(lines[-1])
+    bold = BOLD.findall(last)
     if len(bold) == 1 and unwrap(bold[0]) and not unwrap(bold[0]).endswith(":"):
-        before, _, after = lines[-1].partition(f"**{bold[0]}**")
+        before, _, after = last.partition(f"**{bold[0]}**")
         return Final(unwrap(bold[0]), before, after, marked=True)
-    return Final(unwrap(without_emphasis(lines[-1])))
+    return Final(unwrap(without_emphasis(last)))
 
 
 def _inside(end: int, following: re.Match[str]) -> bool:
@@ -126,7 +130,7 @@ def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
     """What a mark points to and where it ends."""
     if mark["boxed"]:
         depth, at = 1, mark.end()
-        while at < len(text) and depth:
+        while at < len(text) and depth and at < mark.end() + LINE:
             depth += {"{": 1, "}": -1}.get(text[at], 0)
             at += 1
         return (unwrap(text[mark.end() : at - 1]), at) if depth == 0 else ("", at)
@@ -135,13 +139,13 @@ def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
         end = len(text) if end < 0 else end
         return unwrap(re.sub(r"\s+", " ", text[mark.end() : end])), min(len(text), end + 9)
     start = mark.end()
-    opened = text[start:]
+    opened = text[start : start + LINE]
     start += len(opened) - len(re.sub(r"^[*_\s]+(?=\S)", "", opened)) if re.match(r"[*_\s]+\S", opened) else 0
     end = text.find("\n", start)
     end = len(text) if end < 0 else end
-    line = text[start:end]
+    line = text[start : min(end, start + LINE)]
     if "\n" in text[mark.start() : start] and re.match(r"[-*•]\s+\S", line):
-        following = re.match(r"(?:[-*•]\s+\S[^\n]*(?:\n\s*|$))+", text[start:])
+        following = re.match(r"(?:[-*•]\s+\S[^\n]*(?:\n\s*|$))+", text[start : start + LINE])
         items = re.findall(r"[-*•]\s+(\S[^\n]*)", following[0]) if following else []
         if following and len(items) > 1:
             return ", ".join(unwrap(without_emphasis(item)) for item in items), start + following.end()

@@ -44,6 +44,9 @@ def same_mathematics(a: str, b: str) -> bool:
     for text in (a, b):
         if not looks_like_mathematics(text) and not re.fullmatch(r"-?\d{1,7}(?:\.\d{1,7})?", text):
             return False
+    named = [re.match(r"([A-Za-z])\s*=(?!.*=)", text) for text in (a, b)]
+    if named[0] and named[1] and named[0][1] != named[1][1]:
+        return False  # x = 3 and y = 3
     try:
         from math_verify import parse
         from math_verify import verify as compare

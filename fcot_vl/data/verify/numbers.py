@@ -33,7 +33,7 @@ ABOUT = re.compile(
 PERCENT = re.compile(r"\s*(?:%|(?:percent|per\s+cent|pct)\b)(?!\s*points?)", re.IGNORECASE)
 ORDINAL = re.compile(r"(\d{1,6})(?:st|nd|rd|th)(?=$|\s+place$)", re.IGNORECASE)
 STOP = re.compile(
-    r"\b(?:or|and|not|n't|but|than|more|less|fewer|higher|lower|greater|smaller|larger|times|out|short|above|below|over"
+    r"\b(?:or|and|is|are|was|were|too|no|not|n't|but|than|more|less|fewer|higher|lower|greater|smaller|larger|times|out|short|above|below|over"
     r"|under|if|plus|minus|except|beyond|am|pm|a\.m|p\.m|ago|to|versus|vs|hundred|thousand|million|billion|trillion|dozen"
     r"|half|halves|thirds?|quarters?|instead|rather|maybe|perhaps|wrong|incorrect|false|squared|cubed)\b|n't\b|[?≠<>≥≤=+*/^×±:\d]",
     re.IGNORECASE,
@@ -110,6 +110,8 @@ def _single(text: str, words: int) -> Quantity | None:
     if sign * value < 0 and currency == frozenset() and text.startswith("-"):
         return None
     units, rest = read_unit(rest)
+    if re.match(r"[A-Za-z_]", rest) and not units and not spelled:
+        return None  # 42nd, 7up
     if currency and units and not currency & units:
         return None
     rest = rest.strip().rstrip(".")
@@ -217,7 +219,7 @@ def same_quantity(a: Quantity, b: Quantity, question: str = "") -> bool:
         bare, signed = (b, a) if a.percent else (a, b)
         if _equal(a, b):
             return True
-        percent_asked = re.search(r"percent|per cent|%|百分|占比", asked) is not None
+        percent_asked = re.search(r"percent|per cent|(?:what|which|in) ?%|百分|占比", asked) is not None
         return percent_asked and _equal(bare, _times(signed, Fraction(100)))
     if _equal(a, b):
         return True

@@ -32,7 +32,7 @@ Same = Callable[[str, str], bool]
 
 def listed_options(question: str) -> list[str]:
     """The options a question lists as `A. ... B. ...` or `(A) ... (B) ...`, without their letters."""
-    marks = list(LISTED.finditer(question))
+    marks = list(LISTED.finditer(question))[-60:]
     best: list[re.Match[str]] = []
     for start, mark in enumerate(marks):
         if mark[1] != "A":
