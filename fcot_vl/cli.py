@@ -33,6 +33,29 @@ FromRecipe = Annotated[
 ]
 RunOutput = Annotated[Path | None, typer.Option(help="Folder of the run; by default the recipe's.")]
 RunRecipe = Annotated[str, typer.Option("--recipe", help="A recipe's name or file.")]
+Teacher = Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+]
+EndpointModel = Annotated[str | None, typer.Option("--model", help="Name of the model at the endpoint.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Most answers decoded together.")]
+Requests = Annotated[int, typer.Option(min=1, help="Most requests in flight at the endpoint.")]
+Timeout = Annotated[
+    float, typer.Option(help="Seconds without a byte after which a request is sent to the endpoint again.")
+]
+PriceIn = Annotated[float | None, typer.Option(help="Price of a million tokens asked, for the cost.")]
+PriceOut = Annotated[float | None, typer.Option(help="Price of a million tokens answered.")]
+MaxSkipped = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of skipped or unanswered records above which the run stops."),
+]
+Records = Annotated[str, typer.Option(help="Shards, meta JSON, LLaVA JSON or mixture YAML.")]
+Prompts = Annotated[Path | None, typer.Option(help="YAML of templates by task; goes before the package's.")]
+StyleFile = Annotated[
+    Path | None,
+    typer.Option("--style", help="JSON lines with the teacher's answers, such as `label` writes."),
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Steps side by side; by default the recipe's.")]
 
 
@@ -124,30 +147,29 @@ def label(
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures to label, with those below.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model at the endpoint.")] = None,
+    teacher: Teacher = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
     question: Annotated[
         list[str] | None, typer.Option(help="Asked in place of the records' own; repeat for several.")
     ] = None,
     keep_truth: Annotated[
         bool, typer.Option("--keep-truth", help="A record's own answer stays its label.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most pages decoded together.")] = 16,
-    requests: Annotated[int, typer.Option(min=1, help="Most requests in flight at the endpoint.")] = 8,
-    max_skipped: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of skipped records above which the run stops.")
-    ] = 0.1,
+    max_new_tokens: MaxNewTokens = 1024,
+    batch_size: BatchSize = 16,
+    requests: Requests = 8,
+    timeout: Timeout = 600.0,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_skipped: MaxSkipped = 0.1,
     seed: Annotated[int, typer.Option(help="Draws the questions.")] = 0,
 ) -> None:
     """Let a teacher answer over pictures, and write the answers as records to train on."""
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.label.write import LabelConfig
-    from fcot_vl.label.write import label as run
+    from fcot_vl.instruct.label import LabelConfig
+    from fcot_vl.instruct.label import label as run
 
     disable_progress_bar()
     run(
@@ -156,15 +178,125 @@ def label(
             data,
             images,
             teacher,
-            endpoint,
-            model,
             tuple(question or ()),
             keep_truth,
-            max_new_tokens,
-            batch_size,
-            requests,
-            max_skipped,
-            seed,
+            endpoint=endpoint,
+            model=model,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            requests=requests,
+            timeout=timeout,
+            price_in=price_in,
+            price_out=price_out,
+            max_skipped=max_skipped,
+            seed=seed,
+        )
+    )
+
+
+@app.command()
+def rewrite(
+    output: Output,
+    data: Records,
+    writer: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a language model with a chat template.")
+    ] = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
+    style: StyleFile = None,
+    prompts: Prompts = None,
+    max_new_tokens: MaxNewTokens = 1024,
+    batch_size: BatchSize = 16,
+    requests: Requests = 8,
+    timeout: Timeout = 600.0,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_skipped: MaxSkipped = 0.1,
+    seed: Annotated[int, typer.Option(help="Draws the examples of the tone.")] = 0,
+) -> None:
+    """Let a language model put answers into the teacher's tone; an answer whose facts do not survive stays."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from fcot_vl.instruct.rewrite import RewriteConfig
+    from fcot_vl.instruct.rewrite import rewrite as run
+
+    disable_progress_bar()
+    run(
+        RewriteConfig(
+            output,
+            data,
+            writer,
+            style,
+            prompts,
+            endpoint=endpoint,
+            model=model,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            requests=requests,
+            timeout=timeout,
+            price_in=price_in,
+            price_out=price_out,
+            max_skipped=max_skipped,
+            seed=seed,
+        )
+    )
+
+
+@app.command()
+def cot(
+    output: Output,
+    data: Records,
+    teacher: Teacher = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn for each question.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the draws.")] = 0.8,
+    keep: Annotated[int, typer.Option(min=1, help="Most answers kept for a question.")] = 2,
+    select: Annotated[str, typer.Option(help="Which are kept: shortest, or diverse.")] = "shortest",
+    vanilla_ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of vanilla records in the mixture; default: each of them as in the data."),
+    ] = None,
+    prompts: Prompts = None,
+    style: StyleFile = None,
+    max_new_tokens: MaxNewTokens = 1024,
+    batch_size: BatchSize = 16,
+    requests: Requests = 8,
+    timeout: Timeout = 600.0,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_skipped: MaxSkipped = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Draw worked answers from a teacher, keep those whose result is right, and mix them with the data."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from fcot_vl.instruct.cot import CotConfig
+    from fcot_vl.instruct.cot import cot as run
+
+    disable_progress_bar()
+    run(
+        CotConfig(
+            output,
+            data,
+            teacher,
+            samples,
+            temperature,
+            keep,
+            select,  # type: ignore[arg-type]
+            vanilla_ratio,
+            prompts,
+            style,
+            endpoint=endpoint,
+            model=model,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            requests=requests,
+            timeout=timeout,
+            price_in=price_in,
+            price_out=price_out,
+            max_skipped=max_skipped,
+            seed=seed,
         )
     )
 
@@ -174,7 +306,7 @@ def realign(
     context: typer.Context,
     data: TrainingData,
     output: Output,
-    teacher: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")] = None,
+    teacher: Teacher = None,
     recipe: FromRecipe = None,
 ) -> None:
     """Stage 1: train compressor and adaptor of one or more students; everything else stays frozen.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripted_server import serve as serve
 from transformers import (
     GenerationConfig,
     InternVLConfig,

@@ -27,7 +27,8 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     tiny = {f"fcot_vl/model/tiny/{p.name}" for p in (ROOT / "fcot_vl/model/tiny").iterdir() if p.is_file()}
     recipes = {f"fcot_vl/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.yaml")}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl").rglob("*.py")}
-    assert tiny | recipes | sources <= names
+    prompts = {f"fcot_vl/instruct/prompts/{name}.yaml" for name in ("rewrite", "cot")}
+    assert tiny | recipes | sources | prompts <= names
     assert {
         f"fcot_vl/model/tiny/{n}" for n in ("config.json", "model.safetensors", "tokenizer.json", "README.md")
     } <= names

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from scripted_server import ScriptedServer
 from source_files import cut_short, llava_file, picture, record, write_lines
 
 from fcot_vl.ask import ask
 from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sample import SampleFolder, write_shard
+from fcot_vl.data.sample import Origin, SampleFolder, write_shard
 from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.label import write
-from fcot_vl.label.teachers import EndpointTeacher, Reply
-from fcot_vl.label.write import READ_ALL, LabelConfig, label
+from fcot_vl.instruct import shards
+from fcot_vl.instruct.endpoint import MALFORMED, EndpointTeacher
+from fcot_vl.instruct.label import READ_ALL, LabelConfig, _Page, label
+from fcot_vl.instruct.teachers import Decoding, Reply
 from fcot_vl.stage import StageError
 
 TOKENS = 160
@@ -74,10 +74,10 @@ def test_the_labels_are_what_ask_answers(pages, labelled, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(write, "SHARD", 1)
+    monkeypatch.setattr(shards, "SHARD", 1)
     config = {"data": str(pages), "questions": ("What is this?", "Read it."), "max_new_tokens": 8}
     whole = label(LabelConfig(tmp_path / "whole", **config, max_skipped=1, batch_size=2))
-    inner, calls = write.write_shard, []
+    inner, calls = shards.write_shard, []
 
     def stop_in_the_second(path, samples):
         calls.append(path)
@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, ca
         inner(path, samples)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "write_shard", stop_in_the_second)
+        patch.setattr(shards, "write_shard", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             label(LabelConfig(tmp_path / "killed", **config, max_skipped=1))
     killed = label(LabelConfig(tmp_path / "killed", **config, max_skipped=1))
@@ -127,7 +127,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             LabelConfig(out, **wrong)
     with pytest.raises(ValueError, match="an endpoint is an address"):
-        EndpointTeacher("127.0.0.1:8000", "m", 8, 1)
+        EndpointTeacher("127.0.0.1:8000", "m", Decoding(8), 1)
     with pytest.raises(ValueError, match="no such folder of pictures"):
         label(LabelConfig(out, images=tmp_path / "none"))
 
@@ -135,86 +135,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------ an endpoint
 
 
-class FakeServer(ThreadingHTTPServer):
-    """Speaks as much of the OpenAI protocol as is used. troubles: statuses of the first replies, or raw texts."""
-
-    daemon_threads = True
-
-    def __init__(self, troubles: list[int | str] | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), FakeHandler)
-        self.troubles = troubles or []
-        self.asked: list[dict] = []
-        self.keys: set[str] = set()
-        self.lock = threading.Lock()
-        self.at_once = self.most_at_once = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class FakeHandler(BaseHTTPRequestHandler):
-    server: FakeServer
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        server = self.server
-        with server.lock:
-            server.asked.append(body)
-            server.keys.add(self.headers["Authorization"])
-            server.at_once += 1
-            server.most_at_once = max(server.most_at_once, server.at_once)
-            trouble = server.troubles.pop(0) if server.troubles else None
-        threading.Event().wait(0.05)  # long enough for several requests to be in flight
-        with server.lock:
-            server.at_once -= 1
-        question = body["messages"][-1]["content"]
-        text = question if isinstance(question, str) else question[-1]["text"]
-        finish = "length" if body["max_tokens"] < 4 else "stop"
-        reply = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": body["model"],
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": finish,
-                    "message": {"role": "assistant", "content": f"answer to {text}"},
-                }
-            ],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
-        }
-        status = trouble if isinstance(trouble, int) else 200
-        sent = trouble if isinstance(trouble, str) else json.dumps(reply if status == 200 else {"error": "x"})
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(sent)))
-        self.send_header("retry-after-ms", "10")
-        self.end_headers()
-        self.wfile.write(sent.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def serve():
-    servers: list[FakeServer] = []
-
-    def start(*troubles: int | str) -> FakeServer:
-        servers.append(FakeServer(list(troubles)))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def at(server: FakeServer, output: Path, **settings) -> LabelConfig:
+def at(server: ScriptedServer, output: Path, **settings) -> LabelConfig:
     return LabelConfig(output, endpoint=server.url, model="big", **{"max_skipped": 0.5, **settings})
 
 
@@ -237,7 +158,8 @@ def test_an_endpoint_that_is_busy_is_asked_again(serve, tmp_path, monkeypatch):
 
 
 def test_malformed_replies_are_skipped_and_named(serve, tmp_path):
-    server = serve("<html>", '{"choices": []}', '{"choices": [{"message": {}}]}', 400)
+    broken = ("<html>", '{"choices": []}', '{"choices": [{"message": {}}]}')
+    server = serve(*[text for text in broken for _ in range(1 + MALFORMED)], 400)
     llava_file(tmp_path / "chat", 8)
     config = at(server, tmp_path / "out", data=str(tmp_path / "chat" / "chat.json"), requests=1)
     out = label(config)
@@ -257,7 +179,7 @@ def test_an_endpoint_that_refuses_stops_the_run_and_it_resumes(serve, tmp_path, 
 
 
 def test_nobody_there_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcot_vl.label.teachers.RETRIES", 0)
+    monkeypatch.setattr("fcot_vl.instruct.endpoint.WAITS", ())
     llava_file(tmp_path / "chat", 2)
     config = LabelConfig(
         tmp_path / "out",
@@ -308,6 +230,6 @@ def test_a_conversation_is_asked_turn_by_turn_and_a_mixture_once(serve, tmp_path
 
 
 def test_a_reply_without_text_is_no_label():
-    page = write._Page(0, write.Origin("a", "b", 0), ["Q?"], [None])
+    page = _Page(0, Origin("a", "b", 0), ["Q?"], [None])
     page.take(0, Reply("", 1, "stop"), keep_truth=False)
     assert page.skipped and page.rows[-1]["kind"] == "empty answer"

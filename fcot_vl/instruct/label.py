@@ -1,48 +1,40 @@
 """The `label` stage: a teacher's answers over pictures, as Parquet shards of records.
 
-Reads any data (`open_data`) or a folder of pictures; training reads what it writes. Shard k holds records
-200 k to 200 k + 199 of the data, whole or not at all, so an interrupted run goes on with the next one.
+Reads any data (`open_data`) or a folder of pictures; training reads what it writes. How it goes through the data, and
+how an interrupted run goes on, is in `shards.py`.
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcot_vl.data.mixture import Mixture, open_data
-from fcot_vl.data.sample import Origin, Sample, write_shard
+from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sample import Origin, Sample
 from fcot_vl.data.sources import PictureFolder, kind_of, origin_of, reason_of
-from fcot_vl.label.teachers import Asked, EndpointTeacher, LocalTeacher, Reply, Teacher
+from fcot_vl.instruct.settings import AskingConfig
+from fcot_vl.instruct.shards import Ask, Row, Shards, place
+from fcot_vl.instruct.teachers import Asked, LocalTeacher, Reply
 from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
 
 READ_ALL = "Read all text in this picture, line by line, exactly as it is printed."
-SHARD = 200  # records of the data in one file
-SKIPPED = "skipped.jsonl"
 
 
 @dataclass
-class LabelConfig:
-    """Settings of labelling.
+class LabelConfig(AskingConfig):
+    """Settings of labelling, beside those of every verb that asks.
 
     Attributes:
         output: folder to write.
         data, images: what is labelled, one of both: anything `open_data` opens, or a folder of pictures.
         teacher: folder or hub id of a model; the embedded teacher where neither it nor an endpoint is given.
-        endpoint, model: an OpenAI-compatible server and the name of a model there, in place of `teacher`.
         questions: asked in place of the records' own, one drawn for each record by the seed. Where there is no
             question at all, `READ_ALL` is asked.
         keep_truth: an answer that the record has stays its label; the teacher's is written beside it.
-        max_new_tokens: most tokens of an answer; one cut off there is not used.
-        batch_size: most pages decoded together. This and the next two do not belong to the settings of a run.
-        requests: most requests in flight at an endpoint.
-        max_skipped: share of the records above which the run stops.
         seed: draws the questions, and the records of a mixture.
 
     Raises:
@@ -53,29 +45,17 @@ class LabelConfig:
     data: str | None = None
     images: Path | None = None
     teacher: str | None = None
-    endpoint: str | None = None
-    model: str | None = None
     questions: Sequence[str] = ()
     keep_truth: bool = False
-    max_new_tokens: int = 1024
-    batch_size: int = 16
-    requests: int = 8
-    max_skipped: float = 0.1
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.images is None):
             raise ValueError("give either --data or --images, what is to be labelled")
-        if (self.endpoint is None) != (self.model is None):
-            raise ValueError("--endpoint and --model, the model's name there, go together")
-        if self.endpoint is not None and self.teacher is not None:
-            raise ValueError("give either --teacher, loaded here, or --endpoint")
         if self.keep_truth and self.questions:
             raise ValueError("--keep-truth keeps answers to the records' own questions: leave --question out")
         if any(not question.strip() for question in self.questions):
             raise ValueError("--question is empty")
-        if min(self.max_new_tokens, self.batch_size, self.requests) < 1:
-            raise ValueError("--max-new-tokens, --batch-size and --requests must be at least 1")
+        self.check(self.teacher, "--teacher")
 
 
 def label(config: LabelConfig) -> Path:
@@ -93,7 +73,7 @@ def label(config: LabelConfig) -> Path:
         ValueError: the data, the teacher or a setting cannot be used, or too many records had to be skipped.
     """
     samples = _open(config)
-    teacher = _teacher(config)
+    teacher = config.answering(LocalTeacher, config.teacher or str(tiny_teacher_path()))
     settings = {
         "questions": list(config.questions),
         "keep_truth": config.keep_truth,
@@ -104,12 +84,12 @@ def label(config: LabelConfig) -> Path:
     if stage.done:
         print(f"label: {config.output} is finished, {stage.figures['labelled']:,} records", flush=True)
         return config.output
-    # A record drawn several times by a mixture's weight is asked once; the weight belongs to training.
-    indices = samples.distinct() if isinstance(samples, Mixture) else list(range(len(samples)))
-    print(f"label: {len(indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
-    work = _Work(config, samples, indices, teacher)
-    figures = work.run()
-    stage.finish(figures)
+    shards = Shards("label", config.output, samples, teacher, config.max_skipped)
+    print(f"label: {len(shards.indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
+    work = _Work(config, samples)
+    figures = shards.run(work)
+    figures |= {"labelled": figures["records"] - figures["skipped"], "questions": work.questions}
+    stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
     print(
         f"label: {figures['labelled']:,} records, {figures['skipped']:,} skipped -> {config.output}",
         flush=True,
@@ -125,13 +105,6 @@ def _open(config: LabelConfig) -> Any:
     return PictureFolder(config.images)
 
 
-def _teacher(config: LabelConfig) -> Teacher:
-    if config.endpoint is not None and config.model is not None:
-        return EndpointTeacher(config.endpoint, config.model, config.max_new_tokens, config.requests)
-    path = config.teacher or str(tiny_teacher_path())
-    return LocalTeacher(path, config.max_new_tokens, config.batch_size)
-
-
 @dataclass
 class _Page:
     """A record while it is labelled: what is asked, and the conversation as it grows."""
@@ -141,12 +114,12 @@ class _Page:
     questions: list[str] = field(default_factory=list)
     truths: list[str | None] = field(default_factory=list)  # of each question, where the record has one
     messages: list[dict[str, str]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     skipped: bool = False
 
     def skip(self, kind: str, reason: str) -> None:
         self.skipped = True
-        self.rows.append({**_place(self.origin), "kind": kind, "reason": reason})
+        self.rows.append({**place(self.origin), "kind": kind, "reason": reason})
 
     def take(self, turn: int, reply: Reply, keep_truth: bool) -> None:
         """Add a reply. Where there is none, or it would be the label and cannot, the record is skipped."""
@@ -156,12 +129,13 @@ class _Page:
             return
         self.rows.append(
             {
-                **_place(self.origin),
+                **place(self.origin),
                 "turn": turn,
                 "question": self.questions[turn],
                 "answer": reply.text,
                 "truth": truth,
                 "tokens": reply.tokens,
+                "prompt_tokens": reply.prompt_tokens,
                 "finish_reason": reply.finish,
             }
         )
@@ -179,54 +153,29 @@ class _Page:
 
 
 class _Work:
-    """The shards of one run."""
+    """Shards of labels."""
 
-    def __init__(self, config: LabelConfig, samples: Any, indices: Sequence[int], teacher: Teacher) -> None:
-        self.config, self.samples, self.indices, self.teacher = config, samples, indices, teacher
-        self.skipped: list[dict[str, Any]] = []
-        self.questions = self.tokens = 0
+    def __init__(self, config: LabelConfig, samples: Any) -> None:
+        self.config, self.samples = config, samples
+        self.questions = 0
 
-    def run(self) -> dict[str, Any]:
-        total = len(self.indices)
-        with progress_bar() as progress:
-            bar = progress.add_task("records", total=total)
-            for first in range(0, total, SHARD):
-                last = min(first + SHARD, total)
-                if not self._shard(first).exists():
-                    self._write(first, last, lambda count: progress.update(bar, advance=count))
-                progress.update(bar, completed=last)
-                self._count(first)
-                self._stop_above()
-        return {
-            "records": total,
-            "labelled": total - len(self.skipped),
-            "skipped": len(self.skipped),
-            "questions": self.questions,
-            "tokens": self.tokens,
-        }
-
-    def _shard(self, first: int) -> Path:
-        return self.config.output / f"label-{first // SHARD:05d}.parquet"
-
-    def _write(self, first: int, last: int, advance: Callable[[int], None]) -> None:
-        pages = [self._page(index) for index in self.indices[first:last]]
-        advance(sum(page.skipped for page in pages))
+    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
+        pages = [self._page(index) for index in indices]
         for turn in range(max(len(page.questions) for page in pages)):
             asked = [page for page in pages if not page.skipped and turn < len(page.questions)]
             for page in asked:
                 page.messages.append({"role": "user", "content": page.questions[turn]})
-            replies = self.teacher.answer(
-                [self._asked(page) for page in asked], advance if turn == 0 else lambda _: None
-            )
+            replies = ask([self._asked(page, turn) for page in asked], 1.0 if turn == 0 else 0.0)
             for page, reply in zip(asked, replies, strict=True):
                 page.take(turn, reply, self.config.keep_truth)
-        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for page in pages for row in page.rows)
-        self._shard(first).with_suffix(".jsonl").write_text(rows, encoding="utf-8")
-        # Last, so that a shard that is there is whole; pictures are opened anew, one at a time.
-        write_shard(self._shard(first), (self._sample(page) for page in pages if not page.skipped))
+        rows = [row for page in pages for row in page.rows]
+        return rows, (self._sample(page) for page in pages if not page.skipped)
 
-    def _asked(self, page: _Page) -> Asked:
-        return Asked(list(page.messages), lambda: self.samples[page.index].images)
+    def count(self, row: Row) -> None:
+        self.questions += 1
+
+    def _asked(self, page: _Page, turn: int) -> Asked:
+        return Asked(f"{page.index}/{turn}", list(page.messages), lambda: self.samples[page.index].images)
 
     def _page(self, index: int) -> _Page:
         page = _Page(index, origin_of(self.samples, index))
@@ -256,41 +205,3 @@ class _Work:
             return Sample(sample.id, sample.images, page.messages, "", sample.source)
         sample.messages = page.messages
         return sample
-
-    def _count(self, first: int) -> None:
-        """Take in the rows of a finished shard, of this run or of an interrupted one."""
-        with self._shard(first).with_suffix(".jsonl").open(encoding="utf-8") as file:
-            for row in map(json.loads, file):
-                if "kind" in row:
-                    self.skipped.append(row)
-                else:
-                    self.questions += 1
-                    self.tokens += row["tokens"] or 0
-
-    def _stop_above(self) -> None:
-        """Write `skipped.jsonl` from what is finished, and stop when it holds too much."""
-        skipped = self.skipped
-        refused = [
-            {
-                "source": path.parent.name,
-                "id": path.name,
-                "index": None,
-                "kind": "no picture",
-                "reason": str(path),
-            }
-            for path in getattr(self.samples, "refused", [])
-        ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*skipped, *refused])
-        path = self.config.output / SKIPPED
-        path.write_text(lines, encoding="utf-8")
-        if len(skipped) > self.config.max_skipped * len(self.indices):
-            worst, count = Counter(row["kind"] for row in skipped).most_common(1)[0]
-            example = next(row["reason"] for row in skipped if row["kind"] == worst)
-            raise ValueError(
-                f"{len(skipped):,} of {len(self.indices):,} records were skipped, more than --max-skipped "
-                f"{self.config.max_skipped:g} allows: {count:,} {worst}, such as: {example}; named in {path}"
-            )
-
-
-def _place(origin: Origin) -> dict[str, Any]:
-    return asdict(origin)

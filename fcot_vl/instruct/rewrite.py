@@ -1,0 +1,207 @@
+"""The `rewrite` stage: the answers of a data set in the teacher's tone, by a language model.
+
+The paper lets InternLM2.5-7B rewrite its instruction data with the tone of the teacher (section 3.1.2). The writer sees
+text alone. A rewrite that does not keep the facts of the answer (`facts.py`) is thrown away, and the answer stays.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sample import Sample
+from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.instruct.facts import survives
+from fcot_vl.instruct.settings import AskingConfig
+from fcot_vl.instruct.shards import Ask, Row, Shards, place, tasks_of
+from fcot_vl.instruct.teachers import Asked, LocalWriter, Reply
+from fcot_vl.instruct.templates import Style, Templates
+from fcot_vl.stage import open_stage
+
+REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # what became of an answer
+
+
+@dataclass
+class RewriteConfig(AskingConfig):
+    """Settings of rewriting, beside those of every verb that asks.
+
+    Attributes:
+        output: folder to write.
+        data: anything `open_data` opens.
+        writer: folder or hub id of a language model with a chat template, where no endpoint is given.
+        style: JSON lines with the teacher's answers, such as `label` writes, to take the tone from.
+        prompts: YAML of templates that go before the package's.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+
+    output: Path
+    data: str
+    writer: str | None = None
+    style: Path | None = None
+    prompts: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.writer is None and self.endpoint is None:
+            raise ValueError("give --writer, a language model loaded here, or --endpoint and --model")
+        self.check(self.writer, "--writer")
+
+
+def rewrite(config: RewriteConfig) -> Path:
+    """Rewrite every answer whose task has a template, and write the records.
+
+    Writes to `config.output`: `rewrite-*.parquet` (`SampleFolder`), beside each a `rewrite-*.jsonl` with a row an
+    answer (the original, the rewrite, what became of it and why), `skipped.jsonl` with a row for each record whose
+    pictures or text cannot be used, and `stage.json`. A finished run is recognised, an interrupted one resumed.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: the folder holds a run with other settings.
+        ValueError: the data, the writer or a setting cannot be used, the endpoint gives up, or too many records went
+            without an answer.
+    """
+    samples = open_data(config.data, config.seed)
+    writer = config.answering(LocalWriter, str(config.writer))
+    templates = Templates("rewrite", config.prompts, lambda: tasks_of(samples))
+    style = Style(config.style, config.seed)
+    settings = {
+        "templates": templates.fingerprint(),
+        "style": style.fingerprint(),
+        "max_new_tokens": config.max_new_tokens,
+    }
+    inputs = {"data": samples.fingerprint(), **writer.identity()}
+    stage = open_stage(config.output, "rewrite", settings, inputs, config.seed)
+    if stage.done:
+        print(
+            f"rewrite: {config.output} is finished, {stage.figures[REWRITTEN]:,} answers rewritten",
+            flush=True,
+        )
+        return config.output
+    shards = Shards("rewrite", config.output, samples, writer, config.max_skipped)
+    print(f"rewrite: {len(shards.indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
+    work = _Work(samples, templates, style)
+    figures = shards.run(work) | work.figures()
+    stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
+    print(
+        f"rewrite: {figures[REWRITTEN]:,} answers rewritten, {figures[KEPT]:,} kept as they were, "
+        f"{figures[LEFT]:,} left by their task, {figures['skipped']:,} records skipped -> {config.output}",
+        flush=True,
+    )
+    for reason, count in work.reasons.most_common():
+        print(f"  {count:,} kept: {reason}", flush=True)
+    return config.output
+
+
+@dataclass
+class _Answer:
+    """An answer of a record: message number `at`, and what the writer is asked about it, if anything."""
+
+    index: int
+    at: int
+    task: str
+    question: str
+    original: str
+    prompt: str | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.index}/{self.at}"
+
+
+class _Work:
+    """Shards of rewritten records."""
+
+    def __init__(self, samples: Any, templates: Templates, style: Style) -> None:
+        self.samples, self.templates, self.style = samples, templates, style
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+
+    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
+        answers: dict[int, list[_Answer]] = {}
+        skipped: dict[int, Row] = {}
+        for index in indices:
+            try:
+                answers[index] = self._answers(index)
+            except Exception as error:  # as for training: odd files raise nearly anything
+                row = {"kind": kind_of(error), "reason": reason_of(error)}
+                skipped[index] = {**place(origin_of(self.samples, index)), **row}
+        asked = [one for found in answers.values() for one in found if one.prompt is not None]
+        conversations = [Asked(one.key, [{"role": "user", "content": str(one.prompt)}]) for one in asked]
+        replies = ask(conversations, len(answers) / max(1, len(asked)))
+        by_key = {one.key: reply for one, reply in zip(asked, replies, strict=True)}
+        rows: list[Row] = []
+        texts: dict[int, dict[int, str]] = {index: {} for index in answers}
+        for index in indices:
+            if index in skipped:
+                rows.append(skipped[index])
+            for one in answers.get(index, []):
+                row = _row(one, by_key.get(one.key))
+                rows.append({**place(origin_of(self.samples, index)), **row})
+                if row["outcome"] == REWRITTEN:
+                    texts[index][one.at] = row["rewrite"]
+        return rows, (self._sample(index, changed) for index, changed in texts.items())
+
+    def count(self, row: Row) -> None:
+        self.outcomes[row["outcome"]] += 1
+        if row["outcome"] == KEPT:
+            self.reasons[row["reason"].partition(":")[0]] += 1
+
+    def figures(self) -> dict[str, Any]:
+        counts = {outcome: self.outcomes[outcome] for outcome in (REWRITTEN, KEPT, LEFT)}
+        return {"answers": self.outcomes.total(), **counts, "kept_because": dict(self.reasons.most_common())}
+
+    def _answers(self, index: int) -> list[_Answer]:
+        sample: Sample = self.samples[index]
+        for image in sample.images:
+            image.convert("RGB")  # a broken picture is found before its answer is paid for
+        task, question, found = sample.task, "", []
+        for at, message in enumerate(sample.messages):
+            if message["role"] == "user":
+                question = message["content"]
+            elif message["role"] == "assistant":
+                original = message["content"]
+                one = _Answer(index, at, task, question, original, None)
+                if original.strip():
+                    examples = self.style.draw(one.key)
+                    one.prompt = self.templates.fill(
+                        task, question=question, answer=original, examples=examples
+                    )
+                found.append(one)
+        return found
+
+    def _sample(self, index: int, changed: dict[int, str]) -> Sample:
+        sample: Sample = self.samples[index]
+        sample.messages = [
+            {**message, "content": changed.get(at, message["content"])}
+            for at, message in enumerate(sample.messages)
+        ]
+        return sample
+
+
+def _row(one: _Answer, reply: Reply | None) -> Row:
+    """What became of an answer."""
+    row: Row = {"turn": one.at, "task": one.task, "question": one.question, "answer": one.original}
+    if reply is None:
+        return {**row, "outcome": LEFT}
+    if reply.kind:
+        return {**row, "outcome": KEPT, "reason": f"{reply.kind}: {reply.reason}", "failed": reply.kind}
+    if reply.finish == "stop":
+        reason = survives(one.original, reply.text, one.question)
+    else:
+        reason = f"cut off: ended by {reply.finish!r}"
+    return {
+        **row,
+        "rewrite": reply.text,
+        "outcome": REWRITTEN if reason is None else KEPT,
+        "reason": reason,
+        "tokens": reply.tokens,
+        "prompt_tokens": reply.prompt_tokens,
+        "finish_reason": reply.finish,
+    }
