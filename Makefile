@@ -20,7 +20,7 @@ reproduce: $(READY)  ## three seeds, all peers and controls (hours; resumable); 
 	$(BIN)/fcot-vl reproduce
 
 test: $(READY)       ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)       ## ruff and mypy
 	$(BIN)/ruff check .

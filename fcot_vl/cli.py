@@ -530,6 +530,23 @@ def export(
 
 
 @app.command()
+def visualize(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    question: Annotated[str, typer.Argument(help="A question about it.")],
+    output: Output,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="InternVL teacher or student folder; repeat to set them side by side."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+) -> None:
+    """Draw which visual tokens an answer attended to, over the page, models side by side."""
+    from fcot_vl.visualize import visualize as run
+
+    run(image, question, output, model or [], max_new_tokens)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run; every result below it is read.")],
     output: Annotated[Path | None, typer.Option(help="Default: `report` in the run folder.")] = None,

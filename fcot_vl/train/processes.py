@@ -28,9 +28,15 @@ def say(config: TrainingArguments, text: str) -> None:
 
 
 def open_shared_stage(
-    config: TrainingArguments, name: str, settings: dict[str, Any], inputs: dict[str, str]
+    config: TrainingArguments,
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    seed: int | None = None,
 ) -> Stage:
     """`open_stage` in the output folder; the first process opens it, the others then read what it wrote.
+
+    seed: the run's own by default.
 
     Raises:
         StageError: see `open_stage`; on the other processes, if the first could not open it.
@@ -38,7 +44,7 @@ def open_shared_stage(
     folder = Path(config.output_dir)
     with config.main_process_first(local=False, desc=f"open {folder}"):
         if is_first(config):
-            return open_stage(folder, name, settings, inputs, config.seed)
+            return open_stage(folder, name, settings, inputs, config.seed if seed is None else seed)
         record = read_stage(folder)
         if record["settings"] != settings or record["inputs"] != inputs:
             raise StageError(f"{folder}: was begun with other settings; see the first process's message")

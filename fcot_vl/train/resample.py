@@ -22,6 +22,7 @@ from fcot_vl.data.resample_mixture import Part, take_apart, write_mixture, write
 from fcot_vl.model.families import load_processor
 from fcot_vl.stage import hash_file, open_stage, write_json
 from fcot_vl.train.post_train import PostTrainConfig, post_train
+from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage
 from fcot_vl.train.trainer import LOSS_LOG, stage_settings
 
 BYTES_A_TOKEN = 4  # where no tokenizer is at hand
@@ -97,7 +98,11 @@ def resample(
     else:
         assert coarse is not None, "a coarse run needs settings"
         settings |= {"records": config.records, "model": str(config.model), "coarse": stage_settings(coarse)}
-    stage = open_stage(config.output, "resample", settings, inputs, config.seed)
+    if coarse is None:
+        stage = open_stage(config.output, "resample", settings, inputs, config.seed)
+    else:
+        coarse.output_dir = str(config.output)
+        stage = open_shared_stage(coarse, "resample", settings, inputs, config.seed)
     if stage.done:
         console.print(f"resample: already done in {config.output}")
         return config.output
@@ -107,9 +112,13 @@ def resample(
         assert coarse is not None and config.model is not None
         run = config.output / "coarse"
         subset = config.output / "coarse.yaml"
-        write_subset(subset, parts, config.records, others)
+        if is_first(coarse):
+            write_subset(subset, parts, config.records, others)
         coarse.output_dir = str(run)
+        first_then_others(coarse, "draw records", subset.exists)  # the others wait for it
         post_train(coarse, config.model, subset)
+        if not is_first(coarse):
+            return config.output
     length = _counter(config.model or run)
     lengths = {
         part.group: statistics.fmean(map(length, answers)) for part in parts if (answers := part.answers())

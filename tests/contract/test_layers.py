@@ -13,7 +13,7 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"message", "progress", "version"},
     {"stage"},
     {"model", "data", "prune", "merge"},
-    {"convert", "train", "evaluate", "instruct", "bench", "ask", "export", "recipe"},
+    {"convert", "train", "evaluate", "instruct", "bench", "ask", "visualize", "export", "recipe"},
     {"inspect", "curves", "merge_stage"},
     {"pipeline"},
     {"cli"},
