@@ -34,6 +34,7 @@ PEER_STYLE = {  # colour, marker
     "uniform": ("#c79a00", "^"),
     "smaller_page": ("#a4418f", "D"),
 }
+MERGED_MARKERS = {"average": "P", "task-arithmetic": "v", "shapley": "*"}
 BUDGET_NAMES = {0.5: "half of the visual tokens", 0.25: "a quarter of the visual tokens"}
 DPI = 160
 
@@ -47,7 +48,8 @@ def _style(model: Judged) -> dict[str, Any]:
         return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
     colour = RATIO_COLOURS.get(v.compress_ratio, "#111111")
     hollow = v.stage in ("realign", "control")
-    return {"color": colour, "marker": "o", "markerfacecolor": "white" if hollow else colour}
+    marker = MERGED_MARKERS.get(v.merged.split(",")[0], "X") if v.merged else "o"
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
 
 
 def _budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
