@@ -188,8 +188,6 @@ def _show(found: dict[str, Any], console: Console) -> None:
         "ratio",
         "a tile",
         "visual",
-        "V_c\nM",
-        "V_c\nGFLOP",
         "prefill\nGFLOP",
         "of\n1x",
         "ViT\nGFLOP",
@@ -205,8 +203,6 @@ def _show(found: dict[str, Any], console: Console) -> None:
             f"{row['compress_ratio']}x",
             str(row["tokens_per_tile"]),
             f"{row['visual_tokens']:,}",
-            f"{row['compressor_parameters'] / 1e6:,.1f}",
-            f"{row['compressor_flops'] / 1e9:,.2f}",
             f"{row['prefill_flops'] / 1e9:,.2f}",
             "-" if share is None else f"{share:.0%}",
             f"{row['vit_flops'] / 1e9:,.2f}",
@@ -215,6 +211,14 @@ def _show(found: dict[str, Any], console: Console) -> None:
             f"{row['post_train_gib']:,.1f}",
         )
     console.print(table)
+    costs = [
+        f"{row['compress_ratio']}x {row['compressor_parameters'] / 1e6:,.1f} M parameters, "
+        f"{row['compressor_flops'] / 1e9:,.2f} GFLOP"
+        for row in found["ratios"]
+        if row["compressor"]
+    ]
+    if costs:
+        console.print(f"compressor {found['ratios'][-1]['compressor']}: {'; '.join(costs)}", soft_wrap=True)
     console.print(json.dumps(found), markup=False, highlight=False, soft_wrap=True)
 
 
