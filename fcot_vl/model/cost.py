@@ -82,7 +82,7 @@ def _flops_of_a_tile(model: Any, module: torch.nn.Module) -> float:
     tokens = round((side * getattr(model.config, "downsample_ratio", 1)) ** 2)
     channels = model.model.multi_modal_projector.linear_1.in_features
     counter = FlopCounterMode(display=False)
-    # The counter's hooks fail on a weight's view made without gradients, and it does not know the CPU's attention kernel.
+    # The counter fails on a weight's view made without gradients, and does not know the CPU's attention kernel.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         module(torch.zeros(1, tokens, channels, dtype=model.dtype, device=model.device))
     return float(counter.get_total_flops())

@@ -27,7 +27,7 @@ class TokenPacker(Windows):
         self.n_heads = inner // HEAD_WIDTH if inner % HEAD_WIDTH == 0 else 1
         self.norm = nn.LayerNorm(channels)
         self.q_proj = nn.Linear(channels, inner)
-        self.k_proj = nn.Linear(channels, inner)
+        self.k_proj = nn.Linear(channels, inner, bias=False)  # softmax would not see one
         self.v_proj = nn.Linear(channels, inner)
         self.out_proj = nn.Linear(inner, channels)
         self.reset_parameters()
@@ -38,9 +38,9 @@ class TokenPacker(Windows):
         self.norm.reset_parameters()
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight)
-            projection.bias.zero_()
         self.out_proj.weight.zero_()
-        self.out_proj.bias.zero_()
+        for projection in (self.q_proj, self.v_proj, self.out_proj):
+            projection.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
