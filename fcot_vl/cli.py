@@ -84,7 +84,12 @@ def inspect(
     page: Annotated[str, typer.Option(help="Page that is counted, WIDTHxHEIGHT in pixels.")] = "1240x1754",
     context: Annotated[int, typer.Option(min=1, help="Tokens of a training sequence.")] = 4096,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that training is sharded over.")] = 1,
-    compressor: Annotated[str, typer.Option(help="conv, pooling or qformer.")] = "conv",
+    compressor: Annotated[
+        str,
+        typer.Option(
+            help="Of the students: conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."
+        ),
+    ] = "conv",
 ) -> None:
     """What a checkpoint is, and what it costs at every ratio, without reading a weight."""
     from fcot_vl.inspect import inspect as run

@@ -1,7 +1,7 @@
 """A student made ready to leave the house: a folder that loads elsewhere, with a model card.
 
 With this package installed the folder loads by `import fcot_vl` and the Auto classes. With `remote_code` it also
-carries the four modules that a student needs and names them in its configuration, so that it loads anywhere with
+carries the modules that a student needs and names them in its configuration, so that it loads anywhere with
 `trust_remote_code=True`. Weights are copied, not read.
 """
 
@@ -31,6 +31,7 @@ FILES = (
     "merge.json",  # says on which data a merged model must not be judged
 )
 PACKAGE = "fcot_vl.model."
+IMPORT = re.compile(r"from fcot_vl\.model\.([\w.]+) import")
 
 CARD = """---
 {header}
@@ -143,16 +144,21 @@ def _write_modules(output: Path, family: Family) -> None:
     waiting.add(family.student.config_class.__module__.removeprefix(PACKAGE))
     while waiting:
         module = waiting.pop()
-        source = (room / f"{module}.py").read_text(encoding="utf-8")
-        needs = re.findall(r"from fcot_vl\.model\.(\w+) import", source)
-        waiting |= {name for name in needs if not (output / f"{name}_fcot_vl.py").exists()}
-        source = re.sub(r"from fcot_vl\.model\.(\w+) import", r"from .\1_fcot_vl import", source)
-        (output / f"{module}_fcot_vl.py").write_text(source, encoding="utf-8")
+        source = (room / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        needs = re.findall(IMPORT, source)
+        waiting |= {name for name in needs if not (output / f"{_flat(name)}.py").exists()}
+        source = re.sub(IMPORT, lambda found: f"from .{_flat(found[1])} import", source)
+        (output / f"{_flat(module)}.py").write_text(source, encoding="utf-8")
+
+
+def _flat(module: str) -> str:
+    """The name that a module below `fcot_vl.model` has beside the weights, where there are no folders."""
+    return f"{module.replace('.', '_')}_fcot_vl"
 
 
 def _auto_map(**classes: Any) -> dict[str, str]:
     """Where transformers finds a class of a folder's own, by the Auto class that asks for it."""
-    return {auto: f"{c.__module__.removeprefix(PACKAGE)}_fcot_vl.{c.__name__}" for auto, c in classes.items()}
+    return {auto: f"{_flat(c.__module__.removeprefix(PACKAGE))}.{c.__name__}" for auto, c in classes.items()}
 
 
 def _with_auto_map(path: Path, output: Path, auto_map: dict[str, str]) -> None:

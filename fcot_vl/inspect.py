@@ -21,8 +21,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from fcot_vl.convert.architecture import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.source import CheckpointError, read_json
 from fcot_vl.convert.tokenizer import image_token_id
+from fcot_vl.model.compressor import COMPRESSORS
 from fcot_vl.model.configuration import COMPRESS_RATIOS, FCoTVLConfig
-from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, vit_flops
+from fcot_vl.model.cost import cache_bytes, compressor_flops, prefill_flops, projector_flops, vit_flops
 from fcot_vl.model.families import read_config
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration
 
@@ -56,15 +57,17 @@ def inspect(
 
     Returns:
         JSON-ready: `family`, `language_model`, `parameters` by part, `tiles` of the page, and per ratio
-        `tokens_per_tile`, `visual_tokens`, `prefill_flops`, `vit_flops`, `projector_flops`, `kv_cache_bytes`,
-        `realign_gib`, `post_train_gib`.
+        `tokens_per_tile`, `visual_tokens`, `compressor`, `compressor_parameters`, `compressor_flops`, `prefill_flops`,
+        `vit_flops`, `projector_flops` (compressor and projector), `kv_cache_bytes`, `realign_gib`, `post_train_gib`.
 
     Raises:
         CheckpointError: not an InternVL, or files that cannot be read.
-        ValueError: a number out of range.
+        ValueError: a number out of range, or no such compressor.
     """
     if min(page) < 1 or context < 1 or gpus < 1:
         raise ValueError(f"page, context and gpus must be at least 1, got {page}, {context} and {gpus}")
+    if compressor not in COMPRESSORS:
+        raise ValueError(f"compressor must be one of {', '.join(COMPRESSORS)}, got {compressor!r}")
     family, language_model, config, pictures = _read(str(path))
     tiles = pictures.get_number_of_image_patches(page[1], page[0], {"crop_to_patches": True})
     models = _models(config, compressor)
@@ -150,6 +153,11 @@ def _ratio(model: Any, tiles: int, context: int, gpus: int) -> dict[str, Any]:
         "compress_ratio": student.compress_ratio,
         "tokens_per_tile": student.image_seq_length,
         "visual_tokens": tokens,
+        "compressor": student.compressor if student.compress_ratio > 1 else None,
+        "compressor_parameters": sum(
+            p.numel() for p in model.model.multi_modal_projector.compressor.parameters()
+        ),
+        "compressor_flops": compressor_flops(model, tiles),
         "prefill_flops": prefill_flops(text, in_prefill),
         "vit_flops": vit_flops(student.vision_config, tiles),
         "projector_flops": projector_flops(model, tiles),
@@ -203,6 +211,14 @@ def _show(found: dict[str, Any], console: Console) -> None:
             f"{row['post_train_gib']:,.1f}",
         )
     console.print(table)
+    costs = [
+        f"{row['compress_ratio']}x {row['compressor_parameters'] / 1e6:,.1f} M parameters, "
+        f"{row['compressor_flops'] / 1e9:,.2f} GFLOP"
+        for row in found["ratios"]
+        if row["compressor"]
+    ]
+    if costs:
+        console.print(f"compressor {found['ratios'][-1]['compressor']}: {'; '.join(costs)}", soft_wrap=True)
     console.print(json.dumps(found), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -65,14 +66,26 @@ def projector_flops(model: Any, n_tiles: int) -> float:
 
     Raises ValueError for a model whose ViT takes pictures of any size (Qwen-VL).
     """
+    return n_tiles * _flops_of_a_tile(model, model.model.multi_modal_projector)
+
+
+def compressor_flops(student: Any, n_tiles: int) -> float:
+    """Operations of an InternVL student's compressor alone: matrix products and convolutions, as torch counts them.
+
+    Means, norms and activations are not counted, so that pooling is 0.
+    """
+    return n_tiles * _flops_of_a_tile(student, student.model.multi_modal_projector.compressor)
+
+
+def _flops_of_a_tile(model: Any, module: torch.nn.Module) -> float:
     side, _ = patches_in_row(model.config.vision_config)
     tokens = round((side * getattr(model.config, "downsample_ratio", 1)) ** 2)
-    projector = model.model.multi_modal_projector
-    channels = projector.linear_1.in_features
+    channels = model.model.multi_modal_projector.linear_1.in_features
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        projector(torch.zeros(1, tokens, channels, dtype=model.dtype, device=model.device))
-    return n_tiles * float(counter.get_total_flops())
+    # The counter fails on a weight's view made without gradients, and does not know the CPU's attention kernel.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        module(torch.zeros(1, tokens, channels, dtype=model.dtype, device=model.device))
+    return float(counter.get_total_flops())
 
 
 def cache_bytes(text: Any, tokens_per_layer: Sequence[int], itemsize: int) -> int:

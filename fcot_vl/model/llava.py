@@ -33,7 +33,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from fcot_vl.model.compressor import build_compressor, fill_rows
 from fcot_vl.model.picture_processor import PictureProcessor
-from fcot_vl.model.student import CompressedConfig, StudentBody, StudentModel
+from fcot_vl.model.student import ROWS_ONLY, CompressedConfig, StudentBody, StudentModel
 
 SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 
@@ -49,6 +49,7 @@ class _SquareTiles(CompressedConfig):
     """
 
     positions: ClassVar[tuple[str, ...]] = ("compact",)
+    unfit: ClassVar[dict[str, str]] = ROWS_ONLY
 
     image_seq_length: int = 576
 

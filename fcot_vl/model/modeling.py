@@ -96,9 +96,9 @@ class FCoTVLModel(StudentBody, InternVLModel):
     def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Positions of a prompt's tokens under the configured scheme.
 
-        With "kept", visual token number j of a tile takes the position of token j * ratio of the teacher's tile, and
-        text stands where it stands for the teacher. With "compact", every token takes one position. Padding is 0 and
-        takes none.
+        With "kept", a visual token takes the position of the first token of the teacher's tile that it replaces (number
+        j * ratio; of a window, its upper left token), and text stands where it stands for the teacher. With "compact",
+        every token takes one position. Padding is 0 and takes none.
 
         Args:
             input_ids: `[batch, length]`, from the first token of the sequence on.
@@ -107,11 +107,13 @@ class FCoTVLModel(StudentBody, InternVLModel):
         Returns:
             `[batch, length]`, int64.
         """
-        steps = torch.where(input_ids == self.config.image_token_id, self.config.position_stride, 1)
-        if attention_mask is None:
-            return steps.cumsum(-1) - steps
-        real = attention_mask.to(steps.device) != 0
-        steps = steps * real
+        real = torch.ones_like(input_ids, dtype=torch.bool)
+        if attention_mask is not None:
+            real = attention_mask.to(input_ids.device) != 0
+        visual = (input_ids == self.config.image_token_id) & real
+        of_tile = torch.tensor(self.config.position_steps, device=input_ids.device)
+        number = (visual.cumsum(-1) - 1) % len(of_tile)  # of a visual token within its tile
+        steps = torch.where(visual, of_tile[number], 1) * real
         return (steps.cumsum(-1) - steps) * real
 
     def packed_position_ids(
@@ -176,7 +178,7 @@ class FCoTVLModel(StudentBody, InternVLModel):
                 n_placeholders == 0,
                 lambda: f"The prompt has {int(n_placeholders)} image placeholders, but no picture was given.",
             )
-        if self.config.position_stride > 1:
+        if self.config.keeps_positions:
             position_ids, attention_mask = self._kept_positions(
                 input_ids, attention_mask, position_ids, past_key_values
             )
@@ -218,7 +220,7 @@ class FCoTVLModel(StudentBody, InternVLModel):
         """The causal mask of kept positions, `[batch, 1, length, length]`; all ones `[batch, length]` if not packed.
 
         transformers takes any step in the positions other than 1 for the seam between two packed sequences, and masks
-        across it. Kept positions step by the ratio inside a sequence too; their seams are the steps back.
+        across it. Kept positions step by more inside a sequence too; their seams are the steps back.
         """
         seams = position_ids.diff(dim=-1) <= 0
         if not bool(seams.any()):
@@ -315,7 +317,7 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
     ) -> Tensor:
         # Called once per generate(); afterwards transformers appends last + 1 for each new token, which is right for
         # both schemes because new tokens are text. Nothing is remembered between calls.
-        if self.config.position_stride == 1:
+        if not self.config.keeps_positions:
             return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
         input_ids = model_kwargs.get("input_ids")
         if input_ids is None or input_ids.shape[1] == 0:

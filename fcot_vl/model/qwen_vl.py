@@ -32,7 +32,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from fcot_vl.model.compressor import build_compressor, fill_rows
 from fcot_vl.model.packed_attention import in_rows
 from fcot_vl.model.picture_processor import PictureProcessor
-from fcot_vl.model.student import CompressedConfig, StudentBody, StudentModel
+from fcot_vl.model.student import ROWS_ONLY, CompressedConfig, StudentBody, StudentModel
 
 # -------------------------------------------------------------------------------------------------- configurations
 
@@ -41,11 +41,10 @@ class _AnySize(CompressedConfig):
     """What the three configurations share: pictures are not cut into tiles."""
 
     positions: ClassVar[tuple[str, ...]] = ("kept",)
-
-    def check_compression(self) -> None:
-        super().check_compression()
-        if self.compressor == "qformer":
-            raise ValueError("compressor 'qformer' needs tiles of one size, which this family has not.")
+    unfit: ClassVar[dict[str, str]] = {
+        "qformer": "it needs tiles of one size, and here pictures have any",
+        **ROWS_ONLY,
+    }
 
     @property
     def tokens_per_tile(self) -> None:

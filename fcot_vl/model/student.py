@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig
 
-from fcot_vl.model.compressor import COMPRESSORS
+from fcot_vl.model.compressor import COMPRESSORS, WINDOWED
 
 COMPRESS_RATIOS = (1, 2, 4, 8, 16)
 VISUAL_POSITIONS = ("kept", "compact")  # the first is the default; docs/LOG.md has both measured
+ROWS_ONLY = dict.fromkeys(
+    WINDOWED, "it takes windows of a tile's grid, and in this family only rows are compressed"
+)
 NAMED = 5  # weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -33,10 +36,12 @@ class CompressedConfig(PreTrainedConfig):
     Class attributes:
         teacher_type: the teacher's configuration class.
         positions: the position schemes this family has, its default first.
+        unfit: compressors that this family cannot use, and why.
     """
 
     teacher_type: ClassVar[Any]
     positions: ClassVar[tuple[str, ...]] = VISUAL_POSITIONS
+    unfit: ClassVar[dict[str, str]] = {}
 
     compress_ratio: int = 1
     compressor: str = "conv"
@@ -58,6 +63,12 @@ class CompressedConfig(PreTrainedConfig):
             raise ValueError(f"compress_ratio must be one of {COMPRESS_RATIOS}, got {self.compress_ratio!r}.")
         if self.compressor not in COMPRESSORS:
             raise ValueError(f"compressor must be one of {tuple(COMPRESSORS)}, got {self.compressor!r}.")
+        if self.compressor in self.unfit:
+            fit = ", ".join(name for name in COMPRESSORS if name not in self.unfit)
+            raise ValueError(
+                f"compressor {self.compressor!r} does not fit {self.model_type}: {self.unfit[self.compressor]}; "
+                f"choose one of {fit}."
+            )
         if self.visual_positions not in self.positions:
             family = "" if self.positions == VISUAL_POSITIONS else f" for {self.model_type}"
             raise ValueError(
@@ -258,11 +269,16 @@ class StudentBody:
         return torch.cat([torch.arange(n, device=input_ids.device) for n in sequence_lengths])[None]
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, tuple(COMPRESSORS.values())):
+    def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """A compressor's own start in place of transformers' for its layers, unless it was loaded.
+
+        transformers takes a module that holds no weight itself for a loaded one, and asks its layers alone; so this
+        looks at all weights below. Layers come before what they are in, so that this has the last word.
+        """
+        if not isinstance(module, tuple(COMPRESSORS.values())):
+            super()._initialize_weights(module, *args, **kwargs)  # type: ignore[misc]
+        elif not all(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()):
             module.reset_parameters()  # type: ignore[operator]
-        else:
-            super()._init_weights(module)  # type: ignore[misc]
 
 
 @contextmanager

@@ -28,10 +28,13 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon is meant for this weight: a matrix (or kernel) that is neither an embedding nor the head."""
-    return parameter.ndim >= 2 and not any(
-        part in name for part in ("embed", "lm_head", "head.", "token", "queries")
-    )
+    """Whether Muon is meant for this weight: a matrix (or kernel) that is neither an embedding nor the head.
+
+    A depthwise kernel, `[channels, 1, ...]`, mixes no channels: there is nothing to orthogonalise.
+    """
+    depthwise = parameter.ndim > 2 and parameter.shape[1] == 1
+    named = any(part in name for part in ("embed", "lm_head", "head.", "token", "queries"))
+    return parameter.ndim >= 2 and not depthwise and not named
 
 
 class Muon(torch.optim.Optimizer):

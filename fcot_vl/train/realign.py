@@ -64,7 +64,10 @@ class RealignConfig(TrainingArguments):
     ratios: list[int] = field(
         default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
     )
-    compressor: str = field(default="conv", metadata={"help": "conv (the paper's), pooling or qformer."})
+    compressor: str = field(
+        default="conv",
+        metadata={"help": "conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."},
+    )  # the paper's
     visual_positions: str | None = field(
         default=None, metadata={"help": "kept or compact; by default the family's."}
     )  # ours

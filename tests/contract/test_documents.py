@@ -35,7 +35,8 @@ MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig, "resample
 def shell_lines(path: Path) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if shlex.split(line, comments=True)]
+    loop = re.compile(r"for \w+ in [\w ]+; do|done")
+    return [line for line in lines if shlex.split(line, comments=True) and not loop.fullmatch(line)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

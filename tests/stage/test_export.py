@@ -74,6 +74,20 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
 
 
+def test_a_compressor_of_several_files_travels_along(
+    make_student: Callable[..., fcot_vl.FCoTVLForConditionalGeneration],
+    processor_for: Callable[..., fcot_vl.FCoTVLProcessor],
+    tmp_path: Path,
+) -> None:
+    model = make_student(4, "c_abstractor", "kept")
+    model.save_pretrained(tmp_path / "student")
+    processor_for(model).save_pretrained(tmp_path / "student")
+    test_it_loads_by_remote_code_without_this_package(tmp_path / "student", tmp_path)
+    room, carried = Path(fcot_vl.__file__).parent / "model" / "compressors", tmp_path / "out"
+    assert all((carried / f"compressors_{path.stem}_fcot_vl.py").exists() for path in room.glob("[a-z]*.py"))
+    assert not any("fcot_vl.model" in path.read_text().split('"""', 2)[2] for path in carried.glob("*.py"))
+
+
 def test_without_remote_code_it_holds_no_code(student: Path, tmp_path: Path) -> None:
     out = export(student, tmp_path / "out")
     assert not list(out.glob("*.py"))

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone
+from fcot_vl.model.compressor import WINDOWED
 from fcot_vl.stage import StageError
 from fcot_vl.train import realign as realign_module
 from fcot_vl.train.pages import TrainingPages
@@ -67,6 +68,25 @@ def test_trained_together_equals_trained_alone(tmp_path, together, teacher_folde
         )
         alone = realign(config, teacher_folder, data)
         assert_same_weights(alone / f"ratio-{ratio}", together / f"ratio-{ratio}")
+
+
+@pytest.mark.parametrize("compressor", WINDOWED)
+def test_every_compressor_learns(tmp_path, teacher_folder, data, compressor):
+    """Three steps from mean pooling move every weight of it, and none of the teacher's."""
+    settings = {
+        "ratios": [4],
+        "compressor": compressor,
+        "max_steps": 3,
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+    }
+    output = realign(realign_config(tmp_path / "out", **settings), teacher_folder, data)
+    end = weights(output / "ratio-4")
+    start = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 4, compressor)
+    torch.manual_seed(realign_config(tmp_path / "unused").seed)
+    start.model.multi_modal_projector.compressor.reset_parameters()
+    still = {name for name, weight in start.state_dict().items() if torch.equal(end[name], weight)}
+    assert still == {name for name in end if not name.startswith(PROJECTOR)}
 
 
 def test_the_loss_log_has_a_row_per_step(together):

@@ -12,6 +12,7 @@ from family_case import BUILDERS, LLAVA, QWEN, SIZES, hf_processor, picture_of
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from fcot_vl.model.compressor import WINDOWED
 from fcot_vl.model.families import family_of, load_processor
 from fcot_vl.prune.engine import n_kept
 from fcot_vl.prune.fastv import apply_fastv
@@ -216,6 +217,15 @@ def test_a_run_of_a_row_becomes_one_token(qwen_teacher: Path) -> None:
 def test_a_qformer_needs_tiles(qwen_teacher: Path) -> None:
     with pytest.raises(ValueError, match="tiles of one size"):
         family_of(qwen_teacher).student.from_teacher(qwen_teacher, 2, "qformer")
+
+
+@pytest.mark.parametrize("compressor", WINDOWED)
+def test_windows_of_a_grid_are_internvls(teacher: Path, compressor: str) -> None:
+    family = family_of(teacher).student
+    with pytest.raises(
+        ValueError, match=f"'{compressor}' does not fit .* only rows .* choose one of conv, pool"
+    ):
+        family.from_teacher(teacher, 4, compressor)
 
 
 @pytest.mark.parametrize("layer", [1, 2])

@@ -33,15 +33,35 @@ def test_kept_positions_by_hand(make_student: Make) -> None:
     assert positions(kept, [T, T, T]) == [0, 1, 2]
 
 
+def test_a_window_stands_where_its_upper_left_token_stands(make_student: Make) -> None:
+    # 4 x 4 tokens a tile; windows of 2 x 2 begin at 0, 2, 8 and 10
+    four = make_student(4, "conv2d", "kept")
+    assert positions(four, [T, V, V, V, V, T]) == [0, 1, 3, 9, 11, 17]
+    assert positions(four, [V, V, V, V, V, V, V, V, T]) == [0, 2, 8, 10, 16, 18, 24, 26, 32]
+    assert positions(four, [P, T, V, V, V, V, T, V, V, V, V], padded=True) == [
+        *(0, 0),
+        *(1, 3, 9, 11),
+        *(17, 18, 20, 26, 28),
+    ]
+    # windows of 2 x 4 begin at 0 and 8, of 1 x 2 in every second token of a row, of 4 x 4 once
+    assert positions(make_student(8, "ldpv2", "kept"), [T, V, V, T]) == [0, 1, 9, 17]
+    assert positions(make_student(2, "ldpv2", "kept"), [V] * 8 + [T]) == [*range(0, 16, 2), 16]
+    assert positions(make_student(16, "ldpv2", "kept"), [V, T]) == [0, 16]
+    # learned queries have no place: evenly spread, as runs are
+    assert positions(make_student(4, "qformer", "kept"), [V, V, V, V, T]) == [0, 4, 8, 12, 16]
+    assert positions(make_student(4, "conv2d", "compact"), [T, V, V, V, V, T]) == [0, 1, 2, 3, 4, 5]
+
+
 def test_compact_positions_by_hand(make_student: Make) -> None:
     compact = make_student(8, visual_positions="compact")
     assert positions(compact, [T, T, V, V, T, T]) == [0, 1, 2, 3, 4, 5]
     assert positions(compact, [P, P, T, V, V, T], padded=True) == [0, 0, 0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("compressor", ["conv", "token_packer"])
 @pytest.mark.parametrize("ratio", [2, 4, 8, 16])
 def test_text_stands_where_the_teacher_has_it(
-    make_student: Make, processor_for: Callable, ratio: int
+    make_student: Make, processor_for: Callable, ratio: int, compressor: str
 ) -> None:
     def text_positions(model: FCoTVLForConditionalGeneration) -> list[int]:
         encoded = processor_for(model)(
@@ -52,7 +72,7 @@ def test_text_stands_where_the_teacher_has_it(
         ids = encoded["input_ids"]
         return model.visual_position_ids(ids)[ids != V].tolist()
 
-    assert text_positions(make_student(ratio, visual_positions="kept")) == text_positions(make_student(1))
+    assert text_positions(make_student(ratio, compressor, "kept")) == text_positions(make_student(1))
 
 
 def batch(processor: Callable, prompts: list[tuple[str, list]]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,42 @@
+"""LDPv2: MLP, average pool, depthwise convolution with a skip ("MobileVLM V2", arXiv 2402.03766)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fcot_vl.model.compressors.windows import Windows, convolve, depthwise
+
+NARROWER = 4  # channels / 4 inside the MLP
+
+
+class LDPv2(Windows):
+    """MLP on every token, mean of each window, then a 3x3 neighbourhood of windows added channel by channel.
+
+    Differs from the source, whose LDPv2 is the projector: ours stands in front of it and keeps the channels, so its MLP
+    is a branch of channels / 4 behind a LayerNorm. The MLP's last layer and the convolution start at 0: the untrained
+    student equals mean pooling.
+    """
+
+    def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
+        super().__init__(n_tokens, ratio)
+        inner = max(channels // NARROWER, 1)
+        self.norm = nn.LayerNorm(channels)
+        self.enter = nn.Linear(channels, inner)
+        self.act = nn.GELU()
+        self.leave = nn.Linear(inner, channels)
+        self.neighbours = depthwise(channels, bias=True)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """torch's own start of norm and first layer; 0 for what is added."""
+        self.reset_parts()
+        for layer in (self.leave, self.neighbours):
+            layer.weight.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.mean(x + self.leave(self.act(self.enter(self.norm(x)))))
+        return pooled + convolve(self.neighbours, pooled, self.grid)

@@ -1,0 +1,76 @@
+"""What compressors of a tile's two-dimensional grid share: a window of it becomes one token.
+
+A tile's tokens are a square in raster order (16 x 16 in InternVL). A ratio that is no square takes windows that are
+wider than high. Windows, and the tokens in each, are again in raster order.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+from torch import Tensor, nn
+
+WINDOWS = {2: (1, 2), 4: (2, 2), 8: (2, 4), 16: (4, 4)}  # by ratio: rows, columns
+
+
+def window_grid(n_tokens: int, ratio: int) -> tuple[int, int]:
+    """Rows and columns of windows in a tile of `n_tokens` tokens.
+
+    Raises:
+        ValueError: the tile is no square, or windows do not fill it.
+    """
+    side, (high, wide) = isqrt(n_tokens), WINDOWS[ratio]
+    if side**2 != n_tokens or side % high or side % wide:
+        raise ValueError(
+            f"windows of {high} x {wide} tokens (compress_ratio {ratio}) do not fill a tile of {n_tokens} tokens: "
+            "choose another ratio, or compressor conv or pooling, which take runs of tokens."
+        )
+    return side // high, side // wide
+
+
+def first_tokens(n_tokens: int, ratio: int) -> list[int]:
+    """Number of the upper left token of each window, windows in raster order: where a compressed token stands."""
+    rows, columns = window_grid(n_tokens, ratio)
+    high, wide = WINDOWS[ratio]
+    return [row * high * columns * wide + column * wide for row in range(rows) for column in range(columns)]
+
+
+class Windows(nn.Module):
+    """Base of a compressor that makes one token of each window of the grid.
+
+    Attributes:
+        side: tokens in a row and in a column of a tile.
+        window: rows and columns of a window.
+        grid: rows and columns of windows.
+    """
+
+    def __init__(self, n_tokens: int, ratio: int) -> None:
+        super().__init__()
+        self.grid = window_grid(n_tokens, ratio)
+        self.window = WINDOWS[ratio]
+        self.side = isqrt(n_tokens)
+
+    def split(self, x: Tensor) -> Tensor:
+        """`[n_tiles, n_tokens, channels]` to `[n_tiles, windows, ratio, channels]`."""
+        (rows, columns), (high, wide) = self.grid, self.window
+        return x.unflatten(1, (rows, high, columns, wide)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of each window: `[n_tiles, n_tokens, channels]` to `[n_tiles, windows, channels]`."""
+        return self.split(x).mean(2)
+
+    def reset_parts(self) -> None:
+        """Give every layer below torch's own start, from the current random state."""
+        for part in self.modules():
+            if part is not self and callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+
+
+def depthwise(channels: int, bias: bool) -> nn.Conv2d:
+    """A 3x3 convolution of each channel for itself, zeros around the grid."""
+    return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=bias)
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A convolution over tokens that lie in a grid: `[n, rows * columns, channels]`, in and out."""
+    return conv(x.unflatten(1, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1, 2)
