@@ -24,11 +24,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.sample import Sample, SampleFolder
-from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, tokens_per_layer, vit_flops
+from fcot_vl.model.cost import cache_bytes, prefill_flops, projector_flops, vit_flops
 from fcot_vl.model.inference import load_for_inference
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import PruneHandle, decoder_of
-from fcot_vl.prune.method import Method
+from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
+from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
 
 RESULT = "bench.json"
@@ -143,10 +143,11 @@ class _Entrant:
     ) -> dict[str, float]:
         config, n_layers = self.model.config, len(decoder_of(self.model).layers)
         total = int((inputs["input_ids"] == config.image_token_id).sum())
-        kept, layer = (total, 0) if handle is None else (sum(handle.kept), handle.layer)
+        visual = [total] * n_layers if handle is None else handle.visual_by_layer
+        nominal = visual[-1] if handle is None or len(handle.drops) == 1 else n_kept(handle.keep, total)
         n_text = inputs["input_ids"].shape[1] - total
         n_tiles = len(inputs["pixel_values"])
-        in_prefill = tokens_per_layer(n_text, total, kept, layer, n_layers)
+        in_prefill = [n_text + n for n in visual]
         held = sum(part.nbytes for slot in cache.layers for part in (slot.keys, slot.values))
         planned = cache_bytes(
             config.text_config, [n + new_tokens - 1 for n in in_prefill], cache.layers[0].keys.element_size()
@@ -154,8 +155,8 @@ class _Entrant:
         assert held == planned, f"the cache holds {held} bytes, its tokens predict {planned}"
         counts = {
             "tiles": n_tiles,
-            "visual_tokens_nominal": kept,
-            "visual_tokens_layer_mean": (layer * total + (n_layers - layer) * kept) / n_layers,
+            "visual_tokens_nominal": nominal,
+            "visual_tokens_layer_mean": sum(visual) / n_layers,
             "prompt_tokens": n_text + total,
             "kv_cache_bytes": held,
             "flops_vit": vit_flops(config.vision_config, n_tiles),
@@ -231,9 +232,9 @@ def bench(
     """
     if not contenders or len({contender.name for contender in contenders}) < len(contenders):
         raise ValueError("bench needs contenders, each with a name of its own.")
-    if any(contender.method.name == "smaller_page" for contender in contenders):
+    if any(contender.method.name in OTHER_PAGE for contender in contenders):
         raise ValueError(
-            "bench does not time smaller pages: they are another picture, not another way to run it."
+            "bench does not time smaller pages or fewer tiles: they are another picture, not another way to run it."
         )
     if pages < 1 or rounds < 1 or new_tokens < 2:
         raise ValueError(

@@ -466,7 +466,13 @@ def evaluate(
     stage: Annotated[
         str, typer.Option(help="What it is: teacher, realign, post-train or control.")
     ] = "teacher",
-    method: Annotated[str, typer.Option(help="none, fastv, random, uniform or smaller_page.")] = "none",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="none, fastv, pyramiddrop, sparsevlm, visionzip, vispruner, prumerge, divprune, tome, random, "
+            "uniform, smaller_page or fewer_tiles."
+        ),
+    ] = "none",
     keep: Annotated[float | None, typer.Option(help="Share of visual tokens the method keeps.")] = None,
     layer: Annotated[int | None, typer.Option(help="FastV's K.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the model's training; and of random dropping.")] = 0,

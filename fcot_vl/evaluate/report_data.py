@@ -28,6 +28,20 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
+PEER_NAMES = {  # in the order of tables
+    "fastv": "FastV",
+    "pyramiddrop": "PyramidDrop",
+    "sparsevlm": "SparseVLM",
+    "visionzip": "VisionZip",
+    "vispruner": "VisPruner",
+    "prumerge": "LLaVA-PruMerge+",
+    "divprune": "DivPrune",
+    "tome": "ToMe",
+    "random": "random drop",
+    "uniform": "uniform drop",
+    "smaller_page": "smaller page",
+    "fewer_tiles": "fewer tiles",
+}
 
 
 class ReportError(ValueError):
@@ -62,13 +76,7 @@ class Variant:
             base += f", merged: {self.merged}"
         if self.method == "none":
             return base
-        names = {
-            "fastv": "FastV",
-            "random": "random drop",
-            "uniform": "uniform drop",
-            "smaller_page": "smaller page",
-        }
-        peer = names.get(self.method, self.method)
+        peer = PEER_NAMES.get(self.method, self.method)
         if self.keep is not None:
             peer += f" {self.keep:.0%}"
         if self.layer:
@@ -87,7 +95,7 @@ class Variant:
 
     def sort_key(self) -> tuple[Any, ...]:
         group = {"teacher": 0, "control": 1, "post-train": 2, "realign": 3}[self.stage]
-        peers = ("none", "fastv", "random", "uniform", "smaller_page")
+        peers = ("none", *PEER_NAMES)
         peer = peers.index(self.method) if self.method in peers else len(peers)
         return (
             peer,

@@ -33,6 +33,14 @@ PEER_STYLE = {  # colour, marker
     "random": ("#9a8478", "v"),
     "uniform": ("#c79a00", "^"),
     "smaller_page": ("#a4418f", "D"),
+    "fewer_tiles": ("#6d3b8c", "d"),
+    "pyramiddrop": ("#b23c17", "p"),
+    "sparsevlm": ("#d98c5f", "h"),
+    "visionzip": ("#1f7a8c", "<"),
+    "vispruner": ("#3fa7a0", ">"),
+    "prumerge": ("#5b7f2b", "X"),
+    "divprune": ("#c2185b", "*"),
+    "tome": ("#4d5bb0", "P"),
 }
 MERGED_MARKERS = {"average": "P", "task-arithmetic": "v", "shapley": "*"}
 BUDGET_NAMES = {0.5: "half of the visual tokens", 0.25: "a quarter of the visual tokens"}

@@ -31,8 +31,9 @@ from fcot_vl.evaluate.metrics import bootstrap_interval, bootstrap_interval_over
 from fcot_vl.message import one_line
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
-from fcot_vl.prune.method import Method
+from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept, tokens_by_layer
+from fcot_vl.prune.fewer_tiles import tile_limit
+from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
 from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
 
@@ -207,7 +208,8 @@ def _read_result(out: Path) -> dict[str, Any]:
 class Question:
     """What is known of a record without its pixels.
 
-    total, kept: visual tokens before and after dropping. ink: how much there is to read, roughly.
+    total, kept: visual tokens before and after dropping, by name. ink: how much there is to read, roughly. by_layer:
+    visual tokens that every decoder layer works on.
     """
 
     index: int
@@ -218,6 +220,7 @@ class Question:
     total: int
     kept: int
     ink: float
+    by_layer: tuple[int, ...] = ()
 
 
 class _Runner:
@@ -254,17 +257,41 @@ class _Runner:
         counts = picture_counts(self.processor, sample.images)[1]
         total = sum(counts)
         kept = total
-        if self.method.name == "smaller_page":
-            kept = sum(self._cells(image, n) for image, n in zip(sample.images, counts, strict=True))
+        if self.method.name in OTHER_PAGE:
+            spent = self._cells if self.method.name == "smaller_page" else self._tokens_of_fewer_tiles
+            kept = sum(spent(image, n) for image, n in zip(sample.images, counts, strict=True))
         elif self.method.keep is not None and total:
             kept = n_kept(self.method.keep, total)
+        by_layer = [kept] * self.n_layers
+        if self.method.name not in OTHER_PAGE:
+            by_layer = tokens_by_layer(self.method.drops(self.n_layers), self.n_layers, total)
         ink = sum(_ink(image) for image in sample.images)
-        return Question(index, sample.id, sample.task, sample.metric, asked, total, kept, ink)
+        return Question(
+            index, sample.id, sample.task, sample.metric, asked, total, kept, ink, tuple(by_layer)
+        )
 
     def _cells(self, image: Image.Image, n_tokens: int) -> int:
         assert self.method.keep is not None
         w, h = choose_cells(image.width, image.height, n_kept(self.method.keep, n_tokens))
         return w * h
+
+    def _tile_limit(self, image: Image.Image, n_tokens: int) -> int:
+        """The most tiles that a page of `n_tokens` may be cut into to fit the budget."""
+        assert self.method.keep is not None
+        most = getattr(self.processor.image_processor, "max_patches", None)
+        if most is None:
+            raise ValueError("fewer tiles: laid out for InternVL's tiles; this model is of another family.")
+        return tile_limit(
+            lambda limit: self._tokens_at(image, limit), int(most), n_kept(self.method.keep, n_tokens)
+        )
+
+    def _tokens_at(self, image: Image.Image, limit: int) -> int:
+        options = {"crop_to_patches": True, "max_patches": limit}
+        tiles = self.processor.image_processor.get_number_of_image_patches(image.height, image.width, options)
+        return int(tiles) * int(self.processor.image_seq_length)
+
+    def _tokens_of_fewer_tiles(self, image: Image.Image, n_tokens: int) -> int:
+        return self._tokens_at(image, self._tile_limit(image, n_tokens))
 
     def run(self, batch_size: int) -> list[dict[str, Any]]:
         """Answer what is not answered yet; all rows in the order of the records."""
@@ -308,7 +335,7 @@ class _Runner:
             past_key_values=roomy_cache(self.n_layers),
         )
         if handle is not None:
-            assert handle.kept == [question.kept for question in batch], "dropped other than planned"
+            assert handle.kept == [question.by_layer[-1] for question in batch], "dropped other than planned"
         rows = []
         for question, sample, tokens in zip(batch, samples, generated[:, n_prompt:].tolist(), strict=True):
             length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
@@ -333,6 +360,8 @@ class _Runner:
         prompts = [tokenize_question(_asked(sample), sample.images, self.processor) for sample in samples]
         if isinstance(handle, SmallerPageHandle):
             prompts, found = self._smaller(prompts, samples, handle)
+        elif self.method.name == "fewer_tiles":
+            prompts, found = self._fewer(prompts, samples)
         else:
             found = [self.processor.picture_inputs(sample.images) for sample in samples if sample.images]
         inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
@@ -362,16 +391,33 @@ class _Runner:
             )
         return shrunk, found
 
+    def _fewer(
+        self, prompts: list[Prompt], samples: Sequence[Sample]
+    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+        """The prompts and pictures of pages cut into fewer tiles."""
+        cut, found = [], []
+        for prompt, sample in zip(prompts, samples, strict=True):
+            counts = []
+            for image, count in zip(sample.images, prompt.counts[1], strict=True):
+                limit = self._tile_limit(image, count)
+                counts.append(self._tokens_at(image, limit))
+                read = self.processor.image_processor(
+                    [image], crop_to_patches=True, max_patches=limit, return_tensors="pt"
+                )
+                found.append({"pixel_values": read["pixel_values"]})
+            cut.append(replace(prompt, counts={1: tuple(counts)}))
+        return cut, found
+
     def costs(self) -> dict[str, float | None]:
         """Visual tokens per question, nominal and averaged over the decoder's layers, and seconds per question."""
-        layer, n, n_layers = self.method.layer or 0, len(self.questions), self.n_layers
+        n = len(self.questions)
         nominal = sum(question.kept for question in self.questions) / n
-        total = sum(question.total for question in self.questions) / n
+        worked_on = sum(sum(question.by_layer) for question in self.questions)
         times = list(_read_lines(self.out / TIMES))
         answered = sum(row["questions"] for row in times)
         return {
             "visual_tokens_nominal": nominal,
-            "visual_tokens_layer_mean": (layer * total + (n_layers - layer) * nominal) / n_layers,
+            "visual_tokens_layer_mean": worked_on / (n * self.n_layers),
             "seconds_per_sample": sum(row["seconds"] for row in times) / answered if answered else None,
         }
 

@@ -92,8 +92,3 @@ def cache_bytes(text: Any, tokens_per_layer: Sequence[int], itemsize: int) -> in
     """Bytes of the keys and values a decoder holds when its layers cache `tokens_per_layer` tokens."""
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_key_value_heads * head_dim * itemsize * sum(tokens_per_layer)
-
-
-def tokens_per_layer(n_text: int, total: int, kept: int, layer: int, n_layers: int) -> list[int]:
-    """Tokens of a prompt in every layer when `total` visual tokens become `kept` at `layer`."""
-    return [n_text + (total if number < layer else kept) for number in range(n_layers)]

@@ -5,23 +5,46 @@ Above the peers of `fcot_vl.prune`, below everything that runs a model with one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.divprune import apply_divprune
+from fcot_vl.prune.engine import Drop, PruneHandle
 from fcot_vl.prune.fastv import apply_fastv
+from fcot_vl.prune.fewer_tiles import apply_fewer_tiles
+from fcot_vl.prune.prumerge import apply_prumerge
+from fcot_vl.prune.pyramiddrop import apply_pyramiddrop, pyramid_drops
 from fcot_vl.prune.random_drop import apply_random
 from fcot_vl.prune.smaller_page import apply_smaller_page
+from fcot_vl.prune.sparsevlm import apply_sparsevlm, sparse_drops
+from fcot_vl.prune.tome import apply_tome
 from fcot_vl.prune.uniform import apply_uniform
+from fcot_vl.prune.visionzip import apply_visionzip
+from fcot_vl.prune.vispruner import apply_vispruner
 
-METHODS = ("none", "fastv", "random", "uniform", "smaller_page")
+BY_KEEP: dict[str, Callable[[Any, float], PruneHandle]] = {  # that need a share and nothing else
+    "pyramiddrop": apply_pyramiddrop,
+    "sparsevlm": apply_sparsevlm,
+    "visionzip": apply_visionzip,
+    "vispruner": apply_vispruner,
+    "prumerge": apply_prumerge,
+    "divprune": apply_divprune,
+    "tome": apply_tome,
+    "uniform": apply_uniform,
+    "smaller_page": apply_smaller_page,
+    "fewer_tiles": apply_fewer_tiles,
+}
+OTHER_PAGE = ("smaller_page", "fewer_tiles")  # these show the model another picture
+METHODS = ("none", "fastv", "random", *BY_KEEP)
 
 
 @dataclass(frozen=True)
 class Method:
     """How visual tokens are dropped at inference; "none" runs the model as it is.
 
-    name: one of `METHODS`. keep: nominal share of visual tokens kept. layer: FastV's first decoder layer without
+    name: one of `METHODS`. keep: nominal share of visual tokens kept (PyramidDrop: at each of its drops; SparseVLM:
+    averaged over the decoder's layers). layer: FastV's first decoder layer without
     the others. seed: of random dropping. Raises ValueError for an unknown name or a missing or superfluous
     setting.
     """
@@ -47,10 +70,23 @@ class Method:
         at = f" at layer {self.layer}" if self.layer is not None else ""
         return f"{self.name.replace('_', ' ')}, {self.keep:.4g} of the visual tokens{at}"
 
+    def drops(self, n_layers: int) -> tuple[Drop, ...]:
+        """(decoder layer, share of the picture's tokens from there on) of every drop in a decoder of that depth.
+
+        Raises ValueError for a share that the method cannot keep there.
+        """
+        if self.keep is None:
+            return ()
+        if self.name == "pyramiddrop":
+            return pyramid_drops(self.keep, n_layers)
+        if self.name == "sparsevlm":
+            return sparse_drops(self.keep, n_layers)
+        return ((self.layer or 0, self.keep),)
+
     def apply(self, model: Any) -> PruneHandle | None:
         """Put the method into `model`; None for "none".
 
-        Raises ValueError for values out of range, or a smaller page for a compressed model.
+        Raises ValueError for values out of range, or a method that is not for this model.
         """
         if self.keep is None:
             return None
@@ -59,12 +95,10 @@ class Method:
             return apply_fastv(model, self.keep, self.layer)
         if self.name == "random":
             return apply_random(model, self.keep, self.seed)
-        if self.name == "uniform":
-            return apply_uniform(model, self.keep)
-        if getattr(model.config, "compress_ratio", 1) != 1:
-            raise ValueError("a smaller page is a control for the teacher; this model is compressed already.")
-        if not hasattr(model.config, "downsample_ratio"):
-            raise ValueError(
-                "a smaller page is laid out for InternVL's tiles; this model is of another family."
-            )
-        return apply_smaller_page(model, self.keep)
+        if self.name in OTHER_PAGE:
+            named = self.name.replace("_", " ").replace("smaller", "a smaller")
+            if getattr(model.config, "compress_ratio", 1) != 1:
+                raise ValueError(f"{named}: a control for the teacher; this model is compressed already.")
+            if not hasattr(model.config, "downsample_ratio"):
+                raise ValueError(f"{named}: laid out for InternVL's tiles; this model is of another family.")
+        return BY_KEEP[self.name](model, self.keep)

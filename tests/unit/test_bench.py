@@ -22,7 +22,6 @@ from fcot_vl.model.cost import (
     layer_flops,
     prefill_flops,
     projector_flops,
-    tokens_per_layer,
     vit_flops,
 )
 from fcot_vl.prune.method import Method
@@ -49,7 +48,6 @@ def test_operations_of_one_layer_by_hand() -> None:
 
 def test_operations_of_a_pruned_prefill_by_hand() -> None:
     text = SimpleNamespace(hidden_size=2, intermediate_size=5, num_attention_heads=2, num_key_value_heads=1)
-    assert tokens_per_layer(n_text=4, total=8, kept=2, layer=1, n_layers=3) == [12, 6, 6]
     expected = layer_flops(12, 2, 5, 3, 0.5) + 2 * layer_flops(6, 2, 5, 3, 0.5)
     assert prefill_flops(text, [12, 6, 6]) == expected
 

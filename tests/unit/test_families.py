@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcot_vl.model.compressor import WINDOWED
 from fcot_vl.model.families import family_of, load_processor
-from fcot_vl.prune.engine import n_kept
+from fcot_vl.prune.engine import n_kept, tokens_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import Method
 
@@ -257,6 +257,22 @@ def test_fastv_keeps_what_a_naive_run_keeps(llava_teacher: Path, layer: int) -> 
     lengths = [out.past_key_values.get_seq_length(i) for i in range(len(decoder.layers))]
     text = len(visual) - handle.total[0]
     assert lengths == [len(visual) + 2] * layer + [text + handle.kept[0] + 2] * (len(lengths) - layer)
+
+
+@pytest.mark.parametrize(
+    "method", [Method("divprune", 0.5), Method("pyramiddrop", 0.5), Method("sparsevlm", 0.5)]
+)
+def test_peers_that_ask_no_vit_work_in_llava(llava_teacher: Path, method: Method) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(llava_teacher, dtype=torch.float32).eval()
+    inputs = inputs_for(load_processor(llava_teacher), picture_of(*SIZES[1]))
+    n_layers, n_text = len(model.model.language_model.layers), inputs["input_ids"].shape[1]
+    with torch.no_grad(), method.apply(model) as handle:
+        out = model.generate(**inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+    by_layer = tokens_by_layer(method.drops(n_layers), n_layers, handle.total[0])
+    lengths = [out.past_key_values.get_seq_length(i) for i in range(n_layers)]
+    assert lengths == [n_text - handle.total[0] + n + 1 for n in by_layer]
+    with pytest.raises(ValueError, match="another vision tower"):
+        Method("visionzip", 0.5).apply(model)
 
 
 def test_peers_refuse_positions_of_two_dimensions(qwen_teacher: Path) -> None:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLVisionConfig,
-    LlamaConfig,
-    Phi3Config,
-    Qwen2Config,
-)
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from fcot_vl.prune import random_drop
@@ -32,91 +23,21 @@ from fcot_vl.prune.fastv import apply_fastv, fastv_keep_for_layer_mean
 from fcot_vl.prune.random_drop import apply_random
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
-
-IMAGE, PAD, PER_TILE, N_LAYERS = 7, 0, 16, 4
-SIZES: dict[str, int] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 64,
-    "max_position_embeddings": 512,
-    "pad_token_id": PAD,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-DECODERS = {"qwen2": Qwen2Config, "llama": LlamaConfig, "phi3": Phi3Config}
-
-
-@cache
-def make_model(decoder: str = "qwen2", attention: str = "sdpa") -> InternVLForConditionalGeneration:
-    torch.manual_seed(0)
-    vision = InternVLVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=[32, 32],
-        patch_size=[4, 4],
-        attn_implementation=attention,
-    )
-    text = DECODERS[decoder](**SIZES, initializer_range=0.3)
-    config = InternVLConfig(
-        vision_config=vision.to_dict(),
-        text_config=text.to_dict(),
-        image_token_id=IMAGE,
-        image_seq_length=PER_TILE,
-        downsample_ratio=0.5,
-    )
-    config._attn_implementation = attention
-    model = InternVLForConditionalGeneration._from_config(config, attn_implementation=attention)
-    for parameter in model.model.language_model.parameters():
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.generation_config.eos_token_id = None  # every test decodes to its last token
-    model.generation_config.pad_token_id = PAD
-    return model.eval()
-
-
-def prompt_ids(n_tiles: int, n_before: int, n_after: int, seed: int) -> list[int]:
-    words = torch.randint(
-        8, 64, (n_before + n_after,), generator=torch.Generator().manual_seed(seed)
-    ).tolist()
-    return words[:n_before] + [IMAGE] * (PER_TILE * n_tiles) + words[n_before:]
-
-
-def batch_of(*rows: tuple[int, int, int], seed: int = 0) -> dict[str, Tensor]:
-    """Left-padded rows of (tiles, tokens before, tokens after); row contents do not depend on the batch."""
-    ids = [prompt_ids(*row, seed=seed + sum(row)) for row in rows]
-    longest = max(map(len, ids))
-    tiles = [
-        torch.randn(row[0], 3, 32, 32, generator=torch.Generator().manual_seed(seed + sum(row)))
-        for row in rows
-    ]
-    return {
-        "input_ids": torch.tensor([[PAD] * (longest - len(row)) + row for row in ids]),
-        "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids]),
-        "pixel_values": torch.cat(tiles),
-    }
-
-
-RAGGED = batch_of((1, 3, 4), (3, 2, 6), (2, 5, 9))
-
-
-@torch.no_grad()
-def run(model: Any, inputs: dict[str, Tensor], n_new: int = 6) -> tuple[Tensor, Tensor, Any]:
-    """Greedy tokens, their logits, and the cache."""
-    out = model.generate(
-        **inputs,
-        max_new_tokens=n_new,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
-    return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1), out.past_key_values
+from tests.prune_case import (
+    DECODERS,
+    IMAGE,
+    N_LAYERS,
+    PAD,
+    PER_TILE,
+    RAGGED,
+    SIZES,
+    batch_of,
+    count_hooks,
+    make_model,
+    prompt_ids,
+    run,
+    visual_counts,
+)
 
 
 @torch.no_grad()
@@ -131,14 +52,17 @@ def naive_row(
     decoder = model.model.language_model
     valid = inputs["attention_mask"][row].bool()
     ids = torch.cat([inputs["input_ids"][row][valid], new])
+    image = (ids == IMAGE) & (
+        torch.arange(len(ids)) < len(ids) - len(new)
+    )  # a random model may say it itself
     hidden = decoder.embed_tokens(ids)[None]
     first = int((inputs["input_ids"][:row] == IMAGE).sum()) // PER_TILE
-    n_tiles = int((ids == IMAGE).sum()) // PER_TILE
+    n_tiles = int(image.sum()) // PER_TILE
     features = model.get_image_features(inputs["pixel_values"][first : first + n_tiles]).pooler_output
-    hidden[0, ids == IMAGE] = features.flatten(0, 1)
+    hidden[0, image] = features.flatten(0, 1)
     positions = torch.arange(len(ids))[None]
     stays = torch.ones(len(ids), dtype=torch.bool)
-    stays[ids == IMAGE] = kept
+    stays[image] = kept
     for number, block in enumerate(decoder.layers):
         if number == layer:
             hidden, positions = hidden[:, stays], positions[:, stays]
@@ -170,10 +94,6 @@ def top_mask(scores: Tensor, keep: float) -> Tensor:
     kept = torch.zeros(len(scores), dtype=torch.bool)
     kept[scores.topk(n_kept(keep, len(scores))).indices] = True
     return kept
-
-
-def visual_counts(inputs: dict[str, Tensor]) -> list[int]:
-    return (inputs["input_ids"] == IMAGE).sum(1).tolist()
 
 
 @pytest.mark.parametrize("decoder", list(DECODERS))
@@ -253,10 +173,6 @@ def test_several_new_tokens_at_once_on_a_pruned_cache(layer: int) -> None:
             kept = top_mask(eager_scores(inputs, row, 1, "qwen2"), 0.5)
         expected = naive_row(model, inputs, row, kept, layer, more[row])[1:]
         torch.testing.assert_close(out.logits[row], expected, atol=2e-4, rtol=2e-4)
-
-
-def count_hooks(model: Any) -> int:
-    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
 PEERS = {
@@ -485,8 +401,8 @@ def test_smaller_page_drops_exactly_the_blank() -> None:
 
 
 def test_rotation_equals_transformers() -> None:
-    from fcot_vl.prune.fastv import _rotate
+    from fcot_vl.prune.rating import rotate
 
     x, angle = torch.randn(1, 2, 5, 8), torch.randn(1, 5, 4)
     cos, sin = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
-    assert torch.equal(_rotate(x, cos[:, None], sin[:, None]), apply_rotary_pos_emb(x, x, cos, sin)[0])
+    assert torch.equal(rotate(x, cos[:, None], sin[:, None]), apply_rotary_pos_emb(x, x, cos, sin)[0])

@@ -246,6 +246,29 @@ def test_a_smaller_page_spends_at_most_its_budget(teacher: tuple[Any, Any], tmp_
     assert result["visual_tokens_layer_mean"] == result["visual_tokens_nominal"]
 
 
+def test_fewer_tiles_are_as_many_as_fit(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    result = evaluate(
+        model, SAMPLES, tmp_path / "half", method=Method("fewer_tiles", 0.5), processor=processor
+    )
+    assert result["visual_tokens_nominal"] == result["visual_tokens_layer_mean"] == PER_TILE
+    whole = evaluate(
+        model, SAMPLES, tmp_path / "whole", method=Method("fewer_tiles", 1.0), processor=processor
+    )
+    evaluate(model, SAMPLES, tmp_path / "plain", processor=processor)
+    assert whole["visual_tokens_nominal"] == PER_TILE * sum(TILES) / 7
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", ["pyramiddrop", "sparsevlm"])
+def test_token_counts_of_several_drops(teacher: tuple[Any, Any], tmp_path: Path, name: str) -> None:
+    model, processor = teacher
+    result = evaluate(model, SAMPLES, tmp_path, method=Method(name, 0.5), processor=processor)
+    assert result["visual_tokens_nominal"] == PER_TILE * sum(TILES) / 7 / 2
+    mean = 1.875 / 4 if name == "pyramiddrop" else 0.5
+    assert result["visual_tokens_layer_mean"] == pytest.approx(mean * PER_TILE * sum(TILES) / 7, rel=0.02)
+
+
 def test_students_are_evaluated_with_their_own_token_count(
     make_student: Callable[..., Any], processor_for: Callable[[Any], Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,44 @@
+"""DivPrune: the visual tokens that differ most from each other stay.
+
+One of the training-free peers of `fcot_vl.prune`, before the decoder. Max-min diversity, greedily: the first token is
+the one farthest from its nearest neighbour, every further one the token farthest from those chosen, by cosine distance
+of the features behind the projector. The budget is spent across all tiles of a page.
+
+Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models"
+(arXiv 2503.02175). No difference is intended; LLaVA's one tile is InternVL's whole page here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
+from fcot_vl.prune.engine import PruneHandle
+
+
+def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
+    """Prune `model` with DivPrune until the returned handle is removed.
+
+    keep: share of visual tokens that stay, (0, 1]. Raises ValueError for values out of range.
+    """
+
+    def reduce(piece: Piece, n: int) -> Reduced:
+        features_NC = piece.features_NC
+        return Reduced(as_mask(most_diverse(features_NC, n), len(features_NC), features_NC.device))
+
+    return apply_before_decoder(model, "divprune", keep, reduce)
+
+
+def most_diverse(features_NC: Tensor, n: int) -> list[int]:
+    """n tokens, greedily those that are farthest from each other, in the order in which they are chosen."""
+    distance_NN = 1 - cosine(features_NC, features_NC)
+    distance_NN.fill_diagonal_(torch.inf)
+    nearest_N = distance_NN.min(dim=1).values
+    chosen = [int(nearest_N.argmax())]
+    nearest_N = distance_NN[chosen[0]]
+    while len(chosen) < n:
+        nearest_N[chosen[-1]] = -torch.inf
+        chosen.append(int(nearest_N.argmax()))
+        nearest_N = torch.minimum(nearest_N, distance_NN[chosen[-1]])
+    return chosen

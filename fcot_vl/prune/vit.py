@@ -1,0 +1,76 @@
+"""What a layer of InternVL's ViT knows of its patches: the attention of CLS over them, and their keys.
+
+For the peers of `fcot_vl.prune` that rate a page before the decoder sees it. Hooks on the query and key that the layer
+computes anyway; one row of attention (CLS) is multiplied out, everything else stays on sdpa. Both are averaged over the
+2x2 patches (`downsample_ratio` 0.5) that pixel shuffle makes one visual token of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class VitWatch:
+    """Watches one layer of a model's ViT. Raises ValueError for a model that has no such ViT."""
+
+    def __init__(self, model: Any, layer: int) -> None:
+        config = model.config
+        layers = getattr(getattr(getattr(model.model, "vision_tower", None), "encoder", None), "layer", None)
+        if not hasattr(config, "downsample_ratio") or layers is None:
+            raise ValueError(
+                f"{type(model).__name__} has another vision tower; peers that ask the ViT are written for InternVL's: "
+                "choose fastv, pyramiddrop, sparsevlm, divprune, random or uniform."
+            )
+        if len(layers) < -layer:
+            raise ValueError(f"the ViT has {len(layers)} layers, its layer {layer} is asked.")
+        self.attention = layers[layer].attention
+        self.merged = round(1 / config.downsample_ratio)  # patches in a row of a visual token
+        self.side = config.vision_config.image_size[0] // config.vision_config.patch_size[0] // self.merged
+        if self.side**2 != config.image_seq_length:
+            raise ValueError(
+                f"a tile has {config.image_seq_length} visual tokens here, the ViT gives {self.side**2}: peers that "
+                "ask the ViT need the uncompressed model."
+            )
+        self.query_THd: Tensor | None = None
+        self.found: tuple[Tensor, Tensor] | None = None
+
+    def hooks(self) -> list[torch.utils.hooks.RemovableHandle]:
+        """Put the watch in."""
+        return [
+            self.attention.q_norm.register_forward_hook(self.see_query),
+            self.attention.k_norm.register_forward_hook(self.see_key),
+        ]
+
+    def see_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.query_THd = output[:, 0].unflatten(-1, (-1, self.attention.head_dim)).float()
+
+    def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        assert self.query_THd is not None
+        key_TPHd = output.unflatten(-1, (-1, self.attention.head_dim)).float()
+        score_THP = torch.einsum("thd,tphd->thp", self.query_THd, key_TPHd) * self.attention.scale
+        attention_TP = score_THP.softmax(dim=-1).mean(dim=1)[:, 1:]
+        self.query_THd = None
+        self.found = self.pooled(attention_TP[..., None])[..., 0], self.pooled(key_TPHd[:, 1:].mean(dim=2))
+
+    def pooled(self, x_TPd: Tensor) -> Tensor:
+        """Patches averaged into visual tokens, both in raster order: [T, P, d] -> [T, P / 4, d]."""
+        x = x_TPd.unflatten(1, (self.side, self.merged, self.side, self.merged))
+        return x.mean(dim=(2, 4)).flatten(1, 2)
+
+    def take(self, n_visual: int) -> tuple[Tensor, Tensor]:
+        """(attention [T, N], keys [T, N, d]) of the tiles of a prefill with that many visual tokens.
+
+        Raises ValueError where the pictures were not encoded just before (features handed in ready, or repeated
+        for beams).
+        """
+        found, self.found = self.found, None
+        if found is None or found[0].numel() != n_visual:
+            seen = 0 if found is None else found[0].numel()
+            raise ValueError(
+                f"the prompt has {n_visual} visual tokens, the ViT was seen to make {seen}: a peer that asks the ViT "
+                "needs pixel_values and one beam."
+            )
+        return found
