@@ -422,7 +422,7 @@ def _terminal_table(run: RunData, content: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", max_width=38, overflow="fold")
     for name in ("score", "kept %", "95%", "tokens", "ms/page", "faster"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in content["models"]:

@@ -129,7 +129,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
             handles.setdefault(label, handle)
     axes[-1].legend(
         handles.values(),
-        handles.keys(),
+        [textwrap.fill(label, 34) for label in handles],
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
