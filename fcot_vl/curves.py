@@ -171,11 +171,10 @@ def _table(content: dict[str, Any]) -> Table:
     steps = content["steps"]
     table = Table(title="Score by task, checkpoint by checkpoint", title_justify="left")
     table.add_column("task")
-    for step in steps:
-        table.add_column(str(step), justify="right")
-    table.add_column("best at", justify="right")
-    table.add_column("falls by", justify="right")
+    for name in ("first", "best", "at step", "last", "falls by"):
+        table.add_column(name, justify="right")
     for name, scores in [*content["scores"].items(), ("mean over tasks", content["mean_over_tasks"])]:
-        cells = [f"{100 * score:.1f}" for score in scores]
-        table.add_row(name, *cells, str(steps[int(np.argmax(scores))]), f"{100 * see_saw(scores):.1f}")
+        best = int(np.argmax(scores))
+        shown = [f"{100 * score:.1f}" for score in (scores[0], scores[best], scores[-1], see_saw(scores))]
+        table.add_row(name, *shown[:2], str(steps[best]), *shown[2:])
     return table
