@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fcot_vl.data.sample import Origin, Sample, SampleFolder, TaskFolder
+from fcot_vl.data.sample import Origin, Records, Sample, SampleFolder, TaskFolder
 from fcot_vl.data.sources import ConversationFile, DatasetSource, RowReader, Source, load_rows, open_internvl
 from fcot_vl.data.stream import cache_stream
 from fcot_vl.message import one_line
@@ -30,7 +30,6 @@ KINDS: dict[str, set[str]] = {  # of sources, and what an entry may say beside `
     "llava": {"images"},
     "dataset": {"config", "split", "columns", "images", "streaming", "records", "cache"},
 }
-Records = SampleFolder | Source
 
 
 def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixture:
@@ -63,7 +62,7 @@ def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixtur
     return SampleFolder(path)
 
 
-class Mixture(Sequence[Sample]):
+class Mixture(Records):
     """Records of several sources, map-style.
 
     Args:
@@ -108,13 +107,7 @@ class Mixture(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def read(self, index: int) -> Sample:
         source, record = self.plan[index].tolist()
         return self.sources[source][record]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from fcot_vl.data.mixture import Mixture, Records, open_data
+from fcot_vl.data.mixture import Mixture, open_data
 from fcot_vl.data.resample import subset_counts
-from fcot_vl.data.sample import SampleFolder, TaskFolder
+from fcot_vl.data.sample import Records, SampleFolder, TaskFolder
 from fcot_vl.data.sources import ConversationFile, open_internvl
 
 LOOKED_AT = 64  # records a group whose answers are measured

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,34 @@ def _read_shard(path: Path) -> pa.Table:
         ) from None
 
 
-class SampleFolder(Sequence[Sample]):
+class Records(Sequence[Sample]):
+    """Records by index or slice, wherever they come from; pictures decode when used."""
+
+    @abstractmethod
+    def read(self, index: int) -> Sample:
+        """Record `index`, from 0. Raises ValueError or OSError when it cannot be used."""
+
+    @abstractmethod
+    def origin(self, index: int) -> Origin:
+        """Where record `index` comes from, without opening its pictures, also when it cannot be used."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of what the records say; of pictures perhaps only what tells cheaply that they are the same."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.read(index % len(self))
+
+
+class SampleFolder(Records):
     """The records of a folder's ``*.parquet`` shards in name order, map-style; images decode when used.
 
     Raises FileNotFoundError when the folder holds no shard, ValueError when one cannot be read.
@@ -143,7 +171,6 @@ class SampleFolder(Sequence[Sample]):
         return int(self._table.num_rows)
 
     def origin(self, index: int) -> Origin:
-        """Where a record comes from, without opening its pictures."""
         row = self._table.select(["source", "id"]).slice(index, 1).to_pylist()[0]
         return Origin(row["source"], row["id"], index)
 
@@ -155,16 +182,8 @@ class SampleFolder(Sequence[Sample]):
         """SHA-256 of the shards' names and bytes."""
         return hash_files(self.shards)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        row = self._table.slice(index % len(self), 1).to_pylist()[0]
+    def read(self, index: int) -> Sample:
+        row = self._table.slice(index, 1).to_pylist()[0]
         images = [Image.open(io.BytesIO(picture["bytes"])) for picture in row["images"]]
         row["images"] = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         return Sample(**row)

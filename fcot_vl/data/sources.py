@@ -12,10 +12,9 @@ import hashlib
 import io
 import json
 import os
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ from PIL import Image
 
 from fcot_vl.data.conversation import RecordError, malformed, read_question, read_turns
 from fcot_vl.data.images import ImageError, LazyPicture
-from fcot_vl.data.sample import Origin, Sample
+from fcot_vl.data.sample import Origin, Records, Sample
 from fcot_vl.message import one_line
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
@@ -33,33 +32,10 @@ COLUMNS = ("image", "question", "answer", "messages", "id")
 ROWS = 1000  # of a dataset, read together to be hashed
 
 
-class Source(Sequence[Sample]):
+class Source(Records):
     """Records under one name."""
 
     name: str
-
-    @abstractmethod
-    def read(self, index: int) -> Sample:
-        """Record `index`, from 0. Raises ValueError or OSError when it cannot be used."""
-
-    @abstractmethod
-    def origin(self, index: int) -> Origin:
-        """Where record `index` comes from, also when it cannot be used."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256 of what the records say; of pictures only what tells cheaply that they are still the same."""
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self.read(i) for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self.read(index % len(self))
 
 
 def origin_of(samples: Sequence[Sample], index: int) -> Origin:
