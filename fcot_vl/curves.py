@@ -19,7 +19,7 @@ from rich.table import Table
 from fcot_vl.data.sample import SampleFolder
 from fcot_vl.evaluate.report_figures import FAINT, clean, finish
 from fcot_vl.evaluate.runner import data_hash, evaluate, weights_hash
-from fcot_vl.stage import git_commit, hardware, now, open_stage, read_stage, write_json
+from fcot_vl.stage import git_commit, hardware, now, open_stage, read_rows, read_stage, write_json
 from fcot_vl.train.kept import CHECKPOINTS
 from fcot_vl.train.trainer import LOSS_LOG
 
@@ -100,8 +100,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
 def group_losses(path: Path) -> dict[str, dict[str, list[float]]]:
     """Each group's losses along a run: `step`, `ce` (nats per answer token), `tokens`."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"step": [], "ce": [], "tokens": []})
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_rows(path):
         for name, group in row.get("groups", {}).items():
             found[name]["step"].append(row["step"])
             found[name]["ce"].append(group["ce"])

@@ -132,6 +132,14 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log, JSON a line; a last line cut off by a kill is left out, and there are none without a file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:

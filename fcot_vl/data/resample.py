@@ -6,12 +6,12 @@ down, hard ones up, groups whose answers are generated at length never up.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from fcot_vl.stage import read_rows
 
 FLOOR, CAP = 0.25, 4.0  # ours: the paper gives no thresholds
 GENERATION_TOKENS = 64  # ours: mean answer tokens from which a group is a generation task
@@ -48,12 +48,7 @@ def read_groups(log: Path, answer_tokens: Mapping[str, float] | None = None) -> 
     """
     if not log.is_file():
         raise ValueError(f"{log}: no such file; give the output folder of a post-train run")
-    rows: list[dict[str, Any]] = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the line that an interruption cut short
+    rows = read_rows(log)
     half = rows[len(rows) // 2 :]
     names = sorted({name for row in rows for name in row.get("groups", {})})
     if not names:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from fcot_vl.stage import read_rows
 from fcot_vl.train.throughput import peak_flops
 
 
@@ -99,11 +100,8 @@ class LossLog(TrainerCallback):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far; a last line cut off by a kill is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """The rows written so far."""
+        return read_rows(self.path)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

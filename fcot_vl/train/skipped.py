@@ -25,6 +25,7 @@ from fcot_vl.data.conversation import RecordError
 from fcot_vl.data.mixture import MAX_SKIPPED
 from fcot_vl.data.sample import Sample
 from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.stage import read_rows
 
 FILE = "skipped.jsonl"
 PIXELS = "broken pixels"  # found while training, behind a header that was whole
@@ -86,7 +87,7 @@ class Skipped:
         """Write the file anew: what was skipped now, and what an interrupted run found while training."""
         if self.path is None or int(os.environ.get("RANK", "0")):
             return
-        rows = [*self._rows.values(), *(row for row in _read(self.path) if row.get("kind") == PIXELS)]
+        rows = [*self._rows.values(), *(row for row in read_rows(self.path) if row.get("kind") == PIXELS)]
         if rows or self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             partial = self.path.with_suffix(".partial")
@@ -127,7 +128,7 @@ class Skipped:
             return
         self._muted.add(index)
         row = {**asdict(origin_of(self.samples, index)), "kind": PIXELS, "reason": reason}
-        if row in _read(self.path):
+        if row in read_rows(self.path):
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(row))
@@ -155,11 +156,3 @@ def blank(prompt: Prompt) -> list[Image.Image]:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The rows of the file so far; a line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
