@@ -8,8 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.images import open_image
@@ -63,42 +66,64 @@ def ask(
         ImageError: the picture cannot be used.
         ValueError: no question, or the model cannot be loaded or is no InternVL.
     """
-    if not question.strip():
-        raise ValueError("the question is empty; ask something, for example: What is the total?")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    checked(question)
     image = open_image(image_path)
     loaded, processor = load_for_inference(tiny_teacher_path() if model is None else model)
-    marks = processor.tokenizer.convert_ids_to_tokens(
-        [*processor.picture_marks[0], *processor.picture_marks[1]]
-    )
-    for token in (processor.image_token, *marks):
-        if token in question:
-            raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
-    inputs = question_inputs(question.strip(), [image], processor)
-    inputs = {key: value.to(loaded.device) for key, value in inputs.items()}
-    inputs["pixel_values"] = inputs["pixel_values"].to(loaded.dtype)
-    length = inputs["input_ids"].shape[1]
+    inputs = asked(question, image, loaded, processor)
     started = time.perf_counter()
-    with torch.inference_mode():
-        made = loaded.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=stop_ids(loaded, processor.tokenizer),
-            pad_token_id=processor.tokenizer.pad_token_id,
-        )
+    answer = answered(loaded, processor, inputs, max_new_tokens)
     seconds = time.perf_counter() - started
     ratio = int(getattr(loaded.config, "compress_ratio", 1))
     return Answer(
-        text=processor.tokenizer.decode(made[0, length:], skip_special_tokens=True).strip(),
+        text=processor.tokenizer.decode(answer, skip_special_tokens=True).strip(),
         model="embedded" if model is None else str(model),
         kind="student" if ratio > 1 else "teacher",
         compress_ratio=ratio,
         visual_positions=loaded.config.visual_positions if ratio > 1 else None,
         tiles=processor.picture_tiles(image.height, image.width),
         visual_tokens=int((inputs["input_ids"] == processor.image_token_id).sum()),
-        new_tokens=made.shape[1] - length,
+        new_tokens=len(answer),
         seconds=seconds,
         notice=EMBEDDED_NOTICE if model is None else None,
     )
+
+
+def checked(question: str) -> str:
+    """The question without outer blanks. Raises ValueError when nothing is left."""
+    if not question.strip():
+        raise ValueError("the question is empty; ask something, for example: What is the total?")
+    return question.strip()
+
+
+def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict[str, Tensor]:
+    """One question about one picture as a model's inputs, on its device.
+
+    Raises ValueError for a question that is empty or holds the marks of a picture.
+    """
+    question = checked(question)
+    marks = processor.tokenizer.convert_ids_to_tokens(
+        [*processor.picture_marks[0], *processor.picture_marks[1]]
+    )
+    for token in (processor.image_token, *marks):
+        if token in question:
+            raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
+    inputs = question_inputs(question, [image], processor)
+    inputs = {key: value.to(model.device) for key, value in inputs.items()}
+    inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    return inputs
+
+
+@torch.inference_mode()
+def answered(model: Any, processor: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> list[int]:
+    """The tokens of a greedy answer, what ends it included."""
+    made = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=stop_ids(model, processor.tokenizer),
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+    tokens: list[int] = made[0, inputs["input_ids"].shape[1] :].tolist()
+    return tokens

@@ -1,6 +1,6 @@
 """Which visual tokens an answer looked at, laid over the page, models side by side (paper, Fig. 6).
 
-Beside `ask`: picture, question and models in; `attention.png`, `attention.html` (one file, nothing fetched) and
+On top of `ask`: picture, question and models in; `attention.png`, `attention.html` (one file, nothing fetched) and
 `attention.json` out. A token's cells are the page's pixels behind it: a student's token covers `ratio` cells of a row.
 """
 
@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from fcot_vl.data.collate import question_inputs
+from fcot_vl.ask import answered, asked, checked
 from fcot_vl.data.images import open_image
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
@@ -69,14 +69,13 @@ def visualize(
         ImageError: the picture cannot be used.
         ValueError: no question, or a model of another family or compressor, whose tokens have no place on the page.
     """
-    if not question.strip():
-        raise ValueError("the question is empty; ask something, for example: What is the total?")
+    question = checked(question)
     page = open_image(image_path)
     found = []
     for name in models or ["embedded"]:
         print(f"visualize: {name}", flush=True)
         model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
-        found.append(look(name, model, processor, page, question.strip(), max_new_tokens))
+        found.append(look(name, model, processor, page, question, max_new_tokens))
     output.mkdir(parents=True, exist_ok=True)
     record = {"question": question, "commit": git_commit(), "hardware": hardware(), "date": now()}
     described = [
@@ -112,25 +111,17 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
         raise ValueError(
             f"{name}: tokens of the compressor {config.compressor} have no place on the page; conv and pooling do"
         )
-    inputs = question_inputs(question, [page], processor)
-    inputs = {key: value.to(model.device) for key, value in inputs.items()}
-    inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    inputs = asked(question, page, model, processor)
+    answer = answered(model, processor, inputs, limit)
+    while answer and answer[-1] in stop_ids(model, processor.tokenizer):
+        answer.pop()
+    if not answer:
+        raise ValueError(f"{name}: answered nothing to {question!r}")
+    ids = torch.cat([inputs["input_ids"], inputs["input_ids"].new_tensor([answer])], dim=1)
     length = inputs["input_ids"].shape[1]
-    stops = stop_ids(model, processor.tokenizer)
-    pad = processor.tokenizer.pad_token_id
-    with torch.inference_mode():
-        made = model.generate(
-            **inputs, max_new_tokens=limit, do_sample=False, eos_token_id=stops, pad_token_id=pad
-        )
-        answer = made[0, length:].tolist()
-        while answer and answer[-1] in stops:
-            answer.pop()
-        if not answer:
-            raise ValueError(f"{name}: answered nothing to {question!r}")
-        ids = made[:, : length + len(answer)]
-        rows = slice(length - 1, length + len(answer) - 1)  # each predicts a token of the answer
-        with attention_of(model, rows) as sums:
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"])
+    rows = slice(length - 1, length + len(answer) - 1)  # each predicts a token of the answer
+    with torch.inference_mode(), attention_of(model, rows) as sums:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"])
     seen = torch.stack(sums).mean(0)  # [answer tokens, keys]
     visual = seen[:, ids[0].cpu() == processor.image_token_id]
     on_page = visual.sum(1)

@@ -13,8 +13,8 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"message", "progress", "version"},
     {"stage"},
     {"model", "data", "prune", "merge"},
-    {"convert", "train", "evaluate", "instruct", "bench", "ask", "visualize", "export", "recipe"},
-    {"inspect", "curves", "merge_stage"},
+    {"convert", "train", "evaluate", "instruct", "bench", "ask", "export", "recipe"},
+    {"inspect", "curves", "merge_stage", "visualize"},
     {"pipeline"},
     {"cli"},
 ]
