@@ -336,14 +336,18 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     weights = trainer.gathered_weights()
     if not is_first(config):
         return folder
-    trained = with_weights(config, model, weights)
+    trained = with_weights(config, load_for_training(model, config.visual_positions), weights)
     assert not config.freeze_vision or hash_module(trained.vision) == vision_hash, "the frozen ViT changed"
     save_model_files(folder, trained, processor)
-    del trained, weights
+    del weights
     if config.keep_checkpoints:
-        make_folders(
-            folder, lambda kept, to: save_model_folder(to, with_weights(config, model, kept), processor)
-        )
+
+        def save(kept: dict[str, Tensor], to: Path) -> None:
+            # Without low-rank updates every trained weight is replaced, so that one model serves all.
+            base = load_for_training(model, config.visual_positions) if config.lora_rank else trained
+            save_model_folder(to, with_weights(config, base, kept), processor)
+
+        make_folders(folder, save)
     rows = trainer.meter.rows()
     last = rows[-max(1, len(rows) // 10) :]
     figures = {
@@ -360,9 +364,8 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     return folder
 
 
-def with_weights(config: PostTrainConfig, model: str | Path, weights: Mapping[str, Tensor]) -> Any:
+def with_weights(config: PostTrainConfig, trained: Any, weights: Mapping[str, Tensor]) -> Any:
     """The model that training began with, given what it learned: the one that learned may lie in shards."""
-    trained = load_for_training(model, config.visual_positions)
     tuner = add_lora(trained, config.lora_rank, lora_alpha(config)) if config.lora_rank else None
     left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
     assert not left.unexpected_keys
