@@ -33,15 +33,18 @@ def open_shared_stage(
     settings: dict[str, Any],
     inputs: dict[str, str],
     seed: int | None = None,
+    folder: Path | None = None,
 ) -> Stage:
-    """`open_stage` in the output folder; the first process opens it, the others then read what it wrote.
+    """`open_stage` for all processes: the first one opens it, the others then read what it wrote.
 
-    seed: the run's own by default.
+    Args:
+        seed: the run's own by default.
+        folder: the run's own output folder by default.
 
     Raises:
         StageError: see `open_stage`; on the other processes, if the first could not open it.
     """
-    folder = Path(config.output_dir)
+    folder = folder or Path(config.output_dir)
     with config.main_process_first(local=False, desc=f"open {folder}"):
         if is_first(config):
             return open_stage(folder, name, settings, inputs, config.seed if seed is None else seed)

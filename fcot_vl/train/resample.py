@@ -101,8 +101,7 @@ def resample(
     if coarse is None:
         stage = open_stage(config.output, "resample", settings, inputs, config.seed)
     else:
-        coarse.output_dir = str(config.output)
-        stage = open_shared_stage(coarse, "resample", settings, inputs, config.seed)
+        stage = open_shared_stage(coarse, "resample", settings, inputs, config.seed, config.output)
     if stage.done:
         console.print(f"resample: already done in {config.output}")
         return config.output
