@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.data.sample import SampleFolder
-from fcot_vl.evaluate.report_figures import FAINT, clean, finish
 from fcot_vl.evaluate.runner import data_hash, evaluate, weights_hash
+from fcot_vl.figure import FAINT, clean, finish
 from fcot_vl.stage import git_commit, hardware, now, open_stage, read_rows, read_stage, write_json
 from fcot_vl.train.kept import CHECKPOINTS
 from fcot_vl.train.trainer import LOSS_LOG

@@ -24,9 +24,9 @@ from fcot_vl.evaluate.report_data import (
     retention,
     retention_interval,
 )
+from fcot_vl.figure import DPI, FAINT, INK, clean, finish, legend
 
-INK, FAINT, GRID = "#22272e", "#6b7480", "#e3e6ea"
-RIGHT, WRONG = "#22272e", "#d1242f"
+RIGHT, WRONG = INK, "#d1242f"
 RATIO_COLOURS = {1: "#57606a", 2: "#0b66a8", 4: "#0f9d75", 8: "#7a4fbf", 16: "#b2377f"}
 PEER_STYLE = {  # colour, marker
     "fastv": ("#e05d0b", "s"),
@@ -44,7 +44,6 @@ PEER_STYLE = {  # colour, marker
 }
 MERGED_MARKERS = {"average": "P", "task-arithmetic": "v", "shapley": "*"}
 BUDGET_NAMES = {0.5: "half of the visual tokens", 0.25: "a quarter of the visual tokens"}
-DPI = 160
 
 
 def _style(model: Judged) -> dict[str, Any]:
@@ -98,46 +97,6 @@ def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
     )
 
 
-def finish(figure: Figure, path: Path, text: str, title: str) -> Path:
-    """Lay out and save a figure, with a title above and a caption below it."""
-    width, height = figure.get_size_inches()
-    lines = textwrap.wrap(text, int(width * 17.2))
-    below = (0.17 * len(lines) + 0.18) / height
-    above = 1 - 0.42 / height
-    figure.tight_layout(rect=(0, below, 1, above))
-    figure.text(0.012, 1 - 0.27 / height, title, fontsize=12.5, weight="bold", color=INK, va="center")
-    figure.text(0.012, 0.08 / height, "\n".join(lines), fontsize=7, color=FAINT, va="bottom", linespacing=1.4)
-    figure.savefig(path, dpi=DPI, facecolor="white")
-    return path
-
-
-def clean(axes: Axes, grid: str) -> None:
-    """The look of every panel; grid: `x`, `y` or `both`."""
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(side in ("left", "bottom"))
-        axes.spines[side].set_color("#b8c0c8")
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=8.5, length=0)
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, every model once, right of them."""
-    handles: dict[str, Any] = {}
-    for panel in axes:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    axes[-1].legend(
-        handles.values(),
-        [textwrap.fill(label, 34) for label in handles],
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        frameon=False,
-        fontsize=8,
-        labelspacing=0.7,
-    )
-
-
 def retention_figure(run: RunData, path: Path) -> Path | None:
     """Retention by task, a panel for each token budget, 95% intervals. None when only the teacher was judged."""
     budgets = _budgets(run)
@@ -160,7 +119,7 @@ def retention_figure(run: RunData, path: Path) -> Path | None:
         panel.set_xlabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_yticks(range(len(rows)), [r.replace("_", " ") for r in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    _legend(figure, panels)
+    legend(panels)
     more = "Bars: 95% paired bootstrap over pages; scores averaged over seeds first."
     return finish(figure, path, caption(run, shown, more), "What is kept of the teacher, task by task")
 
@@ -229,7 +188,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
         panel.set_title(_budget_name(share), fontsize=9.5, color=INK, loc="left")
     panels[0].set_ylabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_ylim(bottom=0)
-    _legend(figure, panels)
+    legend(panels)
     more = "All tasks pooled within a band. Shade (students): 95% paired bootstrap over pages."
     return finish(
         figure, path, caption(run, shown, more), "Where compression breaks: retention by text density"
@@ -253,7 +212,7 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
         panel.set_xlabel("step", fontsize=8.5, color=FAINT)
         panel.set_ylim(bottom=0)
     panels[0].set_ylabel("nats per answer token", fontsize=8.5, color=FAINT)
-    _legend(figure, panels)
+    legend(panels)
     seeds = sorted({c.seed for c in run.curves})
     more = (
         f"Stage 1, seeds {', '.join(map(str, seeds))}; bold: mean over seeds, smoothed over 5% of the steps."
@@ -311,7 +270,7 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
         return None
     panels[0].set_ylabel("mean score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_ylim(bottom=0)
-    _legend(figure, panels)
+    legend(panels)
     more = "Bars: 95% paired bootstrap over pages."
     return finish(figure, path, caption(run, run.judged, more), "What a page costs and what is kept")
 

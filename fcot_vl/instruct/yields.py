@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.figure import FAINT, INK, clean, finish, legend
 from fcot_vl.stage import write_json
 
 # What became of a drawn answer; the last three were right.
@@ -19,7 +20,6 @@ RIGHT = (BARE, DUPLICATE, SPARE, KEPT)
 # Why a question was not asked.
 LEFT, NO_ANSWER = "left by its task", "no short answer"
 BARS = {"sampled": "#c3cad3", "right": "#0b66a8", "kept": "#0f9d75"}
-INK, GRID = "#22272e", "#e3e6ea"
 
 
 class Yields:
@@ -90,12 +90,14 @@ class Yields:
         write_json(folder / "yield.json", self.rows())
         rows = {task: row for task, row in self.rows().items() if row["sampled"] and task != "all"}
         if rows:
-            _figure(rows, title).savefig(folder / "yield.png", dpi=160)
+            draw(rows, folder / "yield.png", title)
 
 
-def _figure(rows: dict[str, dict[str, Any]], title: str) -> Figure:
-    figure = Figure(figsize=(7.2, 1.5 + 0.75 * len(rows)), layout="constrained")
+def draw(rows: dict[str, dict[str, Any]], path: Path, title: str) -> None:
+    """Bars by task: answers drawn, right and kept."""
+    figure = Figure(figsize=(8.4, 1.5 + 0.75 * len(rows)))
     axes = figure.add_subplot()
+    clean(axes, "x")
     for bar, (name, colour) in enumerate(BARS.items()):
         places = [at + 0.27 * (bar - 1) for at in range(len(rows))]
         drawn = axes.barh(places, [row[name] for row in rows.values()], height=0.25, color=colour, label=name)
@@ -104,14 +106,9 @@ def _figure(rows: dict[str, dict[str, Any]], title: str) -> Figure:
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.margins(x=0.16)
-    axes.set_xlabel("answers")
-    axes.xaxis.grid(True, color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(left=False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=10, color=INK)
-    return figure
+    axes.set_xlabel("answers", fontsize=8.5, color=FAINT)
+    legend([axes])
+    finish(figure, path, "", title)
 
 
 def _share(row: dict[str, Any], name: str) -> str:

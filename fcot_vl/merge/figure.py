@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, FAINT, GRID = "#22272e", "#6b7480", "#e3e6ea"
+from fcot_vl.figure import FAINT, INK, clean, finish
+
 VALUE, WEIGHT, LEFT_OUT = "#0b66a8", "#0f9d75", "#b4bac2"
 
 
@@ -20,7 +21,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11.5, 2.4 + 0.32 * max(5, len(rows))))
     values, weights, sizes = figure.subplots(1, 3, width_ratios=(1.1, 0.9, 1.1))
     at = np.arange(len(rows))
-    _clean(values, "x")
+    clean(values, "x")
     errors = [row["standard_error"] or 0.0 for row in rows]
     colours = [VALUE if row["weight"] > 0 else LEFT_OUT for row in rows]
     values.barh(
@@ -37,7 +38,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     values.set_title(
         "Shapley value" + (", ± standard error" if any(errors) else ""), fontsize=9.5, color=INK, loc="left"
     )
-    _clean(weights, "x")
+    clean(weights, "x")
     weights.barh(at, [row["weight"] for row in rows], color=WEIGHT, height=0.6)
     for y, row in zip(at, rows, strict=True):
         weights.text(row["weight"], y, f" {row['weight']:.3f}", va="center", fontsize=8, color=INK)
@@ -46,15 +47,12 @@ def draw(record: dict[str, Any], path: Path) -> None:
     weights.invert_yaxis()
     weights.set_title("weight in the merge", fontsize=9.5, color=INK, loc="left")
     _sizes(sizes, record["coalitions"])
-    figure.suptitle("What each checkpoint is worth", x=0.01, ha="left", fontsize=11.5, color=INK)
-    figure.text(0.01, 0.015, _caption(record), fontsize=7.5, color=FAINT, ha="left", va="bottom")
-    figure.tight_layout(rect=(0, 0.06, 1, 0.97))
-    figure.savefig(path, dpi=160)
+    finish(figure, path, _caption(record), "What each checkpoint is worth")
 
 
 def _sizes(panel: Axes, coalitions: list[dict[str, Any]]) -> None:
     """Every coalition as a dot above its size; the line is their mean."""
-    _clean(panel, "y")
+    clean(panel, "y")
     by_size: dict[int, list[float]] = {}
     for row in coalitions:
         by_size.setdefault(len(row["members"]), []).append(row["score"])
@@ -73,11 +71,3 @@ def _caption(record: dict[str, Any]) -> str:
     by = f"data {judge['data'][:12]}" if "data" in judge else f"command: {judge['score_command'][:90]}"
     how = f"{record['permutations']} orders" if record["permutations"] else "exact"
     return f"{how}, {len(record['coalitions'])} coalitions scored; {by}; {record['date'][:10]}, {record['hardware']}"
-
-
-def _clean(panel: Axes, grid: str) -> None:
-    for side in ("top", "right", "left", "bottom"):
-        panel.spines[side].set_visible(False)
-    panel.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
-    panel.set_axisbelow(True)
-    panel.tick_params(colors=FAINT, labelsize=8.5, length=0)

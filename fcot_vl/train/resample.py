@@ -19,6 +19,7 @@ from rich.table import Table
 from fcot_vl.data.mixture import open_data
 from fcot_vl.data.resample import CAP, FLOOR, Group, is_generation, read_groups, sampling_weights
 from fcot_vl.data.resample_mixture import Part, take_apart, write_mixture, write_subset
+from fcot_vl.figure import FAINT, INK, clean, finish
 from fcot_vl.model.families import load_processor
 from fcot_vl.stage import hash_file, open_stage, write_json
 from fcot_vl.train.post_train import PostTrainConfig, post_train
@@ -216,22 +217,20 @@ def draw(groups: dict[str, Group], weights: dict[str, float], path: Path) -> Pat
     names = sorted(groups, key=lambda name: groups[name].loss)
     figure = Figure(figsize=(10, 1.6 + 0.36 * len(names)))
     left, right = figure.subplots(1, 2, sharey=True)
+    for panel in (left, right):
+        clean(panel, "x")
     losses = [groups[name].loss for name in names]
     colours = ["#e05d0b" if weights[n] > 1 else "#0b66a8" if weights[n] < 1 else "#9aa4ae" for n in names]
     median = statistics.median(losses)
     left.barh(names, losses, color=colours)
-    left.axvline(median, color="#22272e", linewidth=1, linestyle="--")
-    left.set_title(
-        f"loss of the coarse run, nats per answer token (dashed: median, {median:.2f})", fontsize=9
-    )
+    left.axvline(median, color=INK, linewidth=1, linestyle="--")
+    left.set_title("loss of the coarse run (dashed: median)", fontsize=9.5, color=INK, loc="left")
+    left.set_xlabel("nats per answer token", fontsize=8.5, color=FAINT)
     bars = right.barh(names, [weights[name] for name in names], color=colours)
-    right.axvline(1, color="#22272e", linewidth=1, linestyle="--")
+    right.axvline(1, color=INK, linewidth=1, linestyle="--")
     right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     right.margins(x=0.12)
-    right.set_title("sampling weight", fontsize=9)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130, facecolor="white")
-    return path
+    right.set_title("sampling weight", fontsize=9.5, color=INK, loc="left")
+    return finish(
+        figure, path, f"Median {median:.4f} nats per answer token.", "Which tasks are seen how often"
+    )

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 LAYERS = [  # lowest first; rooms of one layer do not know each other
-    {"message", "progress", "version"},
+    {"message", "progress", "version", "figure"},
     {"stage"},
     {"model", "data", "prune", "merge"},
     {"convert", "train", "evaluate", "instruct", "bench", "ask", "export", "recipe"},
