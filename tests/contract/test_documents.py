@@ -50,6 +50,9 @@ def test_every_command_in_the_documents_exists(path: Path) -> None:
             script = next(word for word in words[1:] if not word.startswith("-"))
             assert (ROOT / script).is_file(), line
             continue
+        if words[0] == "python":
+            assert (ROOT / words[1]).is_file(), line
+            continue
         if words[0] == "torchrun":
             words = ["fcot-vl", *words[words.index("fcot_vl.cli") + 1 :]]
         assert words[0] == "fcot-vl", f"{path.name}: {line!r} is neither make nor fcot-vl"

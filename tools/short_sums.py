@@ -1,0 +1,41 @@
+"""The data of the ablation of worked answers (docs/results): `python tools/short_sums.py FOLDER [RECORDS]`.
+
+`FOLDER/short`: MiniDoc's first training records, sums answered by their result alone. `FOLDER/sums`: those of the
+first 480 records that are sums, which `fcot-vl cot` works out.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fcot_vl.data.sample import Sample, write_shard
+from fcot_vl.data.synthesize.minidoc import make_sample
+
+IN_A_SHARD = 480
+
+
+def short(index: int) -> Sample:
+    """A training record of MiniDoc; a sum's answer is what followed "Answer: "."""
+    sample = make_sample("train", index, 0)
+    if sample.task == "sums":
+        for message in sample.messages:
+            if message["role"] == "assistant":
+                message["content"] = message["content"].rpartition("Answer: ")[2]
+    return sample
+
+
+def main(folder: Path, records: int) -> None:
+    """Write both folders."""
+    for name in ("short", "sums"):
+        (folder / name).mkdir(parents=True)
+    for first in range(0, records, IN_A_SHARD):
+        shard = [short(index) for index in range(first, min(first + IN_A_SHARD, records))]
+        write_shard(folder / "short" / f"short-{first // IN_A_SHARD:03d}.parquet", shard)
+        if first == 0:
+            write_shard(folder / "sums" / "sums.parquet", [one for one in shard if one.task == "sums"])
+        print(f"{first + len(shard)} of {records} records", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3840)
