@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,7 @@ from fcot_vl.merge_stage import merge
 from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.prune.engine import keep_for_layer_mean
-from fcot_vl.prune.method import Method
+from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.recipe import build, find_recipe, read_recipe
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
@@ -79,7 +79,7 @@ class PeersSection:
     layers: list[int] = field(default_factory=list)
     """FastV's K, each tried."""
     equal_layer_mean: bool = True
-    """FastV also at the share where it costs as much as a student, averaged over the decoder's layers."""
+    """Each also at the share where it costs as much as a student, averaged over the decoder's layers."""
 
 
 @dataclass
@@ -119,6 +119,8 @@ class Recipe:
     seeds: list[int] = field(default_factory=lambda: [0])
     control_seeds: list[int] = field(default_factory=list)
     """Seeds with which the teacher is post-trained on the same data, without compression."""
+    compressors: list[str] = field(default_factory=list)
+    """Compressors compared (paper, Table 3), each trained alike; none: that of `realign` alone."""
     jobs: int = 1
     """Steps run side by side."""
     threads: int = 1
@@ -177,6 +179,8 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
     console = console or Console()
     recipe = build(Recipe, read_recipe(name), **{k: v for k, v in overrides.items() if v is not None})
     steps = plan(recipe)
+    for reason in peers(recipe, recipe.teacher or str(tiny_teacher_path()))[1]:
+        console.print(f"left out: {reason}", style="dim", markup=False)
     folder = Path(recipe.output)
     title = find_recipe(name).stem
     console.print(
@@ -228,21 +232,27 @@ def plan(recipe: Recipe) -> list[Step]:
     judge = partial(_judge_step, recipe, test)
     steps.append(judge("teacher", teacher, "teacher", None, recipe.seeds[0], ()))
     ratios = build(RealignConfig, recipe.realign, output_dir="unused").ratios
-    for seed in recipe.seeds:
-        here = run / f"seed-{seed}"
-        aligned = f"realign seed {seed}"
+    trained_students: list[tuple[str, Path, str]] = []  # of the first seed: name, folder, step
+    for seed, compressor in product(recipe.seeds, recipe.compressors or [""]):
+        here = run / f"seed-{seed}" / compressor
+        tag = f"{compressor} " if compressor else ""
+        section = recipe.realign | ({"compressor": compressor} if compressor else {})
+        aligned = f"realign {tag}seed {seed}"
         steps.append(
-            _train_step(aligned, _realign, recipe.realign, teacher, train, here / "realign", seed, trained_on)
+            _train_step(aligned, _realign, section, teacher, train, here / "realign", seed, trained_on)
         )
         for ratio in ratios:
             student, trained = here / "realign" / f"ratio-{ratio}", here / f"post-train-{ratio}"
-            name = f"post-train {ratio}x seed {seed}"
+            name = f"post-train {tag}{ratio}x seed {seed}"
+            end = f"{ratio}-{compressor}-seed-{seed}" if compressor else f"{ratio}-seed-{seed}"
             steps += [
-                judge(f"realign-{ratio}-seed-{seed}", student, "realign", None, seed, (aligned,)),
+                judge(f"realign-{end}", student, "realign", None, seed, (aligned,)),
                 _train_step(name, _post_train, recipe.post_train, student, train, trained, seed, aligned),
-                judge(f"post-train-{ratio}-seed-{seed}", trained, "post-train", None, seed, (name,)),
-                *_merge_steps(recipe, student, trained, ratio, seed, name, judge),
+                judge(f"post-train-{end}", trained, "post-train", None, seed, (name,)),
+                *_merge_steps(recipe, student, trained, ratio, seed, name, judge, compressor),
             ]
+            if seed == recipe.seeds[0]:
+                trained_students.append((f"student {ratio}x {compressor}".rstrip(), trained, name))
     for seed in recipe.control_seeds:
         name = f"control seed {seed}"
         control = run / f"seed-{seed}" / "control"
@@ -250,19 +260,19 @@ def plan(recipe: Recipe) -> list[Step]:
             _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
             judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
         ]
-    steps += [
-        judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in _peers(recipe, teacher)
-    ]
+    rivals, _ = peers(recipe, teacher)
+    steps += [judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in rivals]
     timed = [
         Contender("teacher", teacher),
+        *(Contender(name, str(folder)) for name, folder, _ in trained_students),
         *(
-            Contender(f"student {r}x", str(run / f"seed-{recipe.seeds[0]}" / f"post-train-{r}"))
-            for r in ratios
+            Contender(str(method), teacher, method)
+            for _, method, seed in rivals
+            if method.name not in OTHER_PAGE and seed == recipe.seeds[0]
         ),
-        *(Contender(str(m), teacher, m) for _, m, _ in _peers(recipe, teacher) if m.name == "fastv"),
     ]
     settings = asdict(build(BenchSection, recipe.bench))
-    before = tuple(f"post-train {r}x seed {recipe.seeds[0]}" for r in ratios)
+    before = tuple(step for _, _, step in trained_students)
     steps.append(
         Step(
             "bench",
@@ -317,13 +327,15 @@ def _merge_steps(
     seed: int,
     after: str,
     judge: Callable[..., Step],
+    compressor: str,
 ) -> list[Step]:
     """The merges of one student's checkpoints, each judged."""
     section = build(MergeSection, recipe.merge)
     kept = int(recipe.post_train.get("keep_checkpoints", 0))
     steps = []
     for method in section.methods:
-        name, output = f"merge-{ratio}-{method}-seed-{seed}", trained.with_name(f"merge-{ratio}-{method}")
+        of = f"{ratio}-{compressor}" if compressor else str(ratio)
+        name, output = f"merge-{of}-{method}-seed-{seed}", trained.with_name(f"merge-{ratio}-{method}")
         config = {
             "base": None if method == "average" else student,
             "data": recipe.output / VALIDATION if method == "shapley" else None,
@@ -337,34 +349,36 @@ def _merge_steps(
     return steps
 
 
-def _peers(recipe: Recipe, teacher: str) -> list[tuple[str, Method, int]]:
-    """(name, method, seed) of every training-free peer; random dropping once a seed, the rest once."""
+def peers(recipe: Recipe, teacher: str) -> tuple[list[tuple[str, Method, int]], list[str]]:
+    """(name, method, seed) of every training-free peer, and what could not be one, with its reason.
+
+    Each method at each nominal share, and again where it costs that share averaged over the decoder's layers. Random
+    dropping once a seed, the rest once.
+    """
     section = build(PeersSection, recipe.peers)
-    layers = AutoConfig.from_pretrained(teacher).text_config.num_hidden_layers
-    first = recipe.seeds[0]
-    found = []
-    for method in section.methods:
+    depth = AutoConfig.from_pretrained(teacher).text_config.num_hidden_layers
+    found: dict[Method, str] = {}
+    left_out = []
+    for name in section.methods:
         for keep in section.keep:
-            if method == "fastv":
-                for layer in section.layers:
-                    found.append((f"fastv-k{layer}-{keep:.0%}", Method("fastv", keep, layer), first))
-                    equal = _equal_keep(keep, layer, layers) if section.equal_layer_mean else None
-                    if equal is not None and equal not in section.keep:
-                        found.append((f"fastv-k{layer}-{equal:.1%}", Method("fastv", equal, layer), first))
-            elif method == "random":
-                found += [
-                    (f"random-{keep:.0%}-seed-{s}", Method("random", keep, seed=s), s) for s in recipe.seeds
-                ]
-            else:
-                found.append((f"{method}-{keep:.0%}", Method(method, keep), first))
-    return [(name.replace("%", ""), method, seed) for name, method, seed in found]
-
-
-def _equal_keep(keep: float, layer: int, layers: int) -> float | None:
-    try:
-        return keep_for_layer_mean(keep, layer, layers)
-    except ValueError:  # the layers below FastV's K alone cost more than a student does
-        return None
+            for layer in section.layers if name == "fastv" else [None]:
+                nominal = Method(name, keep, layer)
+                for equal in (False, True) if section.equal_layer_mean else (False,):
+                    try:
+                        method = nominal.at_layer_mean(keep, depth) if equal else nominal
+                        method.drops(depth)
+                    except ValueError as error:
+                        left_out.append(f"{nominal}: {one_line(error)}")
+                        continue
+                    at = f"-k{layer}" if layer else ""
+                    found.setdefault(method, f"{name}{at}-{100 * (method.keep or 0):.3g}")
+    every = []
+    for method, called in found.items():
+        if method.name == "random":
+            every += [(f"{called}-seed-{seed}", replace(method, seed=seed), seed) for seed in recipe.seeds]
+        else:
+            every.append((called, method, recipe.seeds[0]))
+    return every, list(dict.fromkeys(left_out))
 
 
 # ------------------------------------------------------------------------------------- calls that a process can take

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.data.sample import SampleFolder
+from fcot_vl.evaluate import peer_figures
 from fcot_vl.evaluate import report_figures as figures
 from fcot_vl.evaluate.benchmarks import TEXT_DENSE
 from fcot_vl.evaluate.report_data import (
@@ -27,6 +28,7 @@ from fcot_vl.evaluate.report_data import (
     density_retention,
     gather,
     retention,
+    retention_difference,
     retention_interval,
 )
 from fcot_vl.stage import open_stage, write_json
@@ -202,6 +204,8 @@ def _examples(run: RunData, data: Path) -> list[Example]:
 def _draw(run: RunData, examples: list[Example], output: Path) -> dict[str, Path]:
     drawn: dict[str, Path | None] = {
         "retention": figures.retention_figure(run, output / "retention.png"),
+        "ratios": peer_figures.ratio_figure(run, output / "ratios.png"),
+        "peers": peer_figures.peers_figure(run, output / "peers.png"),
         "density": figures.density_figure(run, output / "density.png"),
         "losses": figures.loss_figure(run, output / "losses.png"),
         "tradeoff": figures.tradeoff_figure(run, output / "tradeoff.png"),
@@ -253,6 +257,8 @@ def _markdown(run: RunData, content: dict[str, Any], drawn: dict[str, Path], exa
             "between seeds beside it."
         ),
         _image("Retention by task", drawn.get("retention")),
+        _image("Retention by ratio", drawn.get("ratios")),
+        *_equal_parts(run, drawn),
         "## Tokens and time",
         _cost_table(content),
         (
@@ -316,6 +322,53 @@ def _scores_table(run: RunData, content: dict[str, Any]) -> str:
     if dense:
         tables.append(_table(["model", "retention %, text-dense tasks"], dense))
     return "\n\n".join(tables)
+
+
+def _equal_parts(run: RunData, drawn: dict[str, Path]) -> list[str]:
+    """Every student against everything else that has its tokens, by name or averaged over layers."""
+    rows = []
+    for share, models in figures.budgets(run):
+        for student in (m for m in models if m.variant.stage == "post-train" and m.variant.method == "none"):
+            for other in models:
+                found = retention_difference(student, other, run.teacher, run.tasks)
+                if other is student or other.variant.stage == "realign" or found is None:
+                    continue
+                value, bounds = found
+                verdict = "better" if bounds[0] > 0 else "worse" if bounds[1] < 0 else "not told apart"
+                rows.append(
+                    (
+                        -share,
+                        student.variant.label,
+                        value,
+                        [
+                            student.variant.label,
+                            other.variant.label,
+                            _number(student.mean("visual_tokens_layer_mean"), 1, 1),
+                            _number(other.mean("visual_tokens_layer_mean"), 1, 1),
+                            _with_interval(value, bounds),
+                            verdict,
+                        ],
+                    )
+                )
+    if not rows:
+        return []
+    header = [
+        "student",
+        "against",
+        "its tokens, layer mean",
+        "the other's",
+        "retention, points",
+        "student is",
+    ]
+    return [
+        "## At equal tokens",
+        _table(header, [row for *_, row in sorted(rows, key=lambda row: row[:3])]),
+        (
+            "Against everything with the student's share of visual tokens, by name or averaged over the decoder's "
+            "layers: difference of retention, 95% paired bootstrap over pages; what does best first."
+        ),
+        _image("All methods at equal tokens", drawn.get("peers")),
+    ]
 
 
 def _cost_table(content: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
+USUAL = (None, "conv", "kept")  # a compressor and positions that go without saying
 PEER_NAMES = {  # in the order of tables
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
@@ -69,7 +70,7 @@ class Variant:
             "realign": f"student {self.compress_ratio}x, re-aligned only",
             "post-train": f"student {self.compress_ratio}x",
         }[self.stage]
-        options = [o for o in (self.compressor, self.visual_positions) if o]
+        options = [o for o in (self.compressor, self.visual_positions) if o not in USUAL]
         if options:
             base += f" ({', '.join(options)})"
         if self.merged:
@@ -356,6 +357,33 @@ def retention_interval(model: Judged, teacher: Judged, tasks: Iterable[str]) -> 
     return _interval([pairs[task] for task in wanted])
 
 
+def retention_difference(
+    model: Judged, other: Judged, teacher: Judged, tasks: Iterable[str]
+) -> tuple[float, Interval] | None:
+    """Retention of a model less that of another, and its paired bootstrap interval over pages.
+
+    None where either was not judged on a task's pages that the teacher was judged on.
+    """
+    ours, theirs = _pairs(model, teacher, by_task=True), _pairs(other, teacher, by_task=True)
+    generator = np.random.default_rng(0)
+    total, found, wanted = np.zeros(RESAMPLES), 0.0, list(tasks)
+    for task in wanted:
+        one, two = (np.asarray(pairs.get(task, []), dtype=np.float64) for pairs in (ours, theirs))
+        if not len(one) or one.shape != two.shape or not one[:, 2].mean():
+            return None
+        pages = generator.integers(0, len(one), (RESAMPLES, len(one)))
+        found += (one[:, 1].mean() - two[:, 1].mean()) / one[:, 2].mean()
+        whole = one[:, 2][pages].mean(axis=1)
+        if not whole.all():
+            return None
+        total += (one[:, 1] - two[:, 1])[pages].mean(axis=1) / whole
+    if not wanted:
+        return None
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(total / len(wanted), [tail, 100 - tail])
+    return found / len(wanted), (float(low), float(high))
+
+
 def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float | None, Interval | None]:
     """Retention on the pages of one text-density band, all tasks pooled, and its paired bootstrap interval."""
     ours, theirs = model.score("density", band), teacher.score("density", band)
@@ -368,9 +396,10 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
 def _pairs(model: Judged, teacher: Judged, by_task: bool) -> dict[str, list[tuple[float, float, float]]]:
     """(density, model's score, teacher's score) of every page both answered, by task or all under ""."""
     found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    for key, (task, density, score) in model.sample_scores.items():
-        if key in teacher.sample_scores:
-            found[task if by_task else ""].append((density, score, teacher.sample_scores[key][2]))
+    for key, (_, _, score) in teacher.sample_scores.items():
+        if key in model.sample_scores:
+            task, density, ours = model.sample_scores[key]
+            found[task if by_task else ""].append((density, ours, score))
     return found
 
 

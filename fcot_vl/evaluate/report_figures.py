@@ -43,10 +43,14 @@ PEER_STYLE = {  # colour, marker
     "tome": ("#4d5bb0", "P"),
 }
 MERGED_MARKERS = {"average": "P", "task-arithmetic": "v", "shapley": "*"}
-BUDGET_NAMES = {0.5: "half of the visual tokens", 0.25: "a quarter of the visual tokens"}
+BUDGET_NAMES = {
+    0.5: "half of the visual tokens",
+    0.25: "a quarter of the visual tokens",
+    0.125: "an eighth of the visual tokens",
+}
 
 
-def _style(model: Judged) -> dict[str, Any]:
+def style(model: Judged) -> dict[str, Any]:
     """Colour and marker of a model: students by ratio, peers by method, re-aligned and control hollow."""
     v = model.variant
     if v.method != "none":
@@ -59,7 +63,7 @@ def _style(model: Judged) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
 
 
-def _budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
+def budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
     """Models grouped by the share of visual tokens they keep, largest first; the teacher's own left out.
 
     The shares are those of the students (of every peer where there is no student yet). A peer joins a group by its
@@ -80,7 +84,15 @@ def _budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
     return [(share, [j for j in run.judged if belongs(j, share)]) for share in shares]
 
 
-def _budget_name(share: float) -> str:
+def _trained_and_fastv(run: RunData) -> list[tuple[float, list[Judged]]]:
+    """`budgets` without the peers that `peers.png` ranks: what is trained against FastV (the paper's Fig. 1)."""
+    return [
+        (share, [model for model in models if model.variant.method in ("none", "fastv")])
+        for share, models in budgets(run)
+    ]
+
+
+def budget_name(share: float) -> str:
     return BUDGET_NAMES.get(share, f"{share:.3g} of the visual tokens")
 
 
@@ -99,14 +111,14 @@ def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
 
 def retention_figure(run: RunData, path: Path) -> Path | None:
     """Retention by task, a panel for each token budget, 95% intervals. None when only the teacher was judged."""
-    budgets = _budgets(run)
-    if not budgets:
+    found = _trained_and_fastv(run)
+    if not found:
         return None
     rows = [*run.tasks, "mean"]
-    figure = Figure(figsize=(4.3 * len(budgets) + 2.4, 0.52 * len(rows) + 1.6))
-    panels = list(np.atleast_1d(figure.subplots(1, len(budgets), sharey=True)))
+    figure = Figure(figsize=(4.3 * len(found) + 2.4, 0.52 * len(rows) + 1.6))
+    panels = list(np.atleast_1d(figure.subplots(1, len(found), sharey=True)))
     shown: list[Judged] = []
-    for panel, (share, models) in zip(panels, budgets, strict=True):
+    for panel, (share, models) in zip(panels, found, strict=True):
         models = [*run.find("control"), *models]
         shown += models
         clean(panel, "x")
@@ -115,7 +127,7 @@ def retention_figure(run: RunData, path: Path) -> Path | None:
         offsets = np.linspace(-0.34, 0.34, len(models)) if len(models) > 1 else [0.0]
         for model, offset in zip(models, offsets, strict=True):
             _dots(panel, run, model, rows, float(offset))
-        panel.set_title(_budget_name(share), fontsize=9.5, color=INK, loc="left")
+        panel.set_title(budget_name(share), fontsize=9.5, color=INK, loc="left")
         panel.set_xlabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_yticks(range(len(rows)), [r.replace("_", " ") for r in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
@@ -132,34 +144,34 @@ def _dots(panel: Axes, run: RunData, model: Judged, rows: list[str], offset: flo
         if value is None:
             continue
         bounds = retention_interval(model, run.teacher, tasks)
-        style = _style(model)
+        look = style(model)
         if bounds:
             span = [100 * b for b in bounds]
-            panel.plot(span, [y + offset] * 2, color=style["color"], linewidth=1.3, alpha=0.55, zorder=2)
+            panel.plot(span, [y + offset] * 2, color=look["color"], linewidth=1.3, alpha=0.55, zorder=2)
         panel.plot(
-            [100 * value], [y + offset], linestyle="none", markersize=4.6, zorder=3, label=label, **style
+            [100 * value], [y + offset], linestyle="none", markersize=4.6, zorder=3, label=label, **look
         )
         label = None
 
 
 def density_figure(run: RunData, path: Path) -> Path | None:
     """Retention against text density (characters per visual token of the teacher), a panel for each budget."""
-    budgets = _budgets(run)
+    found = _trained_and_fastv(run)
     bands = run.densities
-    if not budgets or not bands:
+    if not found or not bands:
         return None
-    figure = Figure(figsize=(4.3 * len(budgets) + 2.4, 4.1))
-    panels = list(np.atleast_1d(figure.subplots(1, len(budgets), sharey=True)))
+    figure = Figure(figsize=(4.3 * len(found) + 2.4, 4.1))
+    panels = list(np.atleast_1d(figure.subplots(1, len(found), sharey=True)))
     shown: list[Judged] = []
     counts = {b: run.teacher.results[0]["density"][b]["n"] for b in bands}
-    for panel, (share, models) in zip(panels, budgets, strict=True):
+    for panel, (share, models) in zip(panels, found, strict=True):
         shown += models
         clean(panel, "y")
         panel.axhline(100, color=INK, linewidth=1, zorder=1)
         for model in models:
             cells = [density_retention(model, run.teacher, b) for b in bands]
             points = [(i, *c) for i, c in enumerate(cells) if c[0] is not None]
-            style = _style(model)
+            look = style(model)
             dashed = "--" if model.variant.stage == "realign" else "-"
             at, values = [i for i, _, _ in points], [100 * float(v) for _, v, _ in points if v is not None]
             panel.plot(
@@ -170,7 +182,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
                 linewidth=1.6,
                 label=model.variant.short_label,
                 zorder=3,
-                **style,
+                **look,
             )
             if model.variant.method != "none" or model.variant.stage == "realign":
                 continue  # shades of every model would hide the lines
@@ -179,13 +191,13 @@ def density_figure(run: RunData, path: Path) -> Path | None:
                 [i for i, _ in bounds],
                 [100 * b[0] for _, b in bounds],
                 [100 * b[1] for _, b in bounds],
-                color=style["color"],
+                color=look["color"],
                 alpha=0.10,
                 linewidth=0,
             )
         panel.set_xticks(range(len(bands)), [f"{b}\nn={counts[b]}" for b in bands])
         panel.set_xlabel("printed characters per visual token of the teacher", fontsize=8.5, color=FAINT)
-        panel.set_title(_budget_name(share), fontsize=9.5, color=INK, loc="left")
+        panel.set_title(budget_name(share), fontsize=9.5, color=INK, loc="left")
     panels[0].set_ylabel("score as % of the teacher's", fontsize=8.5, color=FAINT)
     panels[0].set_ylim(bottom=0)
     legend(panels)
@@ -250,18 +262,18 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
                 continue
             costs.append(cost)
             bounds = retention_interval(model, run.teacher, run.tasks)
-            style = _style(model)
+            look = style(model)
             if bounds:
                 span = [100 * b for b in bounds]
-                panel.plot([cost, cost], span, color=style["color"], linewidth=1.3, alpha=0.5)
+                panel.plot([cost, cost], span, color=look["color"], linewidth=1.3, alpha=0.5)
             panel.plot(
                 [cost],
                 [100 * value],
                 linestyle="none",
                 markersize=6.5,
-                label=model.variant.label,
+                label=model.variant.short_label,
                 zorder=3,
-                **style,
+                **look,
             )
         drawn += len(costs)
         panel.set_xlabel(name, fontsize=8.5, color=FAINT)
@@ -294,7 +306,7 @@ def sample_figure(
     """One test page: the page, the question, the reference, and every model's answer with its mistakes in red."""
     columns, rows = 62, 15
     blocks: list[tuple[str, str, float | None, str]] = [("reference", reference, None, INK)]
-    blocks += [(j.variant.label, text, score, str(_style(j)["color"])) for j, text, score in answers]
+    blocks += [(j.variant.label, text, score, str(style(j)["color"])) for j, text, score in answers]
     heights = [0.34 + 0.155 * len(_wrap(text, columns, rows)) for _, text, _, _ in blocks]
     question_lines = textwrap.wrap(question, 70) or [""]
     tall = max(3.6, sum(heights) + 0.2 * len(question_lines) + 1.0)

@@ -105,6 +105,8 @@ def evaluate(
         "stage": stage,
         "method": method.name,
         "compress_ratio": runner.compress_ratio,
+        "compressor": getattr(runner.model.config, "compressor", None),
+        "visual_positions": getattr(runner.model.config, "visual_positions", None),
         "keep": method.keep,
         "layer": method.layer,
         "seed": seed,

@@ -6,11 +6,12 @@ Above the peers of `fcot_vl.prune`, below everything that runs a model with one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from fcot_vl.prune.divprune import apply_divprune
-from fcot_vl.prune.engine import Drop, PruneHandle
+from fcot_vl.prune.engine import Drop, PruneHandle, keep_for_layer_mean, shares_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.fewer_tiles import apply_fewer_tiles
 from fcot_vl.prune.prumerge import apply_prumerge
@@ -82,6 +83,38 @@ class Method:
         if self.name == "sparsevlm":
             return sparse_drops(self.keep, n_layers)
         return ((self.layer or 0, self.keep),)
+
+    def layer_mean(self, n_layers: int) -> float:
+        """Share of the visual tokens that a decoder of that depth works on, averaged over its layers.
+
+        Raises ValueError for a share that the method cannot keep there.
+        """
+        return fmean(shares_by_layer(self.drops(n_layers), n_layers))
+
+    def at_layer_mean(self, share: float, n_layers: int) -> Method:
+        """The same method where it costs `share` of the visual tokens, averaged over the decoder's layers.
+
+        Raises ValueError when the layers before its first drop alone cost as much.
+        """
+        if self.name == "fastv":
+            return replace(self, keep=keep_for_layer_mean(share, self.layer or 0, n_layers))
+        if self.name != "pyramiddrop":
+            same = replace(self, keep=share)
+            same.drops(n_layers)
+            return same
+        low, high = 0.0, 1.0
+        if replace(self, keep=1e-6).layer_mean(n_layers) >= share:
+            raise ValueError(
+                f"PyramidDrop cannot work on {share:.0%} of the visual tokens of {n_layers} layers: those before "
+                "its first drop cost as much."
+            )
+        for _ in range(60):  # its layer mean grows with keep
+            middle = (low + high) / 2
+            if replace(self, keep=middle).layer_mean(n_layers) < share:
+                low = middle
+            else:
+                high = middle
+        return replace(self, keep=high)
 
     def apply(self, model: Any) -> PruneHandle | None:
         """Put the method into `model`; None for "none".

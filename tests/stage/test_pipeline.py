@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from transformers import AutoConfig
 
 from fcot_vl.evaluate.report_data import gather
-from fcot_vl.pipeline import PipelineError, Recipe, plan, run_recipe
+from fcot_vl.pipeline import PipelineError, Recipe, peers, plan, run_recipe
 from fcot_vl.recipe import RecipeError, build
 from fcot_vl.stage import StageError, read_stage
 
@@ -96,7 +97,10 @@ def test_the_whole_path(whole: tuple[Path, str]) -> None:
     assert costs["FastV 33%, K=1"] == pytest.approx(costs["student 2x"], rel=0.02)
     assert {c.compress_ratio for c in found.curves} == {2, 4}
     timed = {j.variant.label for j in found.judged if found.timing(j.variant)}
-    assert timed == {"teacher", "student 2x", "student 4x", "FastV 50%, K=1", "FastV 33%, K=1"}
+    assert timed == {label for label in labels if "control" not in label and "page" not in label} - {
+        "student 2x, re-aligned only",
+        "student 4x, re-aligned only",
+    }
     assert all(read_stage(path.parent)["status"] == "done" for path in run.rglob("stage.json"))
     assert "trained here and now" in printed
 
@@ -152,6 +156,45 @@ def test_every_step_waits_only_for_earlier_ones(teacher_folder: Path, tmp_path: 
     for number, step in enumerate(steps):
         assert set(step.after) <= set(names[:number])
     assert sum(name.startswith("post-train") for name in names) == 6
+
+
+def test_every_peer_at_every_share_and_at_equal_cost(teacher_folder: Path, tmp_path: Path) -> None:
+    """No peer is run twice alike; what cannot be kept in so few layers is left out with its reason."""
+    methods = ["fastv", "pyramiddrop", "sparsevlm", "divprune", "random"]
+    section = {"methods": methods, "keep": [0.5, 0.25], "layers": [1]}
+    recipe = build(
+        Recipe,
+        yaml.safe_load(small_recipe(tmp_path, teacher_folder, seeds=[0, 1], peers=section).read_text()),
+    )
+    found, left_out = peers(recipe, str(teacher_folder))
+    depth = AutoConfig.from_pretrained(teacher_folder).text_config.num_hidden_layers
+    assert len({method for _, method, _ in found}) == len(found) == len({name for name, _, _ in found})
+    for name in ("random", "divprune"):
+        assert sum(method.name == name for _, method, _ in found) == (4 if name == "random" else 2)
+    at_half = [m for _, m, _ in found if m.layer_mean(depth) == pytest.approx(0.5, abs=0.03)]
+    assert {m.name for m in at_half} == {
+        m for m in methods if not any(m in r and "50%" in r for r in left_out)
+    }
+    assert any(reason.startswith("fastv, 0.25") for reason in left_out)
+
+
+def test_compressors_are_compared(teacher_folder: Path, tmp_path: Path) -> None:
+    """Each is trained alike, in folders of its own, and is a row of its own."""
+    changes = {
+        "control_seeds": [],
+        "peers": {},
+        "realign": {"ratios": [2], "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
+        "post_train": {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
+        "compressors": ["conv", "pooling"],
+    }
+    run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
+    found = gather(tmp_path / "run")
+    labels = {j.variant.label for j in found.judged}
+    assert labels >= {"student 2x", "student 2x (pooling)", "student 2x, re-aligned only (pooling)"}
+    config = json.loads((tmp_path / "run/seed-0/pooling/post-train-2/config.json").read_text())
+    assert config["compressor"] == "pooling"
+    names = {row["name"] for row in found.bench[0]["contenders"]}
+    assert names == {"teacher", "student 2x conv", "student 2x pooling"}
 
 
 def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:

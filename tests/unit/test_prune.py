@@ -20,6 +20,7 @@ from fcot_vl.prune.engine import (
     n_kept,
 )
 from fcot_vl.prune.fastv import apply_fastv, fastv_keep_for_layer_mean
+from fcot_vl.prune.method import METHODS, Method
 from fcot_vl.prune.random_drop import apply_random
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
@@ -288,6 +289,23 @@ def test_right_padding_keeps_every_rows_own_text() -> None:
         from_left = model(**left, position_ids=(left["attention_mask"].cumsum(1) - 1).clamp(min=0))
         from_right = model(**right)
     torch.testing.assert_close(from_right.logits[:, -1], from_left.logits[:, -1], atol=2e-4, rtol=2e-4)
+
+
+def test_every_method_at_an_equal_layer_mean() -> None:
+    """At 4 and 24 layers each method that can costs what was asked, and the nominal share of early ones is the mean."""
+    for depth, share in ((4, 0.5), (24, 0.5), (24, 0.3)):
+        for name in METHODS[1:]:
+            method = Method(name, 0.9, 1 if name == "fastv" else None)
+            assert method.at_layer_mean(share, depth).layer_mean(depth) == pytest.approx(share, abs=0.03), (
+                name
+            )
+    fastv = Method("fastv", 0.25, 2)
+    assert fastv.layer_mean(24) == pytest.approx((2 + 22 * 0.25) / 24)
+    assert Method("pyramiddrop", 0.5).layer_mean(4) == pytest.approx((1 + 0.5 + 0.25 + 0.125) / 4)
+    assert Method("pyramiddrop", 0.5).at_layer_mean(0.5, 4).keep == pytest.approx(0.5437, abs=1e-4)
+    for method in (Method("fastv", 0.5, 1), Method("pyramiddrop", 0.5), Method("sparsevlm", 0.5)):
+        with pytest.raises(ValueError):
+            method.at_layer_mean(0.2, 4)
 
 
 def test_budgets() -> None:

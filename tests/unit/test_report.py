@@ -15,7 +15,14 @@ from rich.console import Console
 
 from fcot_vl.data.sample import Sample, write_shard
 from fcot_vl.evaluate.report import ReportConfig, report
-from fcot_vl.evaluate.report_data import ReportError, Variant, gather, retention, retention_interval
+from fcot_vl.evaluate.report_data import (
+    ReportError,
+    Variant,
+    gather,
+    retention,
+    retention_difference,
+    retention_interval,
+)
 
 TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
 PER_TASK = 12
@@ -226,7 +233,7 @@ def test_files_of_a_report(made: tuple[Path, str]) -> None:
     folder, _ = made
     names = {p.name for p in folder.iterdir()}
     assert {"report.json", "report.md", "stage.json"} <= names
-    assert {"retention.png", "density.png", "losses.png", "tradeoff.png"} <= names
+    assert {"retention.png", "ratios.png", "peers.png", "density.png", "losses.png", "tradeoff.png"} <= names
     assert len([n for n in names if n.startswith("example")]) == 4
     for path in folder.glob("*.png"):
         with Image.open(path) as image:
@@ -237,7 +244,7 @@ def test_files_of_a_report(made: tuple[Path, str]) -> None:
 
 
 def test_every_figure_names_what_where_and_when(made: tuple[Path, str]) -> None:
-    assert len(SAID) == 8
+    assert len(SAID) == 10
     for name, text in SAID.items():
         for fact in (
             "tiny",
@@ -278,6 +285,30 @@ def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
     assert rows["student 2x, re-aligned only"]["bench_seconds"] is None
     assert rows["FastV 50%, K=1"]["visual_tokens_layer_mean"] == pytest.approx(192 * 0.625)
     assert {"student 4x, re-aligned only", "control: teacher post-trained", "smaller page 25%"} <= rows.keys()
+
+
+def test_equal_tokens_are_by_name_or_by_mean(made: tuple[Path, str], run: Path) -> None:
+    """A student stands against every peer with its share; a difference is that of the two retentions, paired."""
+    text = (made[0] / "report.md").read_text().partition("## At equal tokens")[2].partition("\n## ")[0]
+    against = {row.split("|")[2].strip() for row in text.splitlines() if row.startswith("| student 4x |")}
+    assert against == {
+        "FastV 25%, K=1",
+        "FastV 25%, K=2",
+        "random drop 25%",
+        "uniform drop 25%",
+        "smaller page 25%",
+    }
+    found = gather(run)
+    (student,) = (j for j in found.find("post-train") if j.variant.compress_ratio == 2)
+    peer = found.find("teacher", "random")[0]
+    difference = retention_difference(student, peer, found.teacher, TASKS)
+    one, two = (retention(model, found.teacher, TASKS) for model in (student, peer))
+    assert difference is not None and one is not None and two is not None
+    assert difference[0] == pytest.approx(one - two)
+    assert difference[1][0] < difference[0] < difference[1][1]
+    assert retention_difference(peer, peer, found.teacher, TASKS) == (0.0, (0.0, 0.0))
+    other = retention_difference(peer, student, found.teacher, TASKS)
+    assert other is not None and other[0] == pytest.approx(-difference[0])
 
 
 def test_retention_is_the_papers_average() -> None:
