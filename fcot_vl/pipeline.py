@@ -36,6 +36,7 @@ from fcot_vl.merge.config import MergeConfig
 from fcot_vl.merge_stage import merge
 from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.model.compressor import COMPRESSORS
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.recipe import build, find_recipe, read_recipe
@@ -134,6 +135,10 @@ class Recipe:
             )
         if self.jobs < 1 or self.threads < 1:
             raise ValueError(f"jobs and threads must be at least 1, got {self.jobs} and {self.threads}")
+        if unknown := [name for name in self.compressors if name not in COMPRESSORS]:
+            raise ValueError(f"compressors: {unknown[0]!r} is none; choose of {', '.join(COMPRESSORS)}")
+        if len(set(self.compressors)) < len(self.compressors):
+            raise ValueError(f"compressors name each once, got {self.compressors}")
         for config, section in (
             (SynthesizeSection, self.synthesize),
             (EvaluateSection, self.evaluate),

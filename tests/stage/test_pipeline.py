@@ -205,6 +205,8 @@ def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
         ({"synthesize": {"train": 4}}, "missing --test"),
         ({"peers": {"metods": []}}, "did you mean methods"),
         ({"relign": {}}, "did you mean realign"),
+        ({"compressors": ["conv", "kohv"]}, "'kohv' is none"),
+        ({"compressors": ["conv", "conv"]}, "each once"),
     ):
         with pytest.raises(RecipeError, match=words):
             run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(quiet=True))
