@@ -12,7 +12,6 @@ limit of new tokens, where the data lies, and rounds of predictions, each with e
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.metadata
 import json
 import random
@@ -184,8 +183,8 @@ def predictions_of(name: str, rows: list[dict[str, Any]], draw: random.Random) -
     return made
 
 
-def open_task(name: str, rows: list[dict[str, Any]], temporary: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """lmms-eval's task over our rows, its module of functions, and its configuration."""
+def open_task(name: str, rows: list[dict[str, Any]], temporary: Path) -> tuple[Any, dict[str, Any]]:
+    """lmms-eval's task over our rows, and where it finds its own."""
     import lmms_eval  # type: ignore[import-not-found]
     from lmms_eval.api.task import ConfigurableTask  # type: ignore[import-not-found]
     from lmms_eval.utils import load_yaml_config  # type: ignore[import-not-found]
@@ -207,8 +206,7 @@ def open_task(name: str, rows: list[dict[str, Any]], temporary: Path) -> tuple[A
         "dataset_name": None,
         "dataset_kwargs": {"load_from_disk": True},
     }
-    module = importlib.import_module(f"lmms_eval.tasks.{folder}.utils")
-    return ConfigurableTask(config=config), module, where
+    return ConfigurableTask(config=config), where
 
 
 def _feature(value: Any) -> Any:
@@ -219,7 +217,7 @@ def _feature(value: Any) -> Any:
     )
 
 
-def score(task: Any, module: Any, docs: list[Any], predictions: list[str], temporary: Path) -> dict[str, Any]:
+def score(task: Any, docs: list[Any], predictions: list[str], temporary: Path) -> dict[str, Any]:
     """Each row's numbers and the aggregates, as lmms-eval's evaluator makes them."""
     [ensemble] = task._filters
     instances = [
@@ -236,11 +234,11 @@ def score(task: Any, module: Any, docs: list[Any], predictions: list[str], tempo
             by_metric.setdefault(key, []).append(value)
         value = next(iter(found.values()))
         each.append(float(value["score"] if isinstance(value, dict) else value))
-    for key in getattr(module, "OCRBench_score", {}):  # summed up in a global: one evaluation a process
-        module.OCRBench_score[key] = 0
     totals = {}
     for key, values in by_metric.items():
         aggregate = task.aggregation()[key]
+        sums = getattr(aggregate, "__globals__", {}).get("OCRBench_score", {})
+        sums.update(dict.fromkeys(sums, 0))  # OCRBench is summed up in a global, for one evaluation a process
         try:
             totals[key] = float(aggregate(values))
         except TypeError:
@@ -251,9 +249,9 @@ def score(task: Any, module: Any, docs: list[Any], predictions: list[str], tempo
 def record(name: str, temporary: Path) -> None:
     draw = random.Random(name)
     rows = list(rows_of(name, draw))
-    task, module, where = open_task(name, rows, temporary)
+    task, where = open_task(name, rows, temporary)
     docs = list(task.eval_docs)
-    rounds = [score(task, module, docs, predictions_of(name, rows, draw), temporary) for _ in range(ROUNDS)]
+    rounds = [score(task, docs, predictions_of(name, rows, draw), temporary) for _ in range(ROUNDS)]
     found = {
         "lmms-eval": importlib.metadata.version("lmms_eval"),
         **where,

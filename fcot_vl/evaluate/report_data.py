@@ -151,7 +151,7 @@ class Judged:
         return (min(means), max(means)) if len(means) > 1 else None
 
     @cached_property
-    def sample_scores(self) -> dict[str, tuple[str, float, float]]:
+    def sample_scores(self) -> dict[str, tuple[str, float | None, float]]:
         """Sample id -> (task, density, score averaged over seeds), of samples that every seed answered."""
         if not self.predictions or not all(self.predictions):
             return {}
@@ -159,7 +159,7 @@ class Judged:
         return {
             key: (
                 row["task"],
-                float(row["density"]),
+                row["density"],
                 float(np.mean([p[key]["score"] for p in self.predictions])),
             )
             for key, row in first.items()
@@ -242,6 +242,8 @@ def _short(commit: str | None) -> str:
 def gather(run: Path) -> RunData:
     """Read every result, loss log and bench file below `run`.
 
+    Results on benchmarks by name are passed over: they have no table here.
+
     Raises ReportError when there is no teacher result, when two results claim the same model and seed, or when
     results come from different test data (they cannot be compared).
     """
@@ -251,6 +253,8 @@ def gather(run: Path) -> RunData:
     groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
     for path in sorted(run.rglob("result.json")):
         result = _json(path)
+        if "benchmark" in result:
+            continue
         groups[_variant(result, path)].append((result, path))
     judged = [_judge(variant, found) for variant, found in groups.items()]
     judged.sort(key=lambda j: j.variant.sort_key())
@@ -361,20 +365,23 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
     ours, theirs = model.score("density", band), teacher.score("density", band)
     if ours is None or not theirs:
         return None, None
-    pairs = [p for p in _pairs(model, teacher, by_task=False).get("", []) if density_bucket(p[0]) == band]
+    pages = _pairs(model, teacher, by_task=False).get("", [])
+    pairs = [page for page in pages if page[0] is not None and density_bucket(page[0]) == band]
     return ours / theirs, _interval([pairs]) if pairs else None
 
 
-def _pairs(model: Judged, teacher: Judged, by_task: bool) -> dict[str, list[tuple[float, float, float]]]:
-    """(density, model's score, teacher's score) of every page both answered, by task or all under ""."""
-    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+def _pairs(
+    model: Judged, teacher: Judged, by_task: bool
+) -> dict[str, list[tuple[float | None, float, float]]]:
+    """(density if known, model's score, teacher's) of every page both answered, by task or all under ""."""
+    found: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
     for key, (task, density, score) in model.sample_scores.items():
         if key in teacher.sample_scores:
             found[task if by_task else ""].append((density, score, teacher.sample_scores[key][2]))
     return found
 
 
-def _interval(groups: list[list[tuple[float, float, float]]]) -> Interval | None:
+def _interval(groups: list[list[tuple[float | None, float, float]]]) -> Interval | None:
     generator = np.random.default_rng(0)
     total = np.zeros(RESAMPLES)
     for group in groups:
