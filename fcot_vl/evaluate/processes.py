@@ -38,10 +38,17 @@ class Processes:
 
 
 def find_processes() -> Processes:
-    """What a launcher's environment says; each process is given a GPU of its own where there are any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    """What a launcher's environment says; each process is given a GPU of its own where there are any.
+
+    Raises ValueError when the processes it speaks of do not find each other.
+    """
+    total = int(os.environ.get("WORLD_SIZE", "1"))
+    if total < 2:
         return Processes()
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(timeout=PATIENCE)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.num_processes != total:  # each would take itself for the only one, and write over the others
+        raise ValueError(f"WORLD_SIZE says {total} processes, accelerate finds {state.num_processes}.")
     return Processes(state.process_index, state.num_processes, state)
