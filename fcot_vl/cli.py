@@ -458,8 +458,24 @@ def merge(
 
 @app.command()
 def evaluate(
-    data: Data,
     output: Output,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of records; of a benchmark a local copy or a dataset on the hub, by default its own."
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="docvqa, infovqa, chartqa, textvqa, ocrbench, ai2d, scienceqa or mme."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a benchmark, by default the one that is reported; of records only noted (test)."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions from the start.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Teacher or student folder; default: the embedded one.")
     ] = None,
@@ -477,13 +493,31 @@ def evaluate(
     layer: Annotated[int | None, typer.Option(help="FastV's K.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the model's training; and of random dropping.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+    max_skipped: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of a benchmark's questions that may be broken before it stops."
+        ),
+    ] = 0.01,
 ) -> None:
-    """Score a model, with or without a training-free peer, on a data folder."""
+    """Score a model, with or without a training-free peer, on records or on a benchmark by name."""
     from fcot_vl.evaluate.runner import evaluate as run
     from fcot_vl.prune.method import Method
 
     peer = Method(method, keep, layer, seed if method == "random" else 0)
-    run(_teacher(model), data, output, stage=stage, method=peer, seed=seed, batch_size=batch_size)
+    run(
+        _teacher(model),
+        data,
+        output,
+        stage=stage,
+        method=peer,
+        seed=seed,
+        split=split,
+        batch_size=batch_size,
+        benchmark=benchmark,
+        limit=limit,
+        max_skipped=max_skipped,
+    )
 
 
 @app.command()

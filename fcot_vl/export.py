@@ -195,6 +195,8 @@ def _scores(path: Path) -> str:
     path = path / "result.json" if path.is_dir() else path
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if "benchmark" in record:
+            return _benchmark_scores(record)
         tasks = record["tasks"]
         rows = [
             f"| {task} | {v['n']} | {100 * v['score']:.1f} [{100 * v['ci'][0]:.1f}, {100 * v['ci'][1]:.1f}] |"
@@ -207,6 +209,21 @@ def _scores(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the result of an evaluation ({one_line(error)})") from None
     return where + "\n\n| task | questions | score, 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(rows)
+
+
+def _benchmark_scores(record: dict[str, Any]) -> str:
+    """The scores of a benchmark by lmms-eval's names and on its scales."""
+    rows = [
+        f"| {name} | {part['n']} | {part['score']:.4g} [{part['ci'][0]:.4g}, {part['ci'][1]:.4g}] |"
+        for name, part in record["scores"].items()
+        if part["n"]
+    ]
+    if not rows:
+        raise ValueError("it has no scores")
+    skipped = f", {record['skipped']} questions could not be asked" if record["skipped"] else ""
+    where = f"{record['benchmark']}, split `{record['split']}` (data {record['data_hash'][:12]}{skipped})"
+    table = "| score | questions | value, 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(rows)
+    return f"{where}, {record['date']}, {record['hardware']}.\n\n{table}"
 
 
 def _card(

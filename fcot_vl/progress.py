@@ -21,8 +21,11 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "-/s")
 
 
-def progress_bar() -> Progress:
-    """A context manager; ``add_task(name, total=...)`` opens a line in it."""
+def progress_bar(shown: bool = True) -> Progress:
+    """A context manager; ``add_task(name, total=...)`` opens a line in it.
+
+    shown: not, on all but one of several processes.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,4 +33,5 @@ def progress_bar() -> Progress:
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        disable=not shown,
     )

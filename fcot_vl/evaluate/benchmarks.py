@@ -1,7 +1,7 @@
-"""What each benchmark task fixes for everybody: its metric, its token limit, how an answer is read off.
+"""What each task of records fixes for everybody: its metric, its token limit, how an answer is read off.
 
-Between the records and the runner. Nothing here depends on a question's accepted answers, so nothing can leak
-from them into a prediction.
+Between the records and the runner; other people's benchmarks are in `published.py`. Nothing here depends on a
+question's accepted answers, so nothing can leak from them into a prediction.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fcot_vl.evaluate.lmms_metrics import LMMS_METRICS
 from fcot_vl.evaluate.metrics import METRICS
 
 ANSWER_MARKER = "Answer:"
+SCORES = METRICS | LMMS_METRICS
 
 
 @dataclass(frozen=True)
 class Task:
     """Settings of one task.
 
-    metric: key of `METRICS`. max_new_tokens: limit of `generate()`. text_dense: whether the score hangs on reading
+    metric: key of `SCORES`. max_new_tokens: limit of `generate()`. text_dense: whether the score hangs on reading
     many characters right (the tasks that compression must hurt first). worked: the answer may be reasoned out
     first and follows the last "Answer:".
     """
@@ -54,8 +56,8 @@ def task_of(name: str, metric: str) -> Task:
 
     Raises ValueError for an unknown metric, or one that contradicts the task's.
     """
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r} of task {name!r}: choose one of {', '.join(METRICS)}.")
+    if metric not in SCORES:
+        raise ValueError(f"unknown metric {metric!r} of task {name!r}: choose one of {', '.join(SCORES)}.")
     task = MINIDOC.get(name, Task(metric))
     if task.metric != metric:
         raise ValueError(f"task {name!r} is scored by {task.metric!r}, its records say {metric!r}.")
@@ -71,7 +73,7 @@ def final_answer(prediction: str, task: Task) -> str:
 
 def score(prediction: str, answers: Sequence[str], task: Task) -> float:
     """The score of one prediction in [0, 1]."""
-    return METRICS[task.metric](final_answer(prediction, task), answers)
+    return SCORES[task.metric](final_answer(prediction, task), answers)
 
 
 def density_bucket(density: float) -> str:

@@ -22,6 +22,7 @@ from fcot_vl.evaluate import peer_figures
 from fcot_vl.evaluate import report_figures as figures
 from fcot_vl.evaluate.benchmarks import TEXT_DENSE
 from fcot_vl.evaluate.report_data import (
+    SUMMED,
     Interval,
     Judged,
     RunData,
@@ -60,7 +61,7 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     found = gather(run)
     if (output / "stage.json").exists():
         shutil.rmtree(output)
-    inputs = {str(f.relative_to(run)): _digest(f / "result.json") for j in found.judged for f in j.folders}
+    inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.files}
     stage = open_stage(output, "report", {"run": str(run)}, inputs)
     examples = _examples(found, Path(config.data or run / "data" / "test"))
     drawn = _draw(found, examples, output)
@@ -229,10 +230,11 @@ def _number(value: float | None, digits: int = 1, factor: float = 100.0) -> str:
     return "" if value is None else f"{factor * value:.{digits}f}"
 
 
-def _with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
+def _with_interval(value: float | None, bounds: Sequence[float] | None, factor: float = 100.0) -> str:
     if value is None:
         return ""
-    return _number(value) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
+    ends = f" [{_number(bounds[0], factor=factor)}, {_number(bounds[1], factor=factor)}]" if bounds else ""
+    return _number(value, factor=factor) + ends
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -307,7 +309,10 @@ def _scores_table(run: RunData, content: dict[str, Any]) -> str:
             [
                 row["label"],
                 str(len(row["seeds"])),
-                *(_with_interval(row["tasks"][t]["score"], row["tasks"][t]["ci"]) for t in run.tasks),
+                *(
+                    _with_interval(row["tasks"][t]["score"], row["tasks"][t]["ci"], 1 if t in SUMMED else 100)
+                    for t in run.tasks
+                ),
                 _number(row["mean_over_tasks"]),
                 _with_interval(row["retention"], row["retention_ci"]),
                 f"{_number(spread[0])} to {_number(spread[1])}" if spread else "",

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
+SUMMED = ("mme",)  # benchmarks whose score is a sum of points, not a share
 USUAL = (None, "conv", "kept")  # a compressor and positions that go without saying
 PEER_NAMES = {  # in the order of tables
     "fastv": "FastV",
@@ -152,7 +152,7 @@ class Judged:
         return (min(means), max(means)) if len(means) > 1 else None
 
     @cached_property
-    def sample_scores(self) -> dict[str, tuple[str, float, float]]:
+    def sample_scores(self) -> dict[str, tuple[str, float | None, float]]:
         """Sample id -> (task, density, score averaged over seeds), of samples that every seed answered."""
         if not self.predictions or not all(self.predictions):
             return {}
@@ -160,7 +160,7 @@ class Judged:
         return {
             key: (
                 row["task"],
-                float(row["density"]),
+                row["density"],
                 float(np.mean([p[key]["score"] for p in self.predictions])),
             )
             for key, row in first.items()
@@ -187,6 +187,7 @@ class RunData:
     judged: list[Judged]
     curves: list[LossCurve] = field(default_factory=list)
     bench: list[dict[str, Any]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # the results read
 
     @property
     def teacher(self) -> Judged:
@@ -220,7 +221,7 @@ class RunData:
         dates = sorted(str(r["date"])[:10] for r in every)
         return {
             "model": ", ".join(_distinct(Path(str(r["model"])).name for r in self.teacher.results)),
-            "data": ", ".join(_distinct(str(r["data_hash"])[:12] for r in every)),
+            "data": ", ".join(_distinct(_hashes(str(r["data_hash"])) for r in every)),
             "samples": ", ".join(_distinct(str(r["n"]) for r in every)),
             "commit": ", ".join(_distinct(_short(r["commit"]) for r in every)),
             "hardware": "; ".join(_distinct(str(r["hardware"]) for r in every)),
@@ -230,6 +231,11 @@ class RunData:
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
+
+
+def _hashes(value: str) -> str:
+    """Hashes of test data, short enough for a caption."""
+    return ", ".join(part[:12] for part in value.split(", "))
 
 
 def _short(commit: str | None) -> str:
@@ -243,6 +249,8 @@ def _short(commit: str | None) -> str:
 def gather(run: Path) -> RunData:
     """Read every result, loss log and bench file below `run`.
 
+    Results of one model and seed on several benchmarks are one row, each benchmark a task, as in the paper's Table 1.
+
     Raises ReportError when there is no teacher result, when two results claim the same model and seed, or when
     results come from different test data (they cannot be compared).
     """
@@ -250,20 +258,40 @@ def gather(run: Path) -> RunData:
     if not run.is_dir():
         raise ReportError(f"{run}: no such run folder; give the folder of a run, such as runs/demo")
     groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
-    for path in sorted(run.rglob("result.json")):
-        result = _json(path)
-        groups[_variant(result, path)].append((result, path))
+    files = sorted(run.rglob("result.json"))
+    for path in files:
+        result = _as_tasks(_json(path))
+        if result.get("tasks", True):
+            groups[_variant(result, path)].append((result, path))
     judged = [_judge(variant, found) for variant, found in groups.items()]
     judged.sort(key=lambda j: j.variant.sort_key())
     if not any(j.variant.stage == "teacher" and j.variant.method == "none" for j in judged):
         raise ReportError(
             f"{run}: no result of the teacher here, so nothing to compare with; run `fcot-vl evaluate`"
         )
-    hashes = {str(r["data_hash"]): f for j in judged for r, f in zip(j.results, j.folders, strict=True)}
-    if len(hashes) > 1:
-        listing = "; ".join(f"{folder} on {value[:12]}" for value, folder in hashes.items())
-        raise ReportError(f"{run}: results on different test data cannot be compared: {listing}")
-    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))])
+    hashes: dict[str, dict[str, Path]] = defaultdict(dict)
+    for found in groups.values():
+        for result, path in found:
+            hashes[result.get("benchmark", "")].setdefault(str(result["data_hash"]), path.parent)
+    for places in hashes.values():
+        if len(places) > 1:
+            listing = "; ".join(f"{folder} on {value[:12]}" for value, folder in places.items())
+            raise ReportError(f"{run}: results on different test data cannot be compared: {listing}")
+    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))], files)
+
+
+def _as_tasks(result: dict[str, Any]) -> dict[str, Any]:
+    """A result on a benchmark by name as one with a single task; without a score (a hidden split) it has none."""
+    if "benchmark" not in result:
+        return result
+    name, score = result["benchmark"], result["score"]
+    cell = {"n": result["n"], "score": score, "ci": result["score_ci"]}
+    mean = None if name in SUMMED else score
+    return result | {
+        "tasks": {name: cell} if score is not None else {},
+        "density": {},
+        "mean_over_tasks": mean,
+    }
 
 
 def _variant(result: dict[str, Any], path: Path) -> Variant:
@@ -283,18 +311,62 @@ def _variant(result: dict[str, Any], path: Path) -> Variant:
 
 
 def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged:
-    found.sort(key=lambda pair: int(pair[0]["seed"]))
-    for (one, first), (two, second) in pairwise(found):
-        if one["seed"] == two["seed"]:
-            raise ReportError(
-                f"{first} and {second} both claim to be {variant.label!r} of seed {one['seed']}"
-            )
-    folders = [path.parent for _, path in found]
-    return Judged(variant, [r for r, _ in found], [_predictions(f) for f in folders], folders)
+    """One variant; what a seed was judged on, in one result file or several (a benchmark each), is one result."""
+    by_seed: dict[int, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
+    for result, path in found:
+        for other, place in by_seed[int(result["seed"])]:
+            if result["tasks"].keys() & other["tasks"].keys():
+                raise ReportError(
+                    f"{place} and {path} both claim to be {variant.label!r} of seed {result['seed']}"
+                )
+        by_seed[int(result["seed"])].append((result, path))
+    seeds = [by_seed[seed] for seed in sorted(by_seed)]
+    return Judged(
+        variant,
+        [_together([result for result, _ in results]) for results in seeds],
+        [_predictions(results) for results in seeds],
+        [results[0][1].parent for results in seeds],
+    )
 
 
-def _predictions(folder: Path) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in _jsonl(folder / "predictions.jsonl")}
+def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Results of one model on several benchmarks as one; tokens and seconds are means over all questions."""
+    if len(results) == 1:
+        return results[0]
+    tasks = {name: cell for result in results for name, cell in result["tasks"].items()}
+    counts = [result["n"] for result in results]
+
+    def mean(key: str) -> float | None:
+        values = [result.get(key) for result in results]
+        if None in values:
+            return None
+        return float(np.average([float(value) for value in values if value is not None], weights=counts))
+
+    return {
+        **results[0],
+        **{
+            key: mean(key)
+            for key in ("visual_tokens_nominal", "visual_tokens_layer_mean", "seconds_per_sample")
+        },
+        "tasks": tasks,
+        "density": next((result["density"] for result in results if result["density"]), {}),
+        "mean_over_tasks": float(np.mean([c["score"] for name, c in tasks.items() if name not in SUMMED])),
+        "n": sum(counts),
+        "data_hash": ", ".join(str(result["data_hash"])[:12] for result in results),
+    }
+
+
+def _predictions(results: list[tuple[dict[str, Any], Path]]) -> dict[str, dict[str, Any]]:
+    """Rows of `predictions.jsonl` by id, those of a benchmark under its name; none where scores are no mean of rows."""
+    rows: dict[str, dict[str, Any]] = {}
+    for result, path in results:
+        name = result.get("benchmark")
+        for row in _jsonl(path.parent / "predictions.jsonl") if name not in SUMMED else []:
+            if name is not None:
+                row |= {"id": f"{name}/{row['id']}", "task": name}
+            if row["score"] is not None:
+                rows[row["id"]] = row
+    return rows
 
 
 def _curves(run: Path) -> list[LossCurve]:
@@ -389,13 +461,16 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
     ours, theirs = model.score("density", band), teacher.score("density", band)
     if ours is None or not theirs:
         return None, None
-    pairs = [p for p in _pairs(model, teacher, by_task=False).get("", []) if density_bucket(p[0]) == band]
+    pages = _pairs(model, teacher, by_task=False).get("", [])
+    pairs = [page for page in pages if page[0] is not None and density_bucket(page[0]) == band]
     return ours / theirs, _interval([pairs]) if pairs else None
 
 
-def _pairs(model: Judged, teacher: Judged, by_task: bool) -> dict[str, list[tuple[float, float, float]]]:
-    """(density, model's score, teacher's score) of every page both answered, by task or all under ""."""
-    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+def _pairs(
+    model: Judged, teacher: Judged, by_task: bool
+) -> dict[str, list[tuple[float | None, float, float]]]:
+    """(density if known, model's score, teacher's) of every page both answered, by task or all under ""."""
+    found: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
     for key, (_, _, score) in teacher.sample_scores.items():
         if key in model.sample_scores:
             task, density, ours = model.sample_scores[key]
@@ -403,7 +478,7 @@ def _pairs(model: Judged, teacher: Judged, by_task: bool) -> dict[str, list[tupl
     return found
 
 
-def _interval(groups: list[list[tuple[float, float, float]]]) -> Interval | None:
+def _interval(groups: list[list[tuple[float | None, float, float]]]) -> Interval | None:
     generator = np.random.default_rng(0)
     total = np.zeros(RESAMPLES)
     for group in groups:

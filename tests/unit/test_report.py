@@ -419,3 +419,71 @@ def test_merged_models_are_told_apart():
     assert len({plain, average, weighed}) == 3
     assert (plain.label, weighed.label) == ("student 4x", "student 4x, merged: shapley")
     assert sorted([weighed, average, plain], key=Variant.sort_key) == [plain, average, weighed]
+
+
+def write_benchmark(run: Path, name: str, folder: str, score: float, **fields: Any) -> None:
+    """A result of `evaluate --benchmark`: four questions, of which the first `4 * score` are right."""
+    rows = [
+        {"id": str(i), "task": "part", "prediction": "?", "answers": ["?"], "score": float(i < 4 * score)}
+        | {"question": "?", "metric": "anls", "density": None, "new_tokens": 1}
+        for i in range(4)
+    ]
+    result = {
+        "model": "somewhere/tiny",
+        "stage": "teacher",
+        "method": "none",
+        "compress_ratio": 1,
+        "keep": None,
+        "layer": None,
+        "seed": 0,
+        "split": "validation",
+        "data_hash": f"{name}-0123456789",
+        "benchmark": name,
+        "metric": "anls",
+        "score": score,
+        "score_ci": [score, score],
+        "n": 4,
+        "visual_tokens_nominal": 100.0 if name == "docvqa" else 200.0,
+        "visual_tokens_layer_mean": 100.0,
+        "seconds_per_sample": 1.0,
+        "commit": "deadbeef",
+        "hardware": "Some CPU",
+        "date": "2026-11-21T08:00:00+00:00",
+    }
+    path = run / "evaluate" / folder / name
+    path.mkdir(parents=True)
+    (path / "result.json").write_text(json.dumps(result | fields))
+    (path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_benchmarks_by_name_are_columns(tmp_path: Path) -> None:
+    """Several results of one model are one row, the last column the mean of ratios (the paper's Table 1)."""
+    student = {"stage": "post-train", "compress_ratio": 2}
+    for name, whole, half in (("docvqa", 1.0, 0.5), ("chartqa", 0.5, 0.5), ("mme", 1440.0, 720.0)):
+        write_benchmark(tmp_path, name, "teacher", whole)
+        write_benchmark(tmp_path, name, "student", half, **student)
+    write_benchmark(tmp_path, "infovqa", "hidden", 0.0, **student)
+    path = tmp_path / "evaluate" / "hidden" / "infovqa" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"score": None, "score_ci": None}))
+    found = gather(tmp_path)
+    assert found.tasks == ["chartqa", "docvqa", "mme"]
+    (model,) = found.find("post-train")
+    assert retention(model, found.teacher, ["docvqa", "chartqa"]) == pytest.approx((0.5 + 1) / 2)
+    assert retention(model, found.teacher, found.tasks) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert retention_interval(model, found.teacher, ["docvqa"]) is not None
+    assert retention_interval(model, found.teacher, ["mme"]) is None, "points are no mean of questions"
+    assert model.mean("mean_over_tasks") == pytest.approx(0.5)
+    assert model.mean("visual_tokens_nominal") == pytest.approx((200 + 100 + 200) / 3)
+    text = (report(ReportConfig(tmp_path), Console(quiet=True)) / "report.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| student 2x | 1 |")]
+    assert "720.0" in row and "50.0 [50.0, 50.0]" in row and "66.7" in row
+    write_benchmark(tmp_path, "docvqa", "again", 0.5, **student)
+    with pytest.raises(ReportError, match="both claim"):
+        gather(tmp_path)
+
+
+def test_one_benchmark_on_different_data_is_refused(tmp_path: Path) -> None:
+    write_benchmark(tmp_path, "docvqa", "teacher", 1.0)
+    write_benchmark(tmp_path, "docvqa", "student", 0.5, stage="post-train", compress_ratio=2, data_hash="x")
+    with pytest.raises(ReportError, match="different test data"):
+        gather(tmp_path)

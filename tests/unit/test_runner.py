@@ -17,10 +17,13 @@ from transformers import AutoModelForImageTextToText
 import fcot_vl
 from fcot_vl.data.sample import Sample, write_shard
 from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
-from fcot_vl.evaluate import benchmarks, runner
+from fcot_vl.evaluate import answering, benchmarks, runner
+from fcot_vl.evaluate.answering import Answerer
+from fcot_vl.evaluate.asking import Asking
 from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
-from fcot_vl.evaluate.runner import _merged_by, data_hash, evaluate, summarise
+from fcot_vl.evaluate.runner import _merged_by, data_hash, evaluate
+from fcot_vl.evaluate.summary import summarise
 from fcot_vl.prune.engine import n_kept
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
@@ -115,7 +118,7 @@ def test_result_and_predictions_have_the_agreed_form(teacher_folder: Path, tmp_p
 def test_inputs_are_what_the_processor_makes(teacher: tuple[Any, Any], tmp_path: Path) -> None:
     model, processor = teacher
     some = [SAMPLES[0], SAMPLES[1], SAMPLES[2]]
-    made = runner._Runner(model, processor, Method(), some, tmp_path).prepare(some, None)
+    made = Answerer(model, processor, Method()).prepare(some, None)
     conversations = [
         [
             {
@@ -161,7 +164,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
 ) -> None:
     model, processor = teacher
     whole = evaluate(model, SAMPLES, tmp_path / "whole", batch_size=2, processor=processor)
-    answer, asked = runner._Runner.answer, []
+    answer, asked = Asking._answer, []
 
     def dies_at_the_third_batch(self: Any, batch: Any, handle: Any) -> Any:
         if len(asked) == 2:
@@ -169,7 +172,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
         asked.append([question.id for question in batch])
         return answer(self, batch, handle)
 
-    monkeypatch.setattr(runner._Runner, "answer", dies_at_the_third_batch)
+    monkeypatch.setattr(Asking, "_answer", dies_at_the_third_batch)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, SAMPLES, out, batch_size=2, processor=processor)
@@ -183,7 +186,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
         return answer(self, batch, handle)
 
     asked.clear()
-    monkeypatch.setattr(runner._Runner, "answer", watched)
+    monkeypatch.setattr(Asking, "_answer", watched)
     resumed = evaluate(model, SAMPLES, out, batch_size=3, processor=processor)
     assert sorted(name for batch in asked for name in batch) == sorted(
         {s.id for s in SAMPLES} - {row["id"] for row in before}
@@ -200,7 +203,7 @@ def test_a_finished_run_is_returned_and_other_settings_are_refused(
 ) -> None:
     model, processor = teacher
     first = evaluate(model, SAMPLES[:2], tmp_path, processor=processor)
-    monkeypatch.setattr(runner, "_Runner", None)  # nothing is run again
+    monkeypatch.setattr(runner, "Asking", None)  # nothing is run again
     assert evaluate(model, SAMPLES[:2], tmp_path, processor=processor, batch_size=1) == first
     with pytest.raises(StageError, match="method"):
         evaluate(model, SAMPLES[:2], tmp_path, processor=processor, method=Method("uniform", 0.5))
@@ -361,7 +364,7 @@ def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) ->
         (lambda: evaluate(model, [], tmp_path / "4", processor=processor), "no record"),
         (lambda: evaluate(model, SAMPLES[:1] * 2, tmp_path / "5", processor=processor), "share an id"),
         (
-            lambda: evaluate(model, [replace(SAMPLES[0], density=None)], tmp_path / "6", processor=processor),
+            lambda: evaluate(model, [replace(SAMPLES[0], answers=[])], tmp_path / "6", processor=processor),
             "not scored",
         ),
     ]:
@@ -402,12 +405,12 @@ def test_density_buckets() -> None:
 
 def test_batches_hold_one_task_and_put_pages_with_as_much_to_read_together() -> None:
     made = [
-        runner.Question(i, str(i), task, "anls", "", total, total, ink)
+        answering.Question(i, str(i), task, "anls", "", total, total, ink)
         for i, (task, total, ink) in enumerate(
             [("b", 16, 1.0), ("a", 16, 3.0), ("a", 64, 1.0), ("b", 16, 2.0), ("a", 16, 5.0), ("a", 64, 2.0)]
         )
     ]
-    batches = [[q.index for q in batch] for batch in runner._batches(made, 3)]
+    batches = [[q.index for q in batch] for batch in answering.batches(made, 3)]
     assert batches == [[5, 2, 4], [1], [3, 0]]
 
 
@@ -415,10 +418,10 @@ def test_ink_grows_with_the_print_whatever_its_contrast() -> None:
     text = np.tile(np.array([[0, 255]], dtype=np.uint8), (40, 20))
     half = text.copy()
     half[20:] = 255
-    full, some = runner._ink(Image.fromarray(text)), runner._ink(Image.fromarray(half))
+    full, some = answering.ink(Image.fromarray(text)), answering.ink(Image.fromarray(half))
     assert full == pytest.approx(2 * some)
-    assert runner._ink(Image.fromarray(100 + text // 5)) == pytest.approx(full)
-    assert runner._ink(Image.new("RGB", (9, 9))) == 0
+    assert answering.ink(Image.fromarray(100 + text // 5)) == pytest.approx(full)
+    assert answering.ink(Image.new("RGB", (9, 9))) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- cache
@@ -431,7 +434,7 @@ def test_the_roomy_cache_changes_nothing(
 ) -> None:
     model, processor = teacher
     some = SAMPLES[:2]
-    inputs = runner._Runner(model, processor, method, some, tmp_path).prepare(some, None)
+    inputs = Answerer(model, processor, method).prepare(some, None)
     settings = {"max_new_tokens": 9, "do_sample": False, "num_beams": beams, "return_dict_in_generate": True}
     monkeypatch.setattr("fcot_vl.evaluate.cache.SPARE_TOKENS", 2)  # several growths within nine tokens
     handle = method.apply(model)

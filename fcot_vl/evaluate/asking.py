@@ -1,0 +1,152 @@
+"""All questions of an evaluation: planned, shared out among processes, answered, joined, summed up.
+
+Between the stage in `runner.py` and `answering.py`, which has the model. A benchmark's question that cannot be asked (a
+broken picture, a row without what it needs) does not end the evaluation of thousands: it is skipped and named in
+`skipped.jsonl`, as in training, and too many of them stop it. Records of our own are all asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fcot_vl.data.sample import Sample
+from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.evaluate.answering import Answerer, Question, batches
+from fcot_vl.evaluate.benchmark_rows import BenchmarkRecords
+from fcot_vl.evaluate.benchmarks import task_of
+from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
+from fcot_vl.evaluate.processes import Processes
+from fcot_vl.evaluate.summary import summarise, summarise_benchmark
+from fcot_vl.progress import progress_bar
+from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.method import Method
+
+SKIPPED = "skipped.jsonl"
+
+
+class Asking:
+    """One model with one method over one set of records.
+
+    Args:
+        model, processor: ready to answer.
+        method: how visual tokens are dropped.
+        samples: the records. Of a benchmark, those that cannot be asked are skipped; any others are all asked.
+        max_skipped: share of them above which there is no result.
+
+    Attributes:
+        questions: what is asked, in the order of the records. skipped: the others, rows of `skipped.jsonl`.
+
+    Raises:
+        ValueError: no record, one that cannot be scored, two that share an id, or too many skipped.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, method: Method, samples: Sequence[Sample], max_skipped: float
+    ) -> None:
+        self.samples, self.max_skipped = samples, max_skipped
+        self.benchmark = samples.benchmark if isinstance(samples, BenchmarkRecords) else None
+        self.answerer = Answerer(model, processor, method, self.benchmark.task if self.benchmark else task_of)
+        self.skipped: list[dict[str, Any]] = []
+        self.questions: list[Question] = []
+        for index in range(len(samples)):
+            sample = self._read(index)
+            if isinstance(sample, Sample):
+                self.questions.append(self.answerer.plan(index, sample))
+            else:
+                self.skipped.append(sample)
+        if len({question.id for question in self.questions}) < len(self.questions):
+            raise ValueError("two records share an id: predictions could not be told apart.")
+        if not len(samples):
+            raise ValueError("there is no record to evaluate on.")
+        self._refuse_many()
+
+    def _read(self, index: int, pixels: bool = False) -> Sample | dict[str, Any]:
+        """Record `index`, or why it is skipped."""
+        if self.benchmark is None:
+            sample = self.samples[index]
+            if not sample.answers or not sample.metric:
+                raise ValueError(
+                    f"record {sample.id} has no accepted answers or metric: it can be trained on, not scored"
+                )
+            return sample
+        try:
+            sample = self.samples[index]
+            for image in sample.images if pixels else ():
+                image.load()
+        except Exception as error:  # decoders given damaged bytes raise nearly anything
+            origin = asdict(origin_of(self.samples, index))
+            return {**origin, "kind": kind_of(error), "reason": reason_of(error)}
+        return sample
+
+    def run(self, files: Files, batch_size: int, processes: Processes) -> None:
+        """Answer what is not answered yet; of several processes each takes every so many-th batch."""
+        done = files.answered()
+        waiting = [question for question in self.questions if question.id not in done]
+        mine = list(batches(waiting, batch_size))[processes.rank :: processes.total]
+        handle = self.answerer.method.apply(self.answerer.model)
+        try:
+            with progress_bar(processes.is_first) as progress:
+                total = len(self.questions) if processes.total == 1 else len(done) + sum(map(len, mine))
+                bar = progress.add_task("questions", total=total, completed=len(done))
+                for batch in mine:
+                    started = time.perf_counter()
+                    rows = self._answer(batch, handle)
+                    files.add(rows, time.perf_counter() - started)
+                    progress.update(bar, advance=len(rows), description=batch[0].task)
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def _answer(self, batch: Sequence[Question], handle: PruneHandle | None) -> list[dict[str, Any]]:
+        """A row for every question, with `skipped` in it where pixels turn out to be broken."""
+        read = [self._read(question.index, pixels=True) for question in batch]
+        whole = [(q, sample) for q, sample in zip(batch, read, strict=True) if isinstance(sample, Sample)]
+        skipped = [{"id": row["id"], "skipped": row} for row in read if isinstance(row, dict)]
+        if not whole:
+            return skipped
+        questions, samples = [q for q, _ in whole], [sample for _, sample in whole]
+        return [*self.answerer.answer(questions, samples, handle), *skipped]
+
+    def finish(self, files: Files) -> list[dict[str, Any]]:
+        """All rows of all processes, in the order of the records; what was skipped is named in its own file.
+
+        Raises ValueError when too much was skipped; what was answered stays.
+        """
+        files.join()
+        done = files.answered()
+        rows = [done[question.id] for question in self.questions]
+        self.skipped += [row["skipped"] for row in rows if "skipped" in row]
+        self.skipped.sort(key=lambda row: row["index"])
+        if self.skipped:
+            write_lines(files.folder / SKIPPED, self.skipped)
+        self._refuse_many()
+        self.questions = [question for question in self.questions if "skipped" not in done[question.id]]
+        rows = [row for row in rows if "skipped" not in row]
+        write_lines(files.folder / PREDICTIONS, rows)
+        return rows
+
+    def _refuse_many(self) -> None:
+        if len(self.skipped) > self.max_skipped * len(self.samples):
+            raise ValueError(
+                f"at least {len(self.skipped):,} of {len(self.samples):,} questions cannot be asked, more than "
+                f"max_skipped {self.max_skipped:g} allows, such as {self.skipped[-1]['id']}: "
+                f"{self.skipped[-1]['reason']}. Mend the data or raise max_skipped"
+            )
+        if len(self.skipped) == len(self.samples):
+            raise ValueError("no question is left to be scored.")
+
+    def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What the result says of the rows."""
+        if self.benchmark is None:
+            return summarise(rows)
+        assert isinstance(self.samples, BenchmarkRecords)
+        return {
+            "benchmark": self.benchmark.name,
+            "n": len(rows),
+            "skipped": len(self.skipped),
+            "hidden": self.samples.hidden,
+            **summarise_benchmark(self.benchmark, rows),
+        }
