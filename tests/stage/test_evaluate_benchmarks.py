@@ -28,7 +28,7 @@ from fcot_vl.stage import StageError
 ROOT = Path(__file__).parents[2]
 TEACHER = tiny_teacher_path()
 QUESTIONS = 6
-FLEETING = ("date", "seconds_per_sample")
+FLEETING = ("date", "seconds_per_sample", "commit")
 
 
 def rows_of(folder: Path, name: str = "predictions.jsonl") -> list[dict[str, Any]]:
@@ -244,7 +244,7 @@ def test_two_processes_give_the_result_of_one(
     assert_same(out, alone)
     assert ran.stdout.count("10 questions ->") == 1, "one process speaks"
     times = rows_of(out, "times.jsonl")
-    assert (len(times), sum(row["questions"] for row in times)) == (5, 10)
+    assert (len(times), sum(row["questions"] for row in times)) == (6, 10)
 
 
 def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None:
@@ -252,7 +252,7 @@ def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None
     out = tmp_path / "out"
     worker = tmp_path / "killed.py"
     worker.write_text(
-        "import os, sys\n"
+        "import os, sys, time\n"
         "from fcot_vl.cli import app\n"
         "from fcot_vl.evaluate.predictions import Files\n"
         "inner = Files.add\n"
@@ -260,7 +260,7 @@ def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None
         "    inner(self, rows, seconds)\n"
         "    marks = [self.folder / f'added.{r}' for r in '01']\n"
         "    marks[int(os.environ['RANK'])].touch()\n"
-        "    while not all(mark.exists() for mark in marks): pass\n"
+        "    while not all(mark.exists() for mark in marks): time.sleep(0.01)\n"
         "    os._exit(7)\n"
         "Files.add = add\n"
         "app(sys.argv[1:])\n"

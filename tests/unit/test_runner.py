@@ -115,6 +115,22 @@ def test_result_and_predictions_have_the_agreed_form(teacher_folder: Path, tmp_p
     assert json.loads((tmp_path / "out" / "stage.json").read_text())["status"] == "done"
 
 
+def test_records_without_a_density_are_scored_too(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    some = [replace(SAMPLES[0], density=None), SAMPLES[2], *(replace(s, density=None) for s in SAMPLES[4:])]
+    result = evaluate(model, some, tmp_path, processor=processor, split="validation")
+    assert (result["n"], result["split"]) == (5, "validation")
+    assert {bucket: r["n"] for bucket, r in result["density"].items() if r["n"]} == {"2-4": 1}
+    assert [row["density"] for row in rows_of(tmp_path)] == [None, 3.0, None, None, None]
+    assert set(result["tasks"]) == {"forms", "sums"}
+
+
+def test_a_limit_takes_the_first_records(teacher: tuple[Any, Any], tmp_path: Path) -> None:
+    model, processor = teacher
+    evaluate(model, SAMPLES, tmp_path, processor=processor, limit=2)
+    assert [row["id"] for row in rows_of(tmp_path)] == ["page-0", "page-1"]
+
+
 def test_inputs_are_what_the_processor_makes(teacher: tuple[Any, Any], tmp_path: Path) -> None:
     model, processor = teacher
     some = [SAMPLES[0], SAMPLES[1], SAMPLES[2]]
