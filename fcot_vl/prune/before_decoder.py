@@ -2,8 +2,10 @@
 
 Between the projector and the first decoder layer. The engine drops at layer 0, so the prompt's placeholders go with
 the features, the KV cache holds the kept tokens only, and kept tokens keep the position ids they had, as in FastV; a
-merged token stands where the token stood that took the others in. Tokens are counted after InternVL's pixel shuffle:
-what the ViT knows of a patch (attention of CLS, keys) is averaged over the 2x2 patches of a visual token.
+merged token stands where the token stood that took the others in. Tokens are counted after InternVL's pixel shuffle,
+see `fcot_vl.prune.vit` for what the ViT knows of a token's 2x2 patches. References merge in front of the projector;
+InternVL's begins with a LayerNorm, so a sum and a mean are the same there. Behind it they are not, and peers here take
+means.
 
 A row's budget is `n_kept(keep, its visual tokens)`, always met exactly. A peer that rates tokens by their own tile's
 CLS spends it evenly over the row's tiles, which differ by one token at most; the others spend it across tiles.
@@ -28,8 +30,8 @@ from fcot_vl.prune.vit import VitWatch
 class Piece:
     """The visual tokens that share a budget: those of a tile, or of a row where no ViT is asked.
 
-    features_NC: float32, behind the projector. attention_N: of the ViT's CLS, mean over heads. keys_Nd: the ViT's
-    keys, mean over heads. The last two are empty where no ViT is asked.
+    features_NC: float32, behind the projector. attention_N: share of the attention of the ViT's CLS, mean over heads.
+    keys_Nd: the ViT's keys, mean over heads. The last two are empty where no ViT is asked.
     """
 
     features_NC: Tensor
@@ -50,15 +52,14 @@ Reduce = Callable[[Piece, int], Reduced]  # (tokens, how many may stay) -> exact
 
 
 def apply_before_decoder(
-    model: nn.Module, method: str, keep: float, reduce: Reduce, vit_layer: int | None = None
+    model: nn.Module, method: str, keep: float, reduce: Reduce, watch: VitWatch | None = None
 ) -> PruneHandle:
     """Put `reduce` between projector and decoder until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. vit_layer: the ViT layer, counted from the end (-1), whose
-    attention and keys are given to `reduce` tile by tile; None: no ViT is asked, and `reduce` sees whole rows.
-    Raises ValueError for values out of range, or a ViT that is asked and is not InternVL's uncompressed one.
+    keep: share of visual tokens that stay, (0, 1]. watch: of the model's ViT, whose attention and keys are given to
+    `reduce` tile by tile; None: no ViT is asked, and `reduce` sees whole rows. Raises ValueError for values out of
+    range.
     """
-    watch = None if vit_layer is None else VitWatch(model, vit_layer)
 
     def select(prompt: Prompt) -> Choice:
         assert prompt.hidden_BLC is not None

@@ -5,7 +5,8 @@ the one farthest from its nearest neighbour, every further one the token farthes
 of the features behind the projector. The budget is spent across all tiles of a page.
 
 Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models"
-(arXiv 2503.02175). No difference is intended; LLaVA's one tile is InternVL's whole page here.
+(arXiv 2503.02175), and copies of its repository, see docs/peers.md. No difference is intended; LLaVA's one tile is
+InternVL's whole page here.
 """
 
 from __future__ import annotations

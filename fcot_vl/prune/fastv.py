@@ -4,11 +4,13 @@ One of the training-free peers of `fcot_vl.prune`. The attention of the prompt's
 1`, averaged over heads, ranks the visual tokens of a row across all its tiles; from layer `layer` on only the
 best `keep` share stays, chosen once in prefill.
 
-The reference recomputes full attention maps and has no working KV cache on its fast path. Here only one query
+The reference recomputes full attention maps, and masks tokens instead of dropping them except in a variant for one
+model. Here only one query
 row is multiplied out, from the query and key projections that the layer computes anyway, and attention itself
 stays on sdpa.
 
-Source: Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2" (K = `layer`, R = 1 - `keep`).
+Source: Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764; K = `layer`, counted from 0,
+R = 1 - `keep`), and its repository, see docs/peers.md: the same layer, row, mean over heads and positions.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One of the training-free peers of `fcot_vl.prune`, and the only one that changes nothing in the model: the processor's
 own limit on tiles (InternVL's `max_dynamic_patch`) is lowered. Tiles come in whole numbers, so a page usually has fewer
 tokens than the budget, and a page of one tile, which cannot be cut less, more; the tokens that were really used are
-reported. `smaller_page` meets the budget exactly.
+reported. `smaller_page` meets the budget exactly. A control, no paper's method.
 """
 
 from __future__ import annotations

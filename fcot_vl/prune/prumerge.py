@@ -1,15 +1,18 @@
 """LLaVA-PruMerge+: outliers of the ViT's attention and evenly spread tokens stay, the others are merged into them.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, tokens whose attention of CLS at
-the ViT's layer -2 lies more than 1.5 interquartile ranges above the third quartile stay; the rest of the budget is
-spread evenly over the tokens that are left (the "+"). Every kept token then becomes a mean of itself and the dropped
-tokens whose keys are nearest to its own, weighted by attention of CLS.
+One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, tokens whose share of CLS's
+attention lies more than 1.5 interquartile ranges above the third quartile stay; the rest of the budget is spread
+evenly over the tokens that are left (the "+"). Every kept token then becomes a mean of itself, with weight 1, and the
+tokens whose keys are nearest to its own, weighted by their share of the attention. One more token is the mean of all
+dropped ones by their share. The heads of the ViT are taken as one of its full width.
 
 Source: Shang et al. 2024, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models" (arXiv
-2403.15388). Differences: the number of tokens is the budget instead of following from the outliers (more outliers than
-the budget: the most attended ones stay), so that peers are compared at equal tokens; the weighted sum is divided by its
-weights; 32 neighbours of LLaVA's 576 tokens become the same share of a tile's; behind InternVL's pixel shuffle and
-projector, scores and keys averaged over 2x2 patches. The budget is per tile.
+2403.15388), and its repository, see docs/peers.md. Differences: the number of tokens is the budget, the one more
+included, instead of following from the outliers (there: about three spread tokens for each; here, with more outliers
+than the budget, the most attended ones stay), so that peers are compared at equal tokens; the reference's sums are
+means; 32 neighbours of LLaVA's 576 tokens become the same share of a tile's; behind InternVL's pixel shuffle and
+projector; the one more stands at the place of the last dropped token. The reference looks at the last layer of CLIP,
+whose input the projector reads; InternVL's projector reads the last layer's output. The budget is per tile.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine, evenly
 from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.vit import VitWatch
 
 NEIGHBOURS = 32 / 576  # share of a tile's tokens
 
@@ -29,7 +33,7 @@ def apply_prumerge(model: nn.Module, keep: float) -> PruneHandle:
     keep: share of visual tokens that stay, (0, 1]. Raises ValueError for values out of range or a model without
     InternVL's ViT.
     """
-    return apply_before_decoder(model, "prumerge", keep, prune_and_merge, vit_layer=-2)
+    return apply_before_decoder(model, "prumerge", keep, prune_and_merge, VitWatch(model, one_head=True))
 
 
 def outliers(attention_N: Tensor) -> Tensor:
@@ -39,20 +43,30 @@ def outliers(attention_N: Tensor) -> Tensor:
 
 
 def prune_and_merge(piece: Piece, n: int) -> Reduced:
-    """n tokens of one tile, all rewritten."""
+    """n tokens of one tile, all rewritten; with a budget of one there is no mean of the dropped ones."""
     attention_N, features_NC = piece.attention_N, piece.features_NC
-    n_tokens = len(attention_N)
+    n_tokens, n_whole = len(attention_N), max(1, n - 1)
     order_N = attention_N.argsort(descending=True, stable=True)
-    first = order_N[: min(n, int(outliers(attention_N).sum()))]
+    first = order_N[: min(n_whole, int(outliers(attention_N).sum()))]
     rest = order_N[len(first) :].sort().values
-    spread = rest[evenly(len(rest), n - len(first))] if n > len(first) else rest[:0]
+    spread = rest[evenly(len(rest), n_whole - len(first))]
     kept_N = as_mask(torch.cat([first, spread]), n_tokens, features_NC.device)
     kept, dropped = kept_N.nonzero()[:, 0], (~kept_N).nonzero()[:, 0]
-    n_near = min(len(dropped), max(1, int(NEIGHBOURS * n_tokens + 0.5)))
-    near = cosine(piece.keys_Nd[kept], piece.keys_Nd[dropped]).topk(n_near, dim=1).indices
-    group = torch.cat([kept[:, None], dropped[near]], dim=1)
-    weight = attention_N[group].clamp(min=1e-9)
-    weight = weight / weight.sum(dim=1, keepdim=True)
+    weight_MN = near(piece.keys_Nd, kept) * attention_N
+    weight_MN[torch.arange(len(kept)), kept] = 1
     merged_NC = features_NC.clone()
-    merged_NC[kept] = (features_NC[group] * weight[..., None]).sum(dim=1)
+    merged_NC[kept] = weight_MN @ features_NC / weight_MN.sum(dim=1, keepdim=True)
+    if n > n_whole:
+        share = attention_N[dropped].clamp(min=1e-9)
+        merged_NC[dropped[-1]] = share @ features_NC[dropped] / share.sum()
+        kept_N[dropped[-1]] = True
     return Reduced(kept_N, merged_NC)
+
+
+def near(keys_Nd: Tensor, kept: Tensor) -> Tensor:
+    """Which tokens, kept or not, have the keys nearest to those of every kept one: 0 or 1, [M, N]."""
+    n_tokens = len(keys_Nd)
+    likeness_MN = cosine(keys_Nd[kept], keys_Nd)
+    likeness_MN[torch.arange(len(kept)), kept] = -torch.inf
+    nearest = likeness_MN.topk(min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5))), dim=1).indices
+    return torch.zeros_like(likeness_MN).scatter(1, nearest, 1)

@@ -1,13 +1,14 @@
 """PyramidDrop: visual tokens are dropped three times on the way through the decoder.
 
-One of the training-free peers of `fcot_vl.prune`, inside the decoder. At a quarter, half and three quarters of the
-layers, the visual tokens are ranked by attention of the prompt's last token in the layer below, across all tiles of a
-page, and each time the best `keep` share of what was left stays: with the paper's 0.5, 50%, 25% and 12.5% of the
-tokens. Averaged over the layers that is 47%, and both figures are reported.
+One of the training-free peers of `fcot_vl.prune`, inside the decoder. Behind a quarter, half and three quarters of the
+layers, the visual tokens are ranked by the attention that the prompt's last token would pay them in the layer above,
+mean over heads, across all tiles of a page, and each time the best `keep` share of what was left stays: with the
+paper's 0.5, 50%, 25% and 12.5% of the tokens. Averaged over the layers that is 47%, and both figures are reported.
 
 Source: Xing et al. 2024, "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy
-Reduction" (arXiv 2410.17247). Differences: the last token's attention is the layer's own, over all tokens and averaged
-over heads, as in FastV; the reference multiplies queries and keys of the last instruction token once more.
+Reduction" (arXiv 2410.17247), and its repository, see docs/peers.md. Like there, one query row and the keys are
+multiplied out once more from what the layer above is about to be given. Differences: kept tokens keep their positions,
+where the reference numbers what is left anew; shares are rounded to the nearest, not down.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ def apply_pyramiddrop(model: nn.Module, keep: float) -> PruneHandle:
     decoder = decoder_of(model)
     drops = pyramid_drops(keep, len(decoder.layers))
     handle = PruneHandle("pyramiddrop", keep, drops[0][0], len(decoder.layers), drops)
-    watches = [DecoderWatch(decoder.layers[layer - 1]) for layer, _ in drops]
+    watches = [DecoderWatch(decoder.layers[layer]) for layer, _ in drops]
 
     def best(watch: DecoderWatch, share: float, prompt: Prompt) -> Tensor:
+        assert prompt.hidden_BLC is not None
+        watch.ahead(prompt.hidden_BLC)
         return keep_counts(prompt, watch.last_row(prompt.valid_BL), handle.budget(share))
 
     selects = [partial(best, watch, share) for watch, (_, share) in zip(watches, drops, strict=True)]
     install(model, handle, *selects)
-    for watch in watches:
-        handle.hooks += watch.hooks()
+    for watch, (layer, _) in zip(watches, drops, strict=True):
+        handle.hooks += watch.hooks_below(decoder.layers[layer - 1])
     return handle

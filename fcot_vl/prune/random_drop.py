@@ -1,7 +1,7 @@
 """Random dropping: the control that every ranking of visual tokens has to beat.
 
 One of the training-free peers of `fcot_vl.prune`. A random share of each row's visual tokens is dropped
-before the first decoder layer.
+before the first decoder layer. A control, no paper's method.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class DecoderWatch:
-    """Watches one decoder layer's projections and positions in prefill.
+    """Watches one decoder layer's projections and positions in prefill, or with `ahead` foresees them.
 
     Raises ValueError for a layer without separate or fused (Phi-3) query and key projections.
     """
@@ -40,6 +40,19 @@ class DecoderWatch:
             self.module.q_proj.register_forward_hook(self.see_query),
             self.module.k_proj.register_forward_hook(self.see_key),
         ]
+
+    def hooks_below(self, below: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        """Put in what `ahead` needs: the positions of the layer below, where nothing has been dropped yet."""
+        return [below.register_forward_pre_hook(self.see_positions, with_kwargs=True)]
+
+    def ahead(self, hidden_BLC: Tensor) -> None:
+        """See the query and key that the layer would compute of what it is about to be given."""
+        normed_BLC = self.layer.input_layernorm(hidden_BLC)
+        if self.fused:
+            self.see_all(self.module, (), self.module.qkv_proj(normed_BLC))
+        else:
+            self.see_query(self.module, (), self.module.q_proj(normed_BLC))
+            self.see_key(self.module, (), self.module.k_proj(normed_BLC))
 
     def see_positions(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.position_embeddings = kwargs["position_embeddings"]

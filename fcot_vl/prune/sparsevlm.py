@@ -1,23 +1,26 @@
 """SparseVLM: the words that look at the picture rate its tokens; what is dropped leaves a few clusters behind.
 
-One of the training-free peers of `fcot_vl.prune`, inside the decoder. Three times, at 2/32, 6/32 and 15/32 of the
-depth, visual tokens are ranked by attention in the layer below, averaged over the raters: those words behind the
-picture that the visual tokens are most like (their share of softmax(visual x text) is at least the mean). The best
-stay. Of the dropped ones, the best 30% are recycled: clustered by density peaks, one cluster for every ten, each a
-token with the mean of its members. The budget counts them.
+One of the training-free peers of `fcot_vl.prune`, inside the decoder. Three times, behind layers 2, 6 and 15 of 32
+counted from 0, visual tokens are ranked by attention in that layer, averaged over the raters: those words behind the
+picture that the visual tokens are most like as the decoder is given them (their share of softmax(visual x text) is
+above the mean). The best stay. Of the dropped ones, the best 30% are recycled: clustered by density peaks, one cluster
+for every ten, each a token with the mean of its members. The budget counts them.
 
 `keep` is the share averaged over the decoder's layers, as the paper counts ("192 of 576 tokens" are 300, 200 and 110):
 each drop leaves the same share of what was there, chosen so that the mean over layers comes out.
 
-Source: Zhang et al. 2024, "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (arXiv
-2410.04417). Differences: the shares follow from the budget instead of the rank of the attention map; raters are chosen
-anew at every drop from the hidden states there, from the words behind the last picture; attention is causal; a cluster
-stands at the position of its centre instead of behind the other tokens.
+Source: Zhang et al. 2024, "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference"
+(arXiv 2410.04417), and the first version in its repository, see docs/peers.md. Differences: shares follow from the
+budget, where the reference has tables for LLaVA's 576 tokens (300, 200, 110; 303, 110, 36; 66, 30, 17) to which
+clusters are added, and in its rank-based variant a multiple of the attention map's rank; a cluster stands at the
+position of its centre instead of behind the other tokens; positions are kept instead of numbered anew; equal densities
+are told apart by order, not noise.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +37,8 @@ from fcot_vl.prune.engine import (
 )
 from fcot_vl.prune.rating import DecoderWatch
 
-AT = (2 / 32, 6 / 32, 15 / 32)  # of the decoder's depth
-RECYCLED, PER_CLUSTER, NEIGHBOURS = 0.3, 10, 5
+AT = (3 / 32, 7 / 32, 16 / 32)  # of the decoder's depth: the first layer without the dropped ones
+RECYCLED, PER_CLUSTER = 0.3, 10
 
 
 def sparse_drops(keep: float, n_layers: int) -> tuple[Drop, ...]:
@@ -70,39 +73,72 @@ def apply_sparsevlm(model: nn.Module, keep: float) -> PruneHandle:
     drops = sparse_drops(keep, len(decoder.layers))
     handle = PruneHandle("sparsevlm", keep, drops[0][0], len(decoder.layers), drops)
     watches = [DecoderWatch(decoder.layers[layer - 1]) for layer, _ in drops]
+    raters = Raters()
 
     def choose(watch: DecoderWatch, share: float, prompt: Prompt) -> Choice:
-        score_BL = watch.rows(prompt.valid_BL, raters(prompt))
-        return keep_and_recycle(prompt, score_BL, handle.budget(share))
+        return keep_and_recycle(
+            prompt, watch.rows(prompt.valid_BL, raters.among(prompt)), handle.budget(share)
+        )
 
     selects = [partial(choose, watch, share) for watch, (_, share) in zip(watches, drops, strict=True)]
     install(model, handle, *selects)
+    handle.hooks.append(decoder.register_forward_pre_hook(raters.see_prompt, with_kwargs=True))
     for watch in watches:
         handle.hooks += watch.hooks()
     return handle
 
 
-def raters(prompt: Prompt) -> Tensor:
-    """The words behind the last visual token that visual tokens are most like, bool [B, L]; never none in a row."""
-    assert prompt.hidden_BLC is not None
+class Raters:
+    """The words that rate, chosen at the first drop of a prefill and the same at the others."""
+
+    def __init__(self) -> None:
+        self.embeds_BLC: Tensor | None = None  # what the decoder is given, until they are chosen
+        self.chosen: list[Tensor] = []  # of every row's words, bool
+
+    def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        embeds_BLC = kwargs["inputs_embeds"]
+        self.embeds_BLC = embeds_BLC if embeds_BLC.shape[1] > 1 else None
+
+    def among(self, prompt: Prompt) -> Tensor:
+        """The raters of a prompt of which visual tokens may be dropped already, bool [B, L]; never none in a row."""
+        words_BL = words(prompt)
+        if self.embeds_BLC is not None:
+            image = [row[image] for row, image in zip(self.embeds_BLC, prompt.image_BL, strict=True)]
+            text = [row[words] for row, words in zip(self.embeds_BLC, words_BL, strict=True)]
+            self.chosen = [most_alike(*row) for row in zip(text, image, strict=True)]
+            self.embeds_BLC = None
+        rater_BL = torch.zeros_like(words_BL)
+        rater_BL[words_BL] = torch.cat(self.chosen)
+        return rater_BL
+
+
+def words(prompt: Prompt) -> Tensor:
+    """The words behind the last visual token, bool [B, L]; a row without any has its last token."""
     places = torch.arange(prompt.image_BL.shape[1], device=prompt.image_BL.device)
     last_image_B = (places * prompt.image_BL).max(dim=1).values
-    text_BL = prompt.valid_BL & ~prompt.image_BL & (places > last_image_B[:, None])
-    chosen_BL = torch.zeros_like(text_BL)
-    for row, (text_L, image_L) in enumerate(zip(text_BL, prompt.image_BL, strict=True)):
-        if not text_L.any() or not image_L.any():
-            chosen_BL[row, places[prompt.valid_BL[row]][-1]] = True  # nothing to choose from: the last token
-            continue
-        hidden_LC = prompt.hidden_BLC[row].float()
-        relevance_T = (hidden_LC[image_L] @ hidden_LC[text_L].T).softmax(dim=1).mean(dim=0)
-        chosen_BL[row, text_L.nonzero()[:, 0][relevance_T >= relevance_T.mean()]] = True
-    return chosen_BL
+    last_B = (places * prompt.valid_BL).max(dim=1).values
+    behind_BL = prompt.valid_BL & ~prompt.image_BL & (places > last_image_B[:, None])
+    none_B = ~behind_BL.any(dim=1)
+    return behind_BL | (none_B[:, None] & (places == last_B[:, None]))
+
+
+def most_alike(text_TC: Tensor, image_NC: Tensor) -> Tensor:
+    """The words that visual tokens are more like than the mean word, bool [T]; all where none is, as with one word."""
+    share_T = (image_NC.float() @ text_TC.float().T).softmax(dim=1).mean(dim=0)
+    above_T = share_T > share_T.mean()
+    return above_T if len(image_NC) and above_T.any() else torch.ones_like(above_T)
 
 
 def recycled(n_before: int, n_after: int) -> tuple[int, int]:
     """(tokens recycled, clusters they become) when a drop leaves `n_after` of `n_before`, clusters included."""
-    n_pool = int(RECYCLED * (n_before - n_after))
-    return n_pool, min(n_pool // PER_CLUSTER + 1, n_after - 1) if n_pool else 0
+    if n_after in (1, n_before):
+        return 0, 0
+    n_clusters, wanted, n_pool = 0, 1, 0
+    while n_clusters < wanted:  # every cluster takes a kept token's place, so that one more is dropped
+        n_clusters += 1
+        n_pool = int(RECYCLED * (n_before - n_after + n_clusters)) + 1
+        wanted = min(n_pool // PER_CLUSTER + 1, n_after - 1)
+    return n_pool, n_clusters
 
 
 def keep_and_recycle(prompt: Prompt, score_BL: Tensor, counts: list[int]) -> Choice:
@@ -129,9 +165,8 @@ def cluster(features_NC: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
     A centre has many near neighbours and is far from any token that has more.
     """
-    n_tokens = len(features_NC)
     distance_NN = torch.cdist(features_NC, features_NC) / features_NC.shape[1] ** 0.5
-    nearest = distance_NN.topk(min(NEIGHBOURS, n_tokens), largest=False).values
+    nearest = distance_NN.topk(n, largest=False).values  # as many as centres, as in the source
     density_N = (-nearest.square().mean(dim=1)).exp()
     rank_N = density_N.argsort(
         descending=True, stable=True

@@ -5,11 +5,14 @@ in turn form two sets, every token of the first finds its most similar one in th
 similar pairs are merged into the token of the second. A merged token remembers how many tokens it stands for, and
 the decoder's attention counts it that often (the logit is raised by the logarithm of its size).
 
-Source: Bolya et al. 2022, "Token Merging: Your ViT But Faster" (arXiv 2210.09461). Differences: ToMe merges a few
-tokens in every ViT layer, which would destroy the square grid that InternVL's pixel shuffle needs; here all are merged
-behind pixel shuffle and projector, by the keys of the last ViT layer (averaged over heads and 2x2 patches, and along
-with the tokens), in as many rounds as the budget takes, each at most by half. Proportional attention is therefore the
-decoder's. The budget is per tile.
+Source: Bolya et al. 2022, "Token Merging: Your ViT But Faster" (arXiv 2210.09461), and its repository, see
+docs/peers.md. Differences: ToMe merges a few tokens in every ViT layer, which would destroy the square grid that
+InternVL's pixel shuffle needs; here all are merged behind pixel shuffle and projector, by the keys of the last ViT
+layer (averaged over heads, as in the source, and over 2x2 patches, and along with the tokens), in as many rounds as
+the budget takes, each at most by half. Proportional attention is therefore the decoder's, and it counts the text's
+tokens once. A token keeps its place in the tile between rounds (the reference puts unmerged tokens of the first set in
+front; where a tile has a power of two of tokens, all rounds but the last merge that whole set, and nothing comes of
+it). The budget is per tile.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.vit import VitWatch
 
 
 def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
@@ -27,7 +31,7 @@ def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
     keep: share of visual tokens that is left, (0, 1]. Raises ValueError for values out of range or a model without
     InternVL's ViT.
     """
-    return apply_before_decoder(model, "tome", keep, merge_pairs, vit_layer=-1)
+    return apply_before_decoder(model, "tome", keep, merge_pairs, VitWatch(model))
 
 
 def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:

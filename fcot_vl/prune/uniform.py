@@ -1,7 +1,7 @@
 """Uniform-stride dropping: every n-th visual token stays, whatever it shows.
 
 One of the training-free peers of `fcot_vl.prune`; the control that spends a token budget evenly over the
-page.
+page. No paper's method.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """VisionZip: the tokens that the ViT looks at stay, the others are merged into a few that give context.
 
 One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, the tokens with most attention of
-CLS at the ViT's layer -2 are dominant and stay as they are. Of the others, evenly spaced ones become contextual: each
-of the rest is merged into the one whose key is most like its own, by the mean. 10 of 64 tokens of a budget are
-contextual, as in the paper.
+CLS are dominant and stay as they are. Of the others, evenly spaced ones become contextual: each of the rest is taken in
+by the one whose key is most like its own, and a contextual token becomes half itself, half the mean of what it took in.
+10 of 64 tokens of a budget are contextual, as in the paper.
 
-Source: Yang et al. 2024, "VisionZip: Longer is Better but Not Necessary in Vision Language Models" (arXiv 2412.04467).
-Differences: merging is behind InternVL's pixel shuffle and projector instead of before the projector, scores and keys
-averaged over 2x2 patches; a contextual token is the mean over itself and what it takes in (the reference adds their
-mean to it); all tokens keep the page's order and their positions; CLS itself is not handed on, InternVL drops it. The
-budget is per tile.
+Source: Yang et al. 2024, "VisionZip: Longer is Better but Not Necessary in Vision Language Models" (arXiv 2412.04467),
+and copies of its repository, see docs/peers.md. Differences: merging is behind InternVL's pixel shuffle and projector
+instead of before the projector, where the reference adds the mean to the token; a contextual token keeps its place in
+the page instead of standing behind the dominant ones; CLS itself, which the reference hands on as one of the dominant,
+is dropped by InternVL, and a patch has its place. The budget is per tile.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.vit import VitWatch
 
 CONTEXTUAL = 10 / 64  # share of the budget
 
@@ -29,7 +30,7 @@ def apply_visionzip(model: nn.Module, keep: float) -> PruneHandle:
     keep: share of visual tokens that stay, dominant and contextual, (0, 1]. Raises ValueError for values out of
     range or a model without InternVL's ViT.
     """
-    return apply_before_decoder(model, "visionzip", keep, zip_tokens, vit_layer=-2)
+    return apply_before_decoder(model, "visionzip", keep, zip_tokens, VitWatch(model))
 
 
 def split_budget(n: int) -> tuple[int, int]:
@@ -51,14 +52,14 @@ def zip_tokens(piece: Piece, n: int) -> Reduced:
         return Reduced(kept_N)
     others = rest[~kept_N[rest]]
     taker = cosine(piece.keys_Nd[others], piece.keys_Nd[targets]).argmax(dim=1)
-    return Reduced(kept_N, merge_mean(features_NC, targets, others, targets[taker]))
+    return Reduced(kept_N, merge_halves(features_NC, targets, others, targets[taker]))
 
 
-def merge_mean(features_NC: Tensor, targets: Tensor, others: Tensor, takers: Tensor) -> Tensor:
-    """Features with every target as the mean of itself and the `others` whose taker it is."""
-    merged_NC = features_NC.index_add(0, takers, features_NC[others])
-    count_N = torch.ones(len(features_NC), device=features_NC.device)
-    count_N = count_N.index_add(0, takers, torch.ones(len(others), device=features_NC.device))
+def merge_halves(features_NC: Tensor, targets: Tensor, others: Tensor, takers: Tensor) -> Tensor:
+    """Features with every target as half itself, half the mean of the `others` whose taker it is, if there are any."""
+    sum_NC = torch.zeros_like(features_NC).index_add(0, takers, features_NC[others])
+    count_N = torch.bincount(takers, minlength=len(features_NC))
+    targets = targets[count_N[targets] > 0]
     result_NC = features_NC.clone()
-    result_NC[targets] = merged_NC[targets] / count_N[targets, None]
+    result_NC[targets] = (features_NC[targets] + sum_NC[targets] / count_N[targets, None]) / 2
     return result_NC

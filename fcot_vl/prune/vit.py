@@ -1,8 +1,10 @@
-"""What a layer of InternVL's ViT knows of its patches: the attention of CLS over them, and their keys.
+"""What InternVL's ViT knows of its patches: the attention of CLS over them, and their keys.
 
-For the peers of `fcot_vl.prune` that rate a page before the decoder sees it. Hooks on the query and key that the layer
-computes anyway; one row of attention (CLS) is multiplied out, everything else stays on sdpa. Both are averaged over the
-2x2 patches (`downsample_ratio` 0.5) that pixel shuffle makes one visual token of.
+For the peers of `fcot_vl.prune` that rate a page before the decoder sees it. The layer is the one whose output the
+projector reads (`vision_feature_layer`): LLaVA's -2, which the peers' references name, is that layer; InternVL's is
+the last. Hooks on the query and key that the layer computes anyway; one row of attention (CLS) is multiplied out,
+everything else stays on sdpa. Of the 2x2 patches (`downsample_ratio` 0.5) that pixel shuffle makes one visual token
+of, attention is summed and keys are averaged.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ from torch import Tensor, nn
 
 
 class VitWatch:
-    """Watches one layer of a model's ViT. Raises ValueError for a model that has no such ViT."""
+    """Watches the layer of a model's ViT that the projector reads.
 
-    def __init__(self, model: Any, layer: int) -> None:
+    one_head: all heads are taken as one of the ViT's full width, instead of each for itself and the mean over them.
+    Raises ValueError for a model that has no such ViT.
+    """
+
+    def __init__(self, model: Any, one_head: bool = False) -> None:
         config = model.config
         layers = getattr(getattr(getattr(model.model, "vision_tower", None), "encoder", None), "layer", None)
         if not hasattr(config, "downsample_ratio") or layers is None:
@@ -24,9 +30,9 @@ class VitWatch:
                 f"{type(model).__name__} has another vision tower; peers that ask the ViT are written for InternVL's: "
                 "choose fastv, pyramiddrop, sparsevlm, divprune, random or uniform."
             )
-        if len(layers) < -layer:
-            raise ValueError(f"the ViT has {len(layers)} layers, its layer {layer} is asked.")
-        self.attention = layers[layer].attention
+        layer: int = config.vision_feature_layer  # counted with the embeddings as 0
+        self.attention = layers[layer if layer < 0 else layer - 1].attention
+        self.width: int = self.attention.embed_dim if one_head else self.attention.head_dim
         self.merged = round(1 / config.downsample_ratio)  # patches in a row of a visual token
         self.side = config.vision_config.image_size[0] // config.vision_config.patch_size[0] // self.merged
         if self.side**2 != config.image_seq_length:
@@ -45,15 +51,16 @@ class VitWatch:
         ]
 
     def see_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.query_THd = output[:, 0].unflatten(-1, (-1, self.attention.head_dim)).float()
+        self.query_THd = output[:, 0].unflatten(-1, (-1, self.width)).float()
 
     def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         assert self.query_THd is not None
-        key_TPHd = output.unflatten(-1, (-1, self.attention.head_dim)).float()
-        score_THP = torch.einsum("thd,tphd->thp", self.query_THd, key_TPHd) * self.attention.scale
+        key_TPHd = output.unflatten(-1, (-1, self.width)).float()
+        score_THP = torch.einsum("thd,tphd->thp", self.query_THd, key_TPHd) * self.width**-0.5
         attention_TP = score_THP.softmax(dim=-1).mean(dim=1)[:, 1:]
         self.query_THd = None
-        self.found = self.pooled(attention_TP[..., None])[..., 0], self.pooled(key_TPHd[:, 1:].mean(dim=2))
+        attention_TN = self.pooled(attention_TP[..., None])[..., 0] * self.merged**2
+        self.found = attention_TN, self.pooled(key_TPHd[:, 1:].mean(dim=2))
 
     def pooled(self, x_TPd: Tensor) -> Tensor:
         """Patches averaged into visual tokens, both in raster order: [T, P, d] -> [T, P / 4, d]."""

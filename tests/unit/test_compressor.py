@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fcot_vl.model import COMPRESSORS, FCoTVLConfig, FCoTVLForConditionalGeneration, build_compressor
 from fcot_vl.model.compressor import WINDOWED
+from fcot_vl.model.compressors.token_packer import TokenPacker
 from fcot_vl.model.compressors.windows import WINDOWS, Windows, first_tokens, window_grid
 from fcot_vl.model.cost import compressor_flops, projector_flops
 from fcot_vl.train.muon import Muon, is_hidden_matrix
@@ -182,6 +183,25 @@ def test_a_window_sees_itself_and_at_most_its_neighbours(compressor: str, reach:
         expected = torch.zeros(rows, columns, dtype=torch.bool)
         expected[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1] = True
         assert torch.equal(moved, expected)
+
+
+def test_token_packer_looks_in_heads_of_the_sources_width() -> None:
+    torch.manual_seed(0)
+    module, x = TokenPacker(1024, 16, 4), torch.randn(2, 16, 1024)
+    nn.init.normal_(module.out_proj.weight, std=0.02)
+    assert TokenPacker(4096, 256, 4).n_heads == 8  # of 1024 channels, as in its repository
+    normed = module.norm(x)
+    found = []
+    for window in windows_by_hand(normed, 4, 4):
+        q = module.q_proj(window.mean(1, keepdim=True))
+        k, v = module.k_proj(window), module.v_proj(window)
+        heads = [
+            nn.functional.scaled_dot_product_attention(*(part.split(128, dim=-1)[head] for part in (q, k, v)))
+            for head in range(2)
+        ]
+        found.append(torch.cat(heads, dim=-1))
+    mean = torch.stack([window.mean(1) for window in windows_by_hand(x, 4, 4)], dim=1)
+    torch.testing.assert_close(module(x), mean + module.out_proj(torch.cat(found, dim=1)))
 
 
 def test_c_abstractor_sees_the_whole_tile() -> None:

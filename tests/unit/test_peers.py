@@ -21,7 +21,7 @@ from fcot_vl.prune.fewer_tiles import tile_limit
 from fcot_vl.prune.method import Method
 from fcot_vl.prune.prumerge import NEIGHBOURS, outliers, prune_and_merge
 from fcot_vl.prune.pyramiddrop import pyramid_drops
-from fcot_vl.prune.sparsevlm import cluster, keep_and_recycle, raters, recycled, sparse_drops
+from fcot_vl.prune.sparsevlm import Raters, cluster, keep_and_recycle, recycled, sparse_drops
 from fcot_vl.prune.tome import match, merge_pairs
 from fcot_vl.prune.visionzip import split_budget, zip_tokens
 from fcot_vl.prune.vispruner import important_and_diverse, without_duplicates
@@ -206,28 +206,98 @@ def test_right_padding_and_several_new_tokens_at_once(peer: str) -> None:
         torch.testing.assert_close(out.logits[row], expected, atol=3e-4, rtol=3e-4)
 
 
-def test_the_vits_row_is_that_of_its_attention_maps() -> None:
-    model, found = make_model("qwen2", "eager"), {}
-    layer = model.model.vision_tower.encoder.layer[-2].attention
-    watch = VitWatch(model, -2)
+def attention_maps(model: Any, layer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(maps [tiles, heads, patches, patches], queries, keys [tiles, patches, channels]) of a ViT layer, CLS first."""
+    found: dict[str, Any] = {}
     hooks = [
-        *watch.hooks(),
         layer.register_forward_hook(lambda module, args, out: found.update(maps=out[1])),
+        layer.q_proj.register_forward_hook(lambda module, args, out: found.update(queries=out)),
         layer.k_proj.register_forward_hook(lambda module, args, out: found.update(keys=out)),
     ]
     with torch.no_grad():
         model.get_image_features(RAGGED["pixel_values"])
     for hook in hooks:
         hook.remove()
+    return found["maps"], found["queries"], found["keys"]
+
+
+def patches_of(token: int) -> list[int]:
+    return [8 * (2 * (token // 4) + a) + 2 * (token % 4) + b for a in (0, 1) for b in (0, 1)]
+
+
+@pytest.mark.parametrize("feature_layer", [-1, -2, 1])
+def test_the_vits_row_is_that_of_the_layer_the_projector_reads(
+    feature_layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("qwen2", "eager")
+    monkeypatch.setattr(model.config, "vision_feature_layer", feature_layer)
+    tower, read = model.model.vision_tower, []
+    projector = model.model.multi_modal_projector
+    hook = projector.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    watch = VitWatch(model)
+    hooks = [hook, *watch.hooks()]
+    with torch.no_grad():
+        model.get_image_features(RAGGED["pixel_values"])
+        states = tower(pixel_values=RAGGED["pixel_values"], output_hidden_states=True).hidden_states
+    for hook in hooks:
+        hook.remove()
+    number = next(n for n, layer in enumerate(tower.encoder.layer) if layer.attention is watch.attention)
+    corner = states[number + 1][:, 1]  # what that layer made of the first patch
+    torch.testing.assert_close(read[0][:, 0, : corner.shape[1]], corner)
+    maps, _, keys = attention_maps(model, watch.attention)
     attention_TN, keys_TNd = watch.take(6 * PER_TILE)
-    cls = found["maps"][:, :, 0, 1:].mean(dim=1)
-    keys = found["keys"][:, 1:].unflatten(-1, (2, -1)).mean(dim=2)
+    cls, keys = maps[:, :, 0, 1:].mean(dim=1), keys[:, 1:].unflatten(-1, (2, -1)).mean(dim=2)
     for token in range(PER_TILE):
-        patches = [8 * (2 * (token // 4) + a) + 2 * (token % 4) + b for a in (0, 1) for b in (0, 1)]
-        torch.testing.assert_close(attention_TN[:, token], cls[:, patches].mean(dim=1))
-        torch.testing.assert_close(keys_TNd[:, token], keys[:, patches].mean(dim=1))
+        torch.testing.assert_close(attention_TN[:, token], cls[:, patches_of(token)].sum(dim=1))
+        torch.testing.assert_close(keys_TNd[:, token], keys[:, patches_of(token)].mean(dim=1))
     with pytest.raises(ValueError, match="pixel_values and one beam"):
         watch.take(6 * PER_TILE)
+
+
+def test_prumerge_takes_the_vits_heads_as_one() -> None:
+    model = make_model("qwen2", "eager")
+    watch = VitWatch(model, one_head=True)
+    hooks = watch.hooks()
+    _, queries, keys = attention_maps(model, watch.attention)
+    for hook in hooks:
+        hook.remove()
+    attention_TN, keys_TNd = watch.take(6 * PER_TILE)
+    score_TP = (keys @ queries[:, 0, :, None])[..., 0] / queries.shape[-1] ** 0.5
+    cls = score_TP.softmax(dim=-1)[:, 1:]
+    for token in range(PER_TILE):
+        torch.testing.assert_close(attention_TN[:, token], cls[:, patches_of(token)].sum(dim=1))
+        torch.testing.assert_close(keys_TNd[:, token], keys[:, 1:][:, patches_of(token)].mean(dim=1))
+
+
+def layer_maps(model: Any, inputs: dict[str, Tensor], layer: int) -> Tensor:
+    """Eager attention of one decoder layer [B, heads, L, L] without any peer."""
+    with torch.no_grad():
+        return model(**inputs, output_attentions=True).attentions[layer]
+
+
+@pytest.mark.parametrize(("peer", "ahead"), [("fastv", -1), ("pyramiddrop", 0), ("sparsevlm", -1)])
+def test_decoder_peers_rank_by_the_layer_of_their_paper(peer: str, ahead: int) -> None:
+    model, inputs = make_model("qwen2", "eager"), batch_of((3, 3, 12))
+    method = PEERS[peer]
+    with method.apply(model), watched(model) as asked, torch.no_grad():
+        model(**inputs)
+    prompt, answer = asked[0]
+    image = prompt.image_BL[0]
+    maps = layer_maps(model, inputs, method.drops(N_LAYERS)[0][0] + ahead)[0].mean(dim=0)
+    rows = maps[-1:]
+    if peer == "sparsevlm":
+        embeds = model.model.language_model.embed_tokens(inputs["input_ids"][0])
+        embeds[image] = model.get_image_features(inputs["pixel_values"]).pooler_output.flatten(0, 1)
+        share = (embeds[image] @ embeds[-12:].T).softmax(dim=1).mean(dim=0)
+        rows = maps[-12:][share > share.mean()]
+    score = rows.mean(dim=0)[image]
+    kept = answer.kept_BL[0, image] if isinstance(answer, Choice) else answer[0, image]
+    n_best = int(kept.sum())
+    if peer == "sparsevlm":
+        n_best -= recycled(int(image.sum()), n_best)[1]
+    assert kept[score.argsort(descending=True)[:n_best]].all()
+    if peer != "sparsevlm":
+        assert not kept[score.argsort(descending=True)[n_best:]].any()
 
 
 def test_misuse_is_refused() -> None:
@@ -315,9 +385,10 @@ def test_visionzip_keeps_the_dominant_and_merges_the_rest_into_even_targets(
             groups[max(targets, key=lambda t: cos(piece.keys_Nd[i], piece.keys_Nd[t]))].append(i)
     assert left.features_NC is not None
     assert torch.equal(left.features_NC[dominant], piece.features_NC[dominant])
-    for target, group in groups.items():
+    for target, (own, *taken) in groups.items():
         assert left.kept_N[target]
-        torch.testing.assert_close(left.features_NC[target], piece.features_NC[group].mean(dim=0))
+        mean = piece.features_NC[taken].mean(dim=0) if taken else piece.features_NC[own]
+        torch.testing.assert_close(left.features_NC[target], (piece.features_NC[own] + mean) / 2)
 
 
 def test_visionzip_splits_as_the_paper_does() -> None:
@@ -326,21 +397,20 @@ def test_visionzip_splits_as_the_paper_does() -> None:
 
 @quick
 @given(SEED, TOKENS, st.data())
-def test_vispruner_keeps_an_important_half_and_a_half_without_duplicates(
+def test_vispruner_keeps_an_important_half_and_thins_out_the_rest_as_the_reference_does(
     seed: int, n_tokens: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, n_tokens - 1))
     piece = piece_of(seed, n_tokens)
     kept = important_and_diverse(piece, n).kept_N
     order = sorted(range(n_tokens), key=lambda i: -float(piece.attention_N[i]))
-    important, rest = order[: (n + 1) // 2], sorted(order[(n + 1) // 2 :])
-    left = list(rest)
-    while len(left) > max(n // 2, 1):
+    important, left = order[: n // 2], order[n // 2 :]
+    while len(left) > n - n // 2:
         first, second = left[::2], left[1::2]
         like = {i: max(cos(piece.features_NC[i], piece.features_NC[j]) for j in second) for i in first}
-        gone = sorted(first, key=lambda i: -like[i])[: min(8, len(left) - n // 2)]
-        left = [i for i in left if i not in gone]
-    assert kept.nonzero()[:, 0].tolist() == sorted(important + left[: n // 2])
+        most_alike = sorted(first, key=lambda i: -like[i])
+        left = most_alike[min(8, len(left) - (n - n // 2)) :] + second
+    assert kept.nonzero()[:, 0].tolist() == sorted(important + left)
 
 
 def test_vispruner_takes_copies_out_first() -> None:
@@ -358,21 +428,24 @@ def test_prumerge_keeps_outliers_and_spreads_the_rest(seed: int, n_tokens: int, 
     far = a > high + 1.5 * (high - low)
     assert outliers(piece.attention_N).tolist() == far.tolist()
     left = prune_and_merge(piece, n)
-    kept = left.kept_N.nonzero()[:, 0].tolist()
-    assert len(kept) == n
-    strongest = [i for i in np.argsort(-a, kind="stable") if far[i]][:n]
-    assert set(strongest) <= set(kept)
-    others = sorted(set(kept) - set(strongest))
-    ranks = [[i for i in range(n_tokens) if i not in strongest].index(i) for i in others]
-    if len(ranks) > 2:
-        steps = np.diff(ranks)
-        assert steps.max() - steps.min() <= 1
-    dropped = [i for i in range(n_tokens) if i not in kept]
-    n_near = min(len(dropped), max(1, int(NEIGHBOURS * n_tokens + 0.5)))
     assert left.features_NC is not None
+    n_whole = max(1, n - 1)  # the last one of the budget stands for all that is dropped
+    strongest = [i for i in np.argsort(-a, kind="stable") if far[i]][:n_whole]
+    rest = [i for i in range(n_tokens) if i not in strongest]
+    m = n_whole - len(strongest)
+    kept = [*strongest, *(rest[(2 * i + 1) * len(rest) // (2 * m)] for i in range(m))]
+    dropped = [i for i in range(n_tokens) if i not in kept]
+    extra = dropped[-1:] if n > 1 else []
+    assert sorted(left.kept_N.nonzero()[:, 0].tolist()) == sorted(kept + extra)
+    for i in extra:
+        share = piece.attention_N[dropped, None]
+        mean = (piece.features_NC[dropped] * share).sum(0) / share.sum()
+        torch.testing.assert_close(left.features_NC[i], mean, atol=1e-4, rtol=1e-4)
+    n_near = min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5)))
     for i in kept:
-        near = sorted(dropped, key=lambda j: -cos(piece.keys_Nd[i], piece.keys_Nd[j]))[:n_near]
-        weight = torch.tensor([max(float(a[j]), 1e-9) for j in [i, *near]])
+        others = [j for j in range(n_tokens) if j != i]
+        near = sorted(others, key=lambda j: -cos(piece.keys_Nd[i], piece.keys_Nd[j]))[:n_near]
+        weight = torch.tensor([1.0, *(float(a[j]) for j in near)])
         mean = (piece.features_NC[[i, *near]] * weight[:, None]).sum(0) / weight.sum()
         torch.testing.assert_close(left.features_NC[i], mean, atol=1e-4, rtol=1e-4)
 
@@ -424,9 +497,16 @@ def test_sparsevlm_keeps_its_share_on_average(keep: float, n_layers: int) -> Non
 
 def test_sparsevlm_at_a_third_is_close_to_the_papers_table() -> None:
     drops = sparse_drops(192 / 576, 32)
-    assert [layer for layer, _ in drops] == [2, 6, 15]
+    assert [layer for layer, _ in drops] == [3, 7, 16]  # the layers above 2, 6 and 15, whose attention ranks
     for (_, share), paper in zip(drops, (300, 200, 110), strict=True):
         assert abs(share * 576 - paper) < 40
+
+
+@pytest.mark.parametrize("kept", [300, 200, 110, 1])
+def test_sparsevlm_recycles_as_many_as_the_reference(kept: int) -> None:
+    pool = int(0.3 * (576 - kept)) + 1  # of those that the ranking drops
+    clusters = pool // 10 + 1
+    assert recycled(576, kept + clusters) == (pool, clusters)  # ours counts the clusters as kept
 
 
 def prompt_of(seed: int, n_image: int, n_after: int) -> Prompt:
@@ -441,16 +521,20 @@ def prompt_of(seed: int, n_image: int, n_after: int) -> Prompt:
 def test_sparsevlms_raters_are_the_words_most_like_the_picture(seed: int, n_image: int, n_after: int) -> None:
     prompt = prompt_of(seed, n_image, n_after)
     assert prompt.hidden_BLC is not None
-    words, seen = prompt.hidden_BLC[0, -n_after:], prompt.hidden_BLC[0, 2 : 2 + n_image]
+    raters = Raters()
+    raters.see_prompt(torch.nn.Identity(), (), {"inputs_embeds": prompt.hidden_BLC})
+    text, seen = prompt.hidden_BLC[0, -n_after:], prompt.hidden_BLC[0, 2 : 2 + n_image]
     shares = np.zeros(n_after)
     for v in seen:
-        weights = np.array([math.exp(float(v @ w)) for w in words])
+        weights = np.array([math.exp(float(v @ w)) for w in text])
         shares += weights / weights.sum() / n_image
-    found = raters(prompt)[0]
+    found = raters.among(prompt)[0]
     assert not found[: 2 + n_image].any()
     clear = np.abs(shares - shares.mean()) > 1e-5
-    assert (found[-n_after:].numpy() == (shares >= shares.mean()))[clear].all()
+    assert (found[-n_after:].numpy() == (shares > shares.mean()))[clear].all()
     assert found.any()
+    fewer = prompt_of(seed + 1, 1, n_after)  # a later drop, of which the states say something else
+    assert raters.among(fewer)[0, -n_after:].equal(found[-n_after:])
 
 
 @quick
@@ -474,11 +558,22 @@ def test_sparsevlm_recycles_within_the_budget(seed: int, n_image: int, data: st.
         torch.testing.assert_close(choice.hidden_BLC[0, at], means)
 
 
+def density_peaks(x: Tensor, n: int) -> list[int]:
+    apart = [[float((a - b).norm()) / x.shape[1] ** 0.5 for b in x] for a in x]
+    density = [math.exp(-sum(d * d for d in sorted(row)[:n]) / n) for row in apart]
+    score = []
+    for i, row in enumerate(apart):
+        denser = [d for j, d in enumerate(row) if density[j] > density[i]]
+        score.append(density[i] * (min(denser) if denser else max(map(max, apart))))
+    return sorted(range(len(x)), key=lambda i: -score[i])[:n]
+
+
 def test_density_peaks_find_separate_groups() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
     x = groups.repeat_interleave(8, dim=0) + torch.randn(24, 2, generator=generator)
     centres, means = cluster(x, 3)
+    assert sorted(centres.tolist()) == sorted(density_peaks(x, 3))
     assert sorted(int(c) // 8 for c in centres) == [0, 1, 2]
     for centre, mean in zip(centres.tolist(), means, strict=True):
         torch.testing.assert_close(mean, x[centre // 8 * 8 : centre // 8 * 8 + 8].mean(dim=0))

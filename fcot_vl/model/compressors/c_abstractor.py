@@ -15,7 +15,8 @@ class RegBlock(nn.Module):
     """One block of a RegStage as the source sets it: depthwise 3x3 between two linear layers, with a gate.
 
     The gate (squeeze and excitation) scales each channel by what its mean over the whole tile says. LayerNorm over the
-    channels of a token stands where RegNet has batch statistics, as in the source.
+    channels of a token stands where RegNet has batch statistics, as in the source. Checked against timm's RegStage,
+    which the source builds on: order, widths, gate, what has a bias.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,9 +44,11 @@ class RegBlock(nn.Module):
 class CAbstractor(Windows):
     """Three blocks, mean of each window, three blocks, MLP. A token sees its whole tile, through the gates.
 
-    Differs from the source, whose C-Abstractor is the projector: ours stands in front of it, so all of it is a branch
-    of channels / 4 beside the mean of the window; its last layer starts at 0, and the untrained student equals mean
-    pooling. The source's learned positions are left out (the ViT has its own).
+    Differs from the source (checked against its repository, see docs/peers.md), whose C-Abstractor is the projector:
+    ours stands in front of it, so all of it is a branch of channels / 4 beside the mean of the window; its last layer
+    starts at 0, and the untrained student equals mean pooling. A linear layer and a LayerNorm lead into the branch,
+    where the source's first block changes the width itself. The source's adaptive pool makes a square number of tokens
+    (144 of 576), ours any window. Its learned positions are left out (the ViT has its own).
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:

@@ -13,9 +13,10 @@ NARROWER = 4  # channels / 4 inside the MLP
 class LDPv2(Windows):
     """MLP on every token, mean of each window, then a 3x3 neighbourhood of windows added channel by channel.
 
-    Differs from the source, whose LDPv2 is the projector: ours stands in front of it and keeps the channels, so its MLP
-    is a branch of channels / 4 behind a LayerNorm. The MLP's last layer and the convolution start at 0: the untrained
-    student equals mean pooling.
+    Differs from the source (checked against its repository, see docs/peers.md), whose LDPv2 is the projector: ours
+    stands in front of it and keeps the channels, so its MLP is a branch of channels / 4 behind a LayerNorm. The MLP's
+    last layer and the convolution start at 0: the untrained student equals mean pooling. The source pools to 12 x 12
+    of 24 x 24.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:

@@ -8,7 +8,12 @@ from torch.nn import functional as F
 
 
 class QFormerCompressor(nn.Module):
-    """One cross-attention from `n_tokens / ratio` learned queries to the tokens of a tile (after Q-Former)."""
+    """One cross-attention from `n_tokens / ratio` learned queries to the tokens of a tile (after Q-Former).
+
+    As the paper describes its peer: "one cross-attention to sample fixed visual tokens". BLIP-2's Q-Former, which it
+    names (Li et al. 2023, arXiv 2301.12597), is far larger: 32 queries of width 768 through 12 layers with
+    self-attention, every second with cross-attention. Widths, norm and start are ours; the paper leaves them open.
+    """
 
     head_width = 64
 

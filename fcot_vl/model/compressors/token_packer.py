@@ -8,17 +8,19 @@ from torch import Tensor, nn
 from fcot_vl.model.compressors.windows import Windows
 
 NARROWER = 4  # channels / 4 in the attention: 1024 of 4096, the source's width
-HEAD_WIDTH = 64
+HEAD_WIDTH = 128  # the source's: 8 heads of 1024 channels
 
 
 class TokenPacker(Windows):
     """The mean of each window is a query, the tokens of the window are its keys and values; what it finds is added.
 
-    Differs from the source, whose TokenPacker is the projector: ours stands in front of it and keeps the channels, so
-    queries, keys and values have channels / 4, and what is found is added to the mean through a layer that starts at 0:
-    the untrained student equals mean pooling. Keys and values come from the features the projector reads, not from
-    several ViT layers; the query is the window's mean, not bilinear (the same for a window of 2 x 2); the
-    source's MLP is the student adaptor.
+    Differs from the source (checked against its repository, see docs/peers.md), whose TokenPacker is the projector:
+    ours stands in front of it and keeps the channels, so queries, keys and values have channels / 4, and what is found
+    is added to the mean through a layer that starts at 0: the untrained student equals mean pooling. In the source,
+    what is found goes on alone, into an MLP, which here is the student adaptor. Keys and values there come from layers
+    12, 16, 22 and 23 of CLIP's 24 side by side, here from the features the projector reads. One LayerNorm in front and
+    one linear layer each stand for the source's two linear layers with GELU and a LayerNorm behind. The query is the
+    window's mean, not bilinear (the same for a window of 2 x 2).
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
