@@ -18,7 +18,6 @@ from lmms_case import dataset, recorded
 
 from fcot_vl.evaluate.benchmarks import Task, score
 from fcot_vl.evaluate.published import BENCHMARKS
-from fcot_vl.evaluate.report_data import ReportError, gather
 from fcot_vl.evaluate.runner import evaluate
 from fcot_vl.export import _scores
 from fcot_vl.model.tiny import tiny_teacher_path
@@ -158,12 +157,6 @@ def test_nothing_to_evaluate_on_is_said(tmp_path: Path, data: Path) -> None:
         evaluate(TEACHER, None, tmp_path)
     with pytest.raises(ValueError, match="limit"):
         evaluate(TEACHER, data / "ai2d", tmp_path, benchmark="ai2d", limit=0)
-
-
-def test_a_report_passes_benchmarks_over(tmp_path: Path, data: Path) -> None:
-    evaluate(TEACHER, data / "ai2d", tmp_path / "evaluate" / "ai2d", benchmark="ai2d", limit=2)
-    with pytest.raises(ReportError, match="no result of the teacher"):
-        gather(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- two processes
