@@ -164,7 +164,7 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
     """
     from datasets import Dataset, DatasetDict, Features, Image, List, Value
     from datasets.exceptions import DatasetGenerationError
-    from datasets.utils.logging import disable_progress_bar
+    from datasets.utils import disable_progress_bars
 
     text = Value("string")
     features = Features({"questionId": text, "question": text, "image": Image(), "answers": List(text)})
@@ -175,7 +175,7 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
         for record in records:
             yield docvqa_row(record)
 
-    disable_progress_bar()
+    disable_progress_bars()
     cache = str(partial / "cache")
     try:
         dataset = Dataset.from_generator(rows, features=features, cache_dir=cache, fingerprint=folder.name)
