@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ def lmms_task(config: LmmsTaskConfig) -> Path:
     }
     stage = open_stage(output, "lmms-eval", settings, inputs)
     path = output / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")  # lmms-eval may have moved
     if not stage.done:
         if records is not None:
             write_docvqa(records, output / DATASET, split)
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         stage.finish({} if records is None else {"questions": len(records)})
     questions = "" if records is None else f"{len(records)} questions, "
     print(
@@ -102,21 +103,28 @@ def find_task(task: str, name: str) -> tuple[Path, dict[str, Any]]:
         raise ValueError(
             "lmms-eval is not installed here; run `make eval-env`, then this command as .venv-eval/bin/fcot-vl"
         )
+    index = _task_index()
+    if index.get(task, {}).get("type") != "task":
+        group = "a group; give one of its tasks" if task in index else "no task of lmms-eval"
+        raise ValueError(f"{task!r} is {group} (`lmms-eval tasks list` names them)")
+    if name in index:
+        raise ValueError(f"{name!r} is a task of lmms-eval, which would run its own; give another --name")
+    from lmms_eval.utils import load_yaml_config
+
+    path = Path(index[task]["yaml_path"])
+    return path, load_yaml_config(str(path), mode="simple")
+
+
+@lru_cache
+def _task_index() -> dict[str, Any]:
+    """Every task and group that lmms-eval brings: `type`, `yaml_path`. Reads two thousand files, once."""
     from loguru import logger
 
-    logger.disable("lmms_eval")  # names dozens of files that are no tasks
+    logger.disable("lmms_eval")  # it names dozens of files that are no tasks
     try:
         from lmms_eval.tasks import TaskManager
-        from lmms_eval.utils import load_yaml_config
 
-        index = TaskManager().task_index
-        if index.get(task, {}).get("type") != "task":
-            group = "a group; give one of its tasks" if task in index else "no task of lmms-eval"
-            raise ValueError(f"{task!r} is {group} (`lmms-eval tasks list` names them)")
-        if name in index:
-            raise ValueError(f"{name!r} is a task of lmms-eval, which would run its own; give another --name")
-        path = Path(index[task]["yaml_path"])
-        return path, load_yaml_config(str(path), mode="simple")
+        return dict(TaskManager().task_index)
     finally:
         logger.enable("lmms_eval")
 
