@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.fcot-vl-installed
+EVAL   ?= .venv-eval
 
-.PHONY: help demo reproduce test lint docs
+.PHONY: help demo reproduce test lint docs eval-env
 help:            ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,3 +30,11 @@ lint: $(READY)       ## ruff and mypy
 
 docs: $(READY)       ## write docs/cli.md from the command line's own help
 	$(BIN)/python -m typer fcot_vl.cli utils docs --name fcot-vl --output docs/cli.md
+
+eval-env: $(EVAL)/.fcot-vl-installed  ## lmms-eval in an environment of its own, .venv-eval (docs/stages/lmms-eval.md)
+
+$(EVAL)/.fcot-vl-installed: pyproject.toml constraints-eval.txt
+	test -x $(EVAL)/bin/python || $(PYTHON) -m venv $(EVAL)
+	$(EVAL)/bin/python -m pip install -c constraints-eval.txt -e '.[eval,test]'
+	$(EVAL)/bin/python -m pip install -c constraints-eval.txt --no-deps lmms-eval
+	touch $@

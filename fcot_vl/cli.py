@@ -521,6 +521,30 @@ def evaluate(
 
 
 @app.command()
+def lmms_eval(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="For tasks of DocVQA's shape: shards, meta JSON, LLaVA JSON or mixture YAML; else a saved DatasetDict."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write, for lmms-eval's --include_path.")],
+    task: Annotated[str, typer.Option(help="lmms-eval's task.")] = "docvqa_val",
+    name: Annotated[
+        str | None, typer.Option(help="Of the new task; default: the task's with _local behind it.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a DatasetDict that has several.")] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Ask the questions alone, without the task's words around them.")
+    ] = False,
+) -> None:
+    """Give a task of lmms-eval local data: a dataset, if records are given, and the task file. See `make eval-env`."""
+    from fcot_vl.evaluate.lmms_task import LmmsTaskConfig, lmms_task
+
+    lmms_task(LmmsTaskConfig(data, output, task, name, split, bare))
+
+
+@app.command()
 def bench(
     data: Data,
     output: Output,

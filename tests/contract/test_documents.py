@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -28,7 +29,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCALE = sorted((ROOT / "recipes" / "scale").glob("*.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 VERBS = dict(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig, "resample": PostTrainConfig}
 
 
@@ -37,6 +38,14 @@ def shell_lines(path: Path) -> list[str]:
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     loop = re.compile(r"for \w+ in [\w ]+; do|done")
     return [line for line in lines if shlex.split(line, comments=True) and not loop.fullmatch(line)]
+
+
+def plugin_settings() -> set[str]:
+    """What `--model_args` of lmms-eval may name; read, since the module needs lmms-eval."""
+    tree = ast.parse((ROOT / "fcot_vl" / "evaluate" / "lmms.py").read_text())
+    (model,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "FCoTVL")
+    (init,) = (node for node in model.body if getattr(node, "name", "") == "__init__")
+    return {argument.arg for argument in init.args.args} - {"self"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -55,6 +64,13 @@ def test_every_command_in_the_documents_exists(path: Path) -> None:
             continue
         if words[0] == "torchrun":
             words = ["fcot-vl", *words[words.index("fcot_vl.cli") + 1 :]]
+        if "lmms-eval" in Path(words[0]).name or "lmms_eval" in words:
+            assert words[0].startswith(".venv-eval/bin/"), line
+            assert words[words.index("--model") + 1] == "fcot_vl", line
+            settings = [pair.split("=")[0] for pair in words[words.index("--model_args") + 1].split(",")]
+            assert set(settings) <= plugin_settings(), line
+            continue
+        words[0] = words[0].removeprefix(".venv-eval/bin/")
         assert words[0] == "fcot-vl", f"{path.name}: {line!r} is neither make nor fcot-vl"
         assert words[1] in VERBS, line
         flags = {option for parameter in VERBS[words[1]].params for option in parameter.opts}
@@ -179,10 +195,11 @@ def test_versions_agree() -> None:
     pinned = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     )
+    extras = {name: asked for name, asked in project["optional-dependencies"].items() if name != "eval"}
     asked = [
         *project["dependencies"],
-        *(d for extra in project["optional-dependencies"].values() for d in extra),
-    ]
+        *(d for extra in extras.values() for d in extra),
+    ]  # eval: test_lmms_task
     for requirement in asked:
         name = re.split(r"[<>=\[]", requirement)[0].strip()
         if name != project["name"]:

@@ -1,0 +1,204 @@
+"""The model that lmms-eval runs: any teacher or student folder, as it is or with a training-free peer.
+
+lmms-eval finds it through the entry point in `pyproject.toml` and nothing else imports it: lmms-eval lives in an
+environment of its own. There, its tasks ask and score; here, requests are answered as `runner.py` answers records:
+greedily, in left-padded batches, with the same prompt, the same tokens that end an answer, and the same KV cache.
+`lmms_task.py` gives its tasks local data.
+
+Source: the interface of lmms-eval 0.7.3 for models that take a text and pictures ("simple").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult, TokenCounts
+from lmms_eval.api.model import lmms
+from PIL import Image
+
+from fcot_vl.data.collate import Prompt, join_pictures, pad, tokenize_question
+from fcot_vl.evaluate.cache import roomy_cache
+from fcot_vl.model.inference import load_for_inference, stop_ids
+from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.progress import progress_bar
+from fcot_vl.prune.engine import decoder_of
+from fcot_vl.prune.method import OTHER_PAGE, Method
+
+MAX_NEW_TOKENS = 1024  # where a task sets no limit; what lmms-eval's own models take then
+FEWSHOT_DELIMITER = "\n\n"
+
+
+def manifest() -> Any:
+    """What lmms-eval's registry takes: the name `fcot_vl` and this class."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest("fcot_vl", simple_class_path=f"{__name__}.{FCoTVL.__name__}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request without its pixels: which it is, its prompt, where its pictures are, where its answer ends."""
+
+    index: int
+    prompt: Prompt
+    pictures: Callable[[], list[Image.Image]]
+    max_new_tokens: int
+    until: tuple[str, ...]
+
+
+class FCoTVL(lmms):
+    """A teacher or student of any family here.
+
+    Args, as `--model_args NAME=VALUE,...` gives them:
+        pretrained: folder or hub id; without it the embedded teacher.
+        method, keep, layer, seed: a training-free peer, as for `Method`.
+        batch_size, device: lmms-eval's own flags; `device` is left to accelerate where several processes run.
+        max_batch_size: lmms-eval passes it; not used.
+
+    Raises ValueError for a model that cannot be loaded, and for a peer that is unknown, wrongly set, not for this
+    model, or one of the controls that show the model another page (those are our own runner's).
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        method: str = "none",
+        keep: float | None = None,
+        layer: int | None = None,
+        seed: int = 0,
+        batch_size: int | str | None = 1,
+        device: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.method = Method(method, keep, layer, seed)
+        if method in OTHER_PAGE:
+            raise ValueError(f"method {method!r} shows the model another page: `fcot-vl evaluate` runs it.")
+        if not str(batch_size or 1).isdecimal() or int(batch_size or 1) < 1:
+            raise ValueError(f"batch_size must be a number of at least 1, got {batch_size!r}.")
+        self.batch_size = int(batch_size or 1)
+        self.accelerator = Accelerator()
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        alone = self.accelerator.num_processes == 1
+        self.device = torch.device(device) if device and alone else self.accelerator.device
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        model, self.processor = load_for_inference(pretrained or tiny_teacher_path())
+        self.model = model.to(self.device)
+        self.stops = stop_ids(self.model, self.processor.tokenizer)
+        pad_id = self.processor.tokenizer.pad_token_id
+        self.pad: int = self.stops[0] if pad_id is None else pad_id
+        self.n_layers = len(decoder_of(self.model).layers)
+
+    def generate_until(self, requests: Sequence[Any]) -> list[Any]:
+        """An answer to each request, in their order: text and numbers of tokens.
+
+        Raises ValueError for a request that draws or searches (answers are greedy), or whose medium is no picture.
+        """
+        replies: list[Any] = [None] * len(requests)
+        handle = self.method.apply(self.model)
+        try:
+            with progress_bar() as progress:
+                progress.disable = self._rank != 0
+                bar = progress.add_task("requests", total=len(requests))
+                for batch in batches([self._read(*each) for each in enumerate(requests)], self.batch_size):
+                    for one, reply in zip(batch, self._answer(batch), strict=True):
+                        replies[one.index] = reply
+                    progress.update(bar, advance=len(batch))
+        finally:
+            if handle is not None:
+                handle.remove()
+        return replies
+
+    def _read(self, index: int, request: Any) -> Asked:
+        text, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
+        rows = self.task_dict[task][split]
+
+        def pictures() -> list[Image.Image]:
+            found = doc_to_visual(rows[doc_id]) or []
+            if other := [type(one).__name__ for one in found if not isinstance(one, Image.Image)]:
+                raise ValueError(
+                    f"task {task}, document {doc_id}: only pictures are read, this is {other[0]}."
+                )
+            return [one.convert("RGB") for one in found]
+
+        prompt = tokenize_question(text, pictures(), self.processor)
+        return Asked(index, prompt, pictures, *ending(gen_kwargs, task))
+
+    @torch.inference_mode()
+    def _answer(self, batch: Sequence[Asked]) -> list[Any]:
+        sequences = [one.prompt.expand() for one in batch]
+        inputs = pad(sequences, self.pad, side="left")
+        del inputs["labels"]
+        found = [self.processor.picture_inputs(one.pictures()) for one in batch if one.prompt.sizes]
+        inputs |= join_pictures(found) | self.processor.prompt_inputs(inputs["input_ids"])
+        generated = self.model.generate(
+            **{key: value.to(self.device) for key, value in inputs.items()},
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=batch[0].max_new_tokens,
+            eos_token_id=self.stops,
+            pad_token_id=self.pad,
+            past_key_values=roomy_cache(self.n_layers),
+        )
+        replies = []
+        answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        for one, (ids, _), tokens in zip(batch, sequences, answers, strict=True):
+            length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
+            text = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+            counts = TokenCounts(input_tokens=len(ids), output_tokens=length)
+            replies.append(GenerationResult(cut(text, one.until), counts))
+        return replies
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Raises NotImplementedError: the document benchmarks ask for answers, none for likelihoods."""
+        raise NotImplementedError("fcot_vl answers questions; tasks of likelihoods are not supported.")
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Raises NotImplementedError: none of the document benchmarks has several rounds."""
+        raise NotImplementedError(
+            "fcot_vl answers single questions; tasks of several rounds are not supported."
+        )
+
+
+def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[Asked]]:
+    """Batches of one limit of tokens and of similar length, the longest first: one too large fails at once."""
+    ordered = sorted(asked, key=lambda one: (one.max_new_tokens, -one.prompt.length(), one.index))
+    for _, group in groupby(ordered, key=lambda one: one.max_new_tokens):
+        same = list(group)
+        for first in range(0, len(same), batch_size):
+            yield same[first : first + batch_size]
+
+
+def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ...]]:
+    """Where an answer ends: its most tokens, and the strings it is cut at.
+
+    An empty line does not cut: lmms-eval puts its delimiter of few-shot examples into every task that names no end
+    (`TaskConfig.__post_init__`), which would cut a worked answer after its first paragraph. Its own models leave it
+    out too.
+
+    Raises ValueError where a draw or a search is asked for.
+    """
+    temperature, do_sample = gen_kwargs.get("temperature"), gen_kwargs.get("do_sample")
+    drawn = do_sample if temperature is None else temperature > 0 and do_sample is not False
+    if drawn or (gen_kwargs.get("num_beams") or 1) > 1:
+        raise ValueError(
+            f"task {task} draws or searches its answers, here they are greedy: add "
+            "--gen_kwargs temperature=0,do_sample=False,num_beams=1."
+        )
+    until = gen_kwargs.get("until") or []
+    stops = [until] if isinstance(until, str) else until
+    most = int(gen_kwargs.get("max_new_tokens") or MAX_NEW_TOKENS)
+    return most, tuple(stop for stop in stops if stop and stop != FEWSHOT_DELIMITER)
+
+
+def cut(text: str, until: Sequence[str]) -> str:
+    """The text up to the first of some strings."""
+    return text[: min([len(text), *(at for stop in until if (at := text.find(stop)) >= 0)])]
