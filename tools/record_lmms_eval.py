@@ -185,9 +185,9 @@ def predictions_of(name: str, rows: list[dict[str, Any]], draw: random.Random) -
 
 def open_task(name: str, rows: list[dict[str, Any]], temporary: Path) -> tuple[Any, dict[str, Any]]:
     """lmms-eval's task over our rows, and where it finds its own."""
-    import lmms_eval  # type: ignore[import-not-found]
-    from lmms_eval.api.task import ConfigurableTask  # type: ignore[import-not-found]
-    from lmms_eval.utils import load_yaml_config  # type: ignore[import-not-found]
+    import lmms_eval
+    from lmms_eval.api.task import ConfigurableTask
+    from lmms_eval.utils import load_yaml_config
 
     folder, file = TASKS[name]
     config = load_yaml_config(yaml_path=str(Path(lmms_eval.__file__).parent / "tasks" / folder / file))
