@@ -129,7 +129,7 @@ def test_a_finished_bench_is_returned_and_other_settings_are_refused(
     result_and_folder: tuple[dict[str, Any], Path, list[Contender]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, out, contenders = result_and_folder
-    monkeypatch.setattr("fcot_vl.bench._Entrant", None)  # nothing is run again
+    monkeypatch.setattr("fcot_vl.bench.stage.Entrant", None)  # nothing is run again
     assert bench(contenders, PAGES, out, new_tokens=3, rounds=2) == result
     with pytest.raises(StageError, match="rounds"):
         bench(contenders, PAGES, out, new_tokens=3, rounds=1)
