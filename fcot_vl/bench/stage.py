@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from fcot_vl.bench.clock import memory_rate
 from fcot_vl.bench.entrant import Contender, Entrant
 from fcot_vl.bench.summary import Runs, batch_summary, summary, together
-from fcot_vl.bench.table import tables
+from fcot_vl.bench.table import tables, wide_console
 from fcot_vl.data.sample import Sample, SampleFolder
 from fcot_vl.model.inference import load_for_inference
 from fcot_vl.progress import progress_bar
@@ -116,7 +115,7 @@ def bench(
     write_json(out / RESULT, result)
     last = result["contenders"][-1]
     stage.finish({"contenders": len(entrants), "last": last["name"], "faster": last["faster"]})
-    console = Console()
+    console = wide_console()
     for table in tables(result):
         console.print(table)
     print(json.dumps(result))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.bench.entrant import PARTS
+
+WIDE = 140  # columns of a table that goes to a file
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
@@ -44,6 +47,12 @@ def by_image_set(results: Mapping[str, dict[str, Any]]) -> Table:
                 f"{size} {row['name']}".strip(), f"{1 - row['visual_tokens_nominal'] / before:.0%}", *cells
             )
     return table
+
+
+def wide_console() -> Console:
+    """The terminal as wide as it is; a file wide enough for every column."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def _parts(result: dict[str, Any]) -> Table:
