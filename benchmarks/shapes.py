@@ -103,7 +103,7 @@ def random_student(teacher: Any, ratio: int) -> Any:
     student.model.language_model = teacher.model.language_model
     student.lm_head = teacher.lm_head
     student.model.multi_modal_projector = StudentAdaptor(config).to(teacher.device, teacher.dtype)
-    assert not any(parameter.is_meta for parameter in student.parameters())
+    assert not any(tensor.is_meta for tensor in [*student.parameters(), *student.buffers()])
     return student.eval()
 
 
