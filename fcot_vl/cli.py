@@ -546,7 +546,12 @@ def lmms_eval(
 
 @app.command()
 def bench(
-    data: Data,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="Folder that `synthesize` wrote, or NAME=FOLDER. Repeat to set image sets side by side."
+        ),
+    ],
     output: Output,
     contender: Annotated[
         list[str],
@@ -555,20 +560,24 @@ def bench(
             "are over the first."
         ),
     ],
-    pages: Annotated[int, typer.Option(min=1, help="Pages used.")] = 8,
+    pages: Annotated[int, typer.Option(min=1, help="Pages used of each image set.")] = 8,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded per page.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Times every page is measured.")] = 5,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Also answer that many pages together, for throughput.")
+    ] = None,
 ) -> None:
     """Time models and peers on the same pages, in turn: prefill, decode, end to end, cache, arithmetic."""
     from fcot_vl.bench import bench as run
 
     run(
         [_contender(text) for text in contender],
-        data,
+        _image_sets(data),
         output,
         pages=pages,
         new_tokens=new_tokens,
         rounds=rounds,
+        batch_size=batch_size,
     )
 
 
@@ -666,6 +675,20 @@ def reproduce(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "
     from fcot_vl.pipeline import run_recipe
 
     run_recipe(recipe, output=output, jobs=jobs)
+
+
+def _image_sets(given: list[str]) -> str | dict[str, str]:
+    """One folder as it is; several by their names, or by those of their folders."""
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    sets: dict[str, str] = {}
+    for text in given:
+        name, named, folder = text.partition("=")
+        name, folder = (name, folder) if named else (Path(text).name, text)
+        if not name or not folder or name in sets:
+            raise ValueError(f"--data {text}: expected NAME=FOLDER, with a name of its own")
+        sets[name] = folder
+    return sets
 
 
 def _contender(text: str) -> Any:

@@ -92,3 +92,15 @@ def cache_bytes(text: Any, tokens_per_layer: Sequence[int], itemsize: int) -> in
     """Bytes of the keys and values a decoder holds when its layers cache `tokens_per_layer` tokens."""
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_key_value_heads * head_dim * itemsize * sum(tokens_per_layer)
+
+
+def decode_weight_bytes(model: Any) -> int:
+    """Bytes of the weights that one decoding step reads, whatever the batch: the decoder's layers, its norm, the head.
+
+    Of the embedding a step reads a row; the head counts even where it is the embedding (tied).
+    """
+    decoder = model.model.language_model
+    parts = [
+        parameter for name, parameter in decoder.named_parameters() if not name.startswith("embed_tokens")
+    ]
+    return sum(part.nbytes for part in [*parts, *model.get_output_embeddings().parameters()])

@@ -141,12 +141,18 @@ class PruneHandle:
         return self.kept_at[-1] if self.kept_at else []
 
     @property
+    def visual_by_layer_and_row(self) -> list[list[int]]:
+        """Visual tokens of each row of the last prefill, in every decoder layer."""
+        starts = [0, *(layer for layer, _ in self.drops), self.n_layers]
+        spans = [after - before for before, after in pairwise(starts)]
+        return [
+            row for row, span in zip([self.total, *self.kept_at], spans, strict=True) for _ in range(span)
+        ]
+
+    @property
     def visual_by_layer(self) -> list[int]:
         """Visual tokens of the last prefill in every decoder layer, over all rows."""
-        starts = [0, *(layer for layer, _ in self.drops), self.n_layers]
-        counts = [sum(self.total), *map(sum, self.kept_at)]
-        spans = [after - before for before, after in pairwise(starts)]
-        return [count for count, span in zip(counts, spans, strict=True) for _ in range(span)]
+        return [sum(row) for row in self.visual_by_layer_and_row]
 
     @property
     def layer_mean_keep(self) -> float:

@@ -16,14 +16,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
 from fcot_vl.bench import PARTS, Contender, bench
+from fcot_vl.bench.bound import predicted_seconds
+from fcot_vl.bench.clock import Clock
+from fcot_vl.bench.entrant import Entrant, Measurement
+from fcot_vl.bench.table import by_image_set
+from fcot_vl.cli import _image_sets
 from fcot_vl.data.sample import Sample
 from fcot_vl.model.cost import (
     cache_bytes,
+    decode_weight_bytes,
     layer_flops,
     prefill_flops,
     projector_flops,
     vit_flops,
 )
+from fcot_vl.model.inference import load_for_inference
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
 
@@ -121,7 +128,13 @@ def test_result_has_the_agreed_form_and_exact_counts(
         assert set(row["seconds"]) == set(PARTS)
         for spread in (*row["seconds"].values(), row["decode_tokens_per_second"], *row["faster"].values()):
             assert 0 < spread["low"] <= spread["median"] <= spread["high"]
+        assert set(row["bound"]) == {"prefill", "ttft", "decode", "end_to_end"}
+        for part in row["bound"].values():
+            assert all(0 < s["low"] <= s["median"] <= s["high"] for s in (part["faster"], part["share"]))
+        assert row["decode_floor_seconds"] == row["decode_bytes"] / result["memory_bytes_per_second"]
     assert all(spread["median"] == 1 for spread in teacher["faster"].values())
+    for part in teacher["bound"].values():
+        assert part["faster"]["median"] == pytest.approx(1) and part["share"]["median"] == pytest.approx(1)
     assert (fastv["method"], fastv["keep"], fastv["layer"], student["compress_ratio"]) == ("fastv", 0.5, 1, 2)
 
 
@@ -129,7 +142,7 @@ def test_a_finished_bench_is_returned_and_other_settings_are_refused(
     result_and_folder: tuple[dict[str, Any], Path, list[Contender]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, out, contenders = result_and_folder
-    monkeypatch.setattr("fcot_vl.bench._Entrant", None)  # nothing is run again
+    monkeypatch.setattr("fcot_vl.bench.stage.Entrant", None)  # nothing is run again
     assert bench(contenders, PAGES, out, new_tokens=3, rounds=2) == result
     with pytest.raises(StageError, match="rounds"):
         bench(contenders, PAGES, out, new_tokens=3, rounds=1)
@@ -148,7 +161,144 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         (lambda: bench([one], PAGES, tmp_path, new_tokens=1), "at least 2"),
         (lambda: bench([one], PAGES, tmp_path, rounds=0), "at least 1"),
         (lambda: bench([one], [], tmp_path), "a page each"),
+        (lambda: bench([one], {}, tmp_path), "an image set"),
+        (lambda: bench([one], PAGES, tmp_path, batch_size=0), "batch size"),
         (lambda: bench([Contender("a", "x", Method("smaller_page", 0.5))], PAGES, tmp_path), "smaller pages"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_weights_and_cache_that_a_step_reads(
+    make_student: Callable[..., Any], result_and_folder: tuple[dict[str, Any], Path, list[Contender]]
+) -> None:
+    # A layer: q and o of 64x64, k and v of 32x64, their biases, three matrices of 64x96, two norms; 106 rows of head.
+    layer = 2 * 64 * 64 + 2 * 32 * 64 + 64 + 2 * 32 + 3 * 64 * 96 + 2 * 64
+    weights = 4 * (4 * layer + 64 + 106 * 64)
+    assert decode_weight_bytes(make_student(1)) == weights
+    teacher, _, fastv = result_and_folder[0]["contenders"]
+    per_token, n_text = 2 * 2 * 16 * 4, teacher["prompt_tokens"] - 32
+    # Two steps after the first token see one and two new keys.
+    assert teacher["decode_bytes"] == weights + 4 * per_token * (n_text + 32 + 1.5)
+    assert fastv["decode_bytes"] == weights + per_token * (4 * (n_text + 1.5) + 32 + 3 * 16)
+
+
+def test_image_sets_stand_beside_each_other_and_batches_are_answered_together(
+    result_and_folder: tuple[dict[str, Any], Path, list[Contender]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alone, _, contenders = result_and_folder
+    sets = {"small": PAGES[:1], "wide": PAGES[1:]}
+    result = bench(contenders, sets, tmp_path, new_tokens=3, rounds=1, batch_size=2)
+    assert [(one["name"], one["pages"]) for one in result["sets"]] == [("small", 1), ("wide", 1)]
+    small, wide = (one["contenders"] for one in result["sets"])
+    for number, row in enumerate(result["contenders"]):
+        # Over both sets, the counts are those of both pages in one set, and times lie between those of the sets.
+        for key in ("visual_tokens_layer_mean", "kv_cache_bytes", "flops_prefill", "prompt_tokens"):
+            assert (
+                row[key] == alone["contenders"][number][key] == (small[number][key] + wide[number][key]) / 2
+            )
+        ends = sorted(rows[number]["seconds"]["end_to_end"]["median"] for rows in (small, wide))
+        assert ends[0] <= row["seconds"]["end_to_end"]["median"] <= ends[1]
+        for rows in (small, wide):  # two pages at a time: of a set of one page, that page twice
+            batch, single = rows[number]["batch"], rows[number]
+            assert batch["size"] == 2
+            assert batch["prompt_tokens"] == 2 * single["prompt_tokens"]
+            assert batch["kv_cache_bytes"] == 2 * single["kv_cache_bytes"]
+            seconds = batch["seconds"]["end_to_end"]["median"]
+            assert batch["pages_per_second"]["median"] == pytest.approx(2 / seconds)
+            assert batch["tokens_per_second"]["median"] == pytest.approx(6 / seconds)
+    printed = capsys.readouterr().out
+    assert "2 pages at a time" in printed and "compress ratio" in printed
+    table = by_image_set({"tiny": result})
+    assert [list(column.cells) for column in table.columns[:2]] == [
+        ["tiny teacher", "tiny student x2", "tiny FastV"],
+        ["0%", "50%", "50%"],
+    ]
+    assert [column.header for column in table.columns[2:]] == ["small", "faster", "wide", "faster"]
+    assert next(iter(table.columns[3].cells)) == "1.00x"
+
+
+def test_a_padded_batch_caches_what_its_longest_row_does(
+    result_and_folder: tuple[dict[str, Any], Path, list[Contender]],
+) -> None:
+    teacher, _, fastv = result_and_folder[2]
+    for contender, wide in ((teacher, [48] * 4), (fastv, [48, 24, 24, 24])):
+        measured = Entrant(contender, load_for_inference, {}).measure(PAGES, 3)
+        n_text = (measured.counts["prompt_tokens"] - 64) // 2
+        per_token = 2 * 2 * 16 * 4
+        assert measured.counts["kv_cache_bytes"] == 2 * per_token * sum(n_text + n + 2 for n in wide)
+        assert measured.counts["visual_tokens_layer_mean"] == sum(wide) * 4 / 3 / 4
+
+
+def test_the_bound_by_hand() -> None:
+    counts = {"flops_vit": 7.0, "flops_projector": 10.0, "flops_prefill": 100.0, "decode_bytes": 50.0}
+    seconds = {"preprocess": 1.0, "vit": 2.0, "projector": 0.5, "prefill": 4.0, "ttft": 6.75, "decode": 0.25}
+    first = Measurement(seconds | {"end_to_end": 8.5}, counts)
+    # A quarter of the prefill, a projector that costs twice, 80% of the bytes; four steps after the first token.
+    other = Measurement({}, counts | {"flops_projector": 20.0, "flops_prefill": 25.0, "decode_bytes": 40.0})
+    assert predicted_seconds(first, other, 5) == {
+        "prefill": 1.0,
+        "ttft": 6.75 - 3 + 0.5,
+        "decode": pytest.approx(0.2),
+        "end_to_end": pytest.approx(8.5 - 3 + 0.5 - 4 * 0.05),
+    }
+    assert predicted_seconds(first, Measurement({}, counts | {"flops_vit": 8.0}), 5) is None
+
+
+class _Event:
+    """An event of a device that never runs: its time is its number. It may be read only after a synchronization."""
+
+    recorded: list[_Event]
+    waits: list[int]  # how many were recorded at each synchronization
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.number = len(_Event.recorded)
+        _Event.recorded.append(self)
+
+    def elapsed_time(self, later: _Event) -> float:
+        assert later.number < _Event.waits[-1], "read before the device was waited for"
+        return 1000.0 * (later.number - self.number)
+
+
+def test_on_a_gpu_events_are_recorded_and_waited_for_once(
+    teacher_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed: the model runs on the CPU, the events are made up."""
+    _Event.recorded, _Event.waits = [], []
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: _Event.waits.append(len(_Event.recorded)))
+    monkeypatch.setattr("fcot_vl.bench.entrant.Clock", lambda _: Clock(torch.device("cuda")))
+    entrant = Entrant(Contender("teacher", str(teacher_folder)), load_for_inference, {})
+    seconds = entrant.measure(PAGES[:1], 4).seconds
+    # begun, ready, vit, projector, projected, four tokens, ended
+    assert _Event.waits == [0, 10]
+    assert seconds == {
+        "preprocess": 1,
+        "vit": 1,
+        "projector": 1,
+        "prefill": 1,
+        "ttft": 4,
+        "decode": 1,
+        "end_to_end": 9,
+    }
+
+
+def test_a_settled_clock_of_the_host_counts_forward() -> None:
+    clock = Clock(torch.device("cpu"))
+    clock.mark("a")
+    clock.mark("b")
+    clock.stop()
+    assert clock.seconds("a", "b") >= 0 and clock.seconds("b", "a") <= 0
+
+
+def test_image_sets_of_the_command_line() -> None:
+    assert _image_sets(["pages/test"]) == "pages/test"
+    assert _image_sets(["docvqa=a/b", "pages/chartqa"]) == {"docvqa": "a/b", "chartqa": "pages/chartqa"}
+    for wrong in (["=a"], ["a="], ["x/test", "y/test"]):
+        with pytest.raises(ValueError, match="name of its own"):
+            _image_sets(wrong)

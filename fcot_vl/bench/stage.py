@@ -1,0 +1,189 @@
+"""The stage itself: contenders and image sets in; `bench.json`, tables, and the JSON as the last line out.
+
+One page at a time, the contenders in turn (A B A B ...), so that a machine that slows down slows all of them; medians
+with quartiles, and speed-ups from pairs of the same page and round. A model decodes a fixed number of tokens, whatever
+it would have answered. On request every round also answers a batch of pages together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcot_vl.bench.clock import memory_rate
+from fcot_vl.bench.entrant import Contender, Entrant
+from fcot_vl.bench.summary import Runs, batch_summary, summary, together
+from fcot_vl.bench.table import tables, wide_console
+from fcot_vl.data.sample import Sample, SampleFolder
+from fcot_vl.model.inference import load_for_inference
+from fcot_vl.progress import progress_bar
+from fcot_vl.prune.method import OTHER_PAGE
+from fcot_vl.stage import git_commit, hardware, now, open_stage, write_json
+
+RESULT = "bench.json"
+
+Records = str | Path | Sequence[Sample]
+Load = Callable[[str], tuple[Any, Any]]
+
+
+def bench(
+    contenders: Sequence[Contender],
+    data: Records | Mapping[str, Records],
+    out: str | Path,
+    *,
+    pages: int = 8,
+    new_tokens: int = 64,
+    rounds: int = 5,
+    batch_size: int | None = None,
+    load: Load = load_for_inference,
+) -> dict[str, Any]:
+    """Time the contenders on the first `pages` records of every image set and return what `out/bench.json` holds.
+
+    Args:
+        contenders: what is compared; speed-ups are against the first.
+        data: a `synthesize` folder, or records; or several, each an image set by its name.
+        out: output folder; finished already with the same settings, it is read and returned at once.
+        pages: records used of each image set.
+        new_tokens: tokens decoded per page, at least 2.
+        rounds: times every page is measured, after one round that is not counted.
+        batch_size: also answer that many pages of a set together (from its first on, over and over if it has fewer).
+        load: gives model and processor of a contender's `model`; the default reads a folder.
+
+    Raises:
+        ValueError: nothing to compare, or a number out of range.
+        StageError: `out` holds another stage or other settings.
+    """
+    _check(contenders, pages, new_tokens, rounds, batch_size)
+    sets = _image_sets(data, pages)
+    settings: dict[str, Any] = {
+        "contenders": [asdict(contender) for contender in contenders],
+        "pages": [page.id for found in sets.values() for page in found],
+        "new_tokens": new_tokens,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+    }
+    if batch_size is not None:
+        settings["batch_size"] = batch_size
+    out = Path(out)
+    stage = open_stage(out, "bench", settings, {"data": _source(data)})
+    if stage.done:
+        print(f"bench: {out} is finished")
+        finished: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        return finished
+    n_pages = sum(map(len, sets.values()))
+    work = f"{len(contenders)} contenders, {n_pages} pages, {rounds} rounds, {new_tokens} new tokens"
+    print(f"bench: {work} -> {out}", flush=True)
+    loaded: dict[str, tuple[Any, Any]] = {}
+    entrants = [Entrant(contender, load, loaded) for contender in contenders]
+    singly, batched = _take_turns(entrants, sets, new_tokens, rounds, batch_size)
+    model = entrants[0].model
+    rate = memory_rate(model.device)
+
+    def rows(runs: Sequence[Runs], batches: Sequence[Runs] | None) -> list[dict[str, Any]]:
+        found = [summary(e, r, runs[0], new_tokens, rate) for e, r in zip(entrants, runs, strict=True)]
+        if batches is not None and batch_size is not None:
+            for row, one in zip(found, batches, strict=True):
+                row["batch"] = batch_summary(one, batches[0], batch_size, new_tokens)
+        return found
+
+    def over_sets(by_set: Mapping[str, list[Runs]]) -> list[Runs]:
+        return [together(runs, n_pages) for runs in zip(*by_set.values(), strict=True)]
+
+    result = {
+        "pages": n_pages,
+        "new_tokens": new_tokens,
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "threads": settings["threads"],
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "memory_bytes_per_second": rate,
+        "contenders": rows(over_sets(singly), over_sets(batched) if batched else None),
+        "sets": [
+            {"name": name, "pages": len(found), "contenders": rows(singly[name], batched.get(name))}
+            for name, found in sets.items()
+        ],
+        "commit": git_commit(),
+        "hardware": hardware(),
+        "date": now(),
+    }
+    write_json(out / RESULT, result)
+    last = result["contenders"][-1]
+    stage.finish({"contenders": len(entrants), "last": last["name"], "faster": last["faster"]})
+    console = wide_console()
+    for table in tables(result):
+        console.print(table)
+    print(json.dumps(result))
+    return result
+
+
+def _check(
+    contenders: Sequence[Contender], pages: int, new_tokens: int, rounds: int, batch_size: int | None
+) -> None:
+    if not contenders or len({contender.name for contender in contenders}) < len(contenders):
+        raise ValueError("bench needs contenders, each with a name of its own.")
+    if any(contender.method.name in OTHER_PAGE for contender in contenders):
+        raise ValueError(
+            "bench does not time smaller pages or fewer tiles: they are another picture, not another way to run it."
+        )
+    if pages < 1 or rounds < 1 or new_tokens < 2:
+        raise ValueError(
+            "bench needs pages and rounds of at least 1 and new_tokens of at least 2, "
+            f"got {pages}, {rounds} and {new_tokens}."
+        )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"bench needs a batch size of at least 1, got {batch_size}.")
+
+
+def _image_sets(data: Records | Mapping[str, Records], pages: int) -> dict[str, list[Sample]]:
+    """The pages of every image set by its name."""
+    named = data if isinstance(data, Mapping) else {Path(_source(data)).name: data}
+    found = {}
+    for name, given in named.items():
+        records = SampleFolder(Path(given)) if isinstance(given, str | Path) else given
+        found[name] = [records[i] for i in range(min(pages, len(records)))]
+        if not found[name] or any(not sample.images for sample in found[name]):
+            raise ValueError(f"bench needs records with a page each, image set {name} has not.")
+    if not found:
+        raise ValueError("bench needs an image set.")
+    return found
+
+
+def _source(data: Records | Mapping[str, Records]) -> str:
+    if isinstance(data, Mapping):
+        return ", ".join(f"{name}: {_source(given)}" for name, given in data.items())
+    return str(data) if isinstance(data, str | Path) else str(getattr(data, "folder", "in memory"))
+
+
+def _take_turns(
+    entrants: Sequence[Entrant],
+    sets: Mapping[str, Sequence[Sample]],
+    new_tokens: int,
+    rounds: int,
+    batch_size: int | None,
+) -> tuple[dict[str, list[Runs]], dict[str, list[Runs]]]:
+    """By image set, every entrant's runs page by page and in batches; the first round is not in them."""
+    jobs = [(name, number, [page]) for name, pages in sets.items() for number, page in enumerate(pages)]
+    singly = {name: [Runs() for _ in entrants] for name in sets}
+    batched: dict[str, list[Runs]] = {}
+    if batch_size is not None:
+        batched = {name: [Runs() for _ in entrants] for name in sets}
+        jobs += [
+            (name, -1, [pages[i % len(pages)] for i in range(batch_size)]) for name, pages in sets.items()
+        ]
+    with progress_bar() as progress:
+        bar = progress.add_task("runs", total=(rounds + 1) * len(jobs) * len(entrants))
+        for round_number in range(rounds + 1):
+            for name, number, pages in jobs:
+                runs = singly[name] if number >= 0 else batched[name]
+                for entrant, entrants_runs in zip(entrants, runs, strict=True):
+                    measurement = entrant.measure(pages, new_tokens)
+                    if round_number:  # the first round warms up
+                        entrants_runs.add(number, measurement)
+                    progress.advance(bar)
+    return singly, batched

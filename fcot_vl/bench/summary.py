@@ -1,0 +1,114 @@
+"""Many runs of a contender as its row of `bench.json`: medians and quartiles, paired with the first contender's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fcot_vl.bench.bound import BOUND, predicted_seconds
+from fcot_vl.bench.entrant import PARTS, Entrant, Measurement
+
+PAIRED = ("ttft", "decode", "end_to_end")
+
+
+@dataclass
+class Runs:
+    """The measured runs of one contender in the order they were made in, with the number of the page of each."""
+
+    pages: list[int] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
+
+    def add(self, page: int, measurement: Measurement) -> None:
+        self.pages.append(page)
+        self.measured.append(measurement)
+
+    def seconds(self, part: str) -> list[float]:
+        return [run.seconds[part] for run in self.measured]
+
+    def counts(self) -> dict[str, float]:
+        """Means over the pages; a page's peak is the highest of its runs."""
+        by_page: dict[int, dict[str, float]] = {}
+        for page, run in zip(self.pages, self.measured, strict=True):
+            peak = max(
+                run.counts.get("peak_extra_bytes", 0), by_page.get(page, {}).get("peak_extra_bytes", 0)
+            )
+            by_page[page] = run.counts | ({"peak_extra_bytes": peak} if peak else {})
+        rows = list(by_page.values())
+        keys = [key for key in rows[0] if all(key in row for row in rows)]
+        return {key: statistics.fmean(row[key] for row in rows) for key in keys}
+
+
+def together(runs: Sequence[Runs], n_pages: int) -> Runs:
+    """The runs of one contender on several image sets of `n_pages` or fewer, as on one."""
+    pages = [number * n_pages + page for number, one in enumerate(runs) for page in one.pages]
+    return Runs(pages, [run for one in runs for run in one.measured])
+
+
+def summary(
+    entrant: Entrant, runs: Runs, first: Runs, new_tokens: int, bytes_per_second: float
+) -> dict[str, Any]:
+    """A contender's row; `first` are the first contender's runs on the same pages in the same order."""
+    method, counts = entrant.contender.method, runs.counts()
+    floor = counts["decode_bytes"] / bytes_per_second
+    return {
+        "name": entrant.contender.name,
+        "model": entrant.contender.model,
+        "compress_ratio": int(getattr(entrant.model.config, "compress_ratio", 1)),
+        "method": method.name,
+        "keep": method.keep,
+        "layer": method.layer,
+        **counts,
+        "seconds": {part: spread(runs.seconds(part)) for part in PARTS},
+        "decode_tokens_per_second": spread([1 / value for value in runs.seconds("decode")]),
+        "decode_floor_seconds": floor,
+        "faster": {part: spread(_ratios(first.seconds(part), runs.seconds(part))) for part in PAIRED},
+        "bound": _bound(runs, first, new_tokens),
+    }
+
+
+def batch_summary(runs: Runs, first: Runs, batch_size: int, new_tokens: int) -> dict[str, Any]:
+    """What a contender does with `batch_size` pages at a time; bytes are of the whole batch."""
+    counts = runs.counts()
+    whole = runs.seconds("end_to_end")
+    kept = ("prompt_tokens", "kv_cache_bytes", "peak_extra_bytes")
+    return {
+        "size": batch_size,
+        **{key: counts[key] for key in kept if key in counts},
+        "seconds": {part: spread(runs.seconds(part)) for part in PARTS},
+        "pages_per_second": spread([batch_size / value for value in whole]),
+        "tokens_per_second": spread([batch_size * new_tokens / value for value in whole]),
+        "decode_tokens_per_second": spread([batch_size / value for value in runs.seconds("decode")]),
+        "faster": {part: spread(_ratios(first.seconds(part), runs.seconds(part))) for part in PAIRED},
+    }
+
+
+def _bound(runs: Runs, first: Runs, new_tokens: int) -> dict[str, Any] | None:
+    """By part: how much faster than the first the bound is, and the share of it that was measured (see `bound`)."""
+    predicted = [
+        predicted_seconds(a, b, new_tokens) for a, b in zip(first.measured, runs.measured, strict=True)
+    ]
+    known = [one for one in predicted if one is not None]
+    if len(known) < len(predicted):
+        return None
+    found = {}
+    for part in BOUND:
+        seconds = [one[part] for one in known]
+        found[part] = {
+            "faster": spread(_ratios(first.seconds(part), seconds)),
+            "share": spread(_ratios(seconds, runs.seconds(part))),
+        }
+    return found
+
+
+def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    if len(values) == 1:
+        return {"median": values[0], "low": values[0], "high": values[0]}
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
