@@ -31,15 +31,17 @@ def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
     return apply_before_decoder(model, "divprune", keep, reduce)
 
 
-def most_diverse(features_NC: Tensor, n: int) -> list[int]:
-    """n tokens, greedily those that are farthest from each other, in the order in which they are chosen."""
+def most_diverse(features_NC: Tensor, n: int) -> Tensor:
+    """n token numbers, greedily those that are farthest from each other, in the order in which they are chosen.
+
+    No number is fetched from the device on the way.
+    """
     distance_NN = 1 - cosine(features_NC, features_NC)
     distance_NN.fill_diagonal_(torch.inf)
-    nearest_N = distance_NN.min(dim=1).values
-    chosen = [int(nearest_N.argmax())]
-    nearest_N = distance_NN[chosen[0]]
+    chosen = [distance_NN.min(dim=1).values.argmax(keepdim=True)]
+    nearest_N = distance_NN.index_select(0, chosen[0])[0]
     while len(chosen) < n:
-        nearest_N[chosen[-1]] = -torch.inf
-        chosen.append(int(nearest_N.argmax()))
-        nearest_N = torch.minimum(nearest_N, distance_NN[chosen[-1]])
-    return chosen
+        nearest_N = nearest_N.index_fill(0, chosen[-1], -torch.inf)
+        chosen.append(nearest_N.argmax(keepdim=True))
+        nearest_N = torch.minimum(nearest_N, distance_NN.index_select(0, chosen[-1])[0])
+    return torch.cat(chosen)

@@ -289,11 +289,6 @@ class _Guest:
         for stage in self.stages:
             stage.forget()
 
-    @property
-    def select(self) -> Select:
-        """What decides at the first drop."""
-        return self.stages[0].select
-
     # The hooks, in the order in which one forward meets them.
 
     def see_tiles(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
+from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask
 from fcot_vl.prune.engine import PruneHandle
 from fcot_vl.prune.vit import VitWatch
 
@@ -44,10 +44,11 @@ def important_and_diverse(piece: Piece, n: int) -> Reduced:
 
 def without_duplicates(features_NC: Tensor, n: int) -> Tensor:
     """n token numbers, at least one: what is left when the most repeated ones are taken out round by round."""
+    unit_NC = nn.functional.normalize(features_NC, dim=-1)
     left = torch.arange(len(features_NC), device=features_NC.device)
     while len(left) > n:
         first, second = left[::2], left[1::2]
-        likeness = cosine(features_NC[first], features_NC[second]).max(dim=1).values
+        likeness = (unit_NC[first] @ unit_NC[second].T).max(dim=1).values
         n_out = min(AT_ONCE, len(left) - n, len(first))
         stays = likeness.argsort(descending=True, stable=True)[n_out:]
         left = torch.cat([first[stays], second])

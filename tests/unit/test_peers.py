@@ -355,7 +355,7 @@ def test_divprune_is_greedy_max_min(seed: int, n_tokens: int, data: st.DataObjec
     while len(chosen) < n:
         others = [i for i in range(n_tokens) if i not in chosen]
         chosen.append(max(others, key=lambda i: min(apart[i][j] for j in chosen)))
-    found = most_diverse(x, n)
+    found = most_diverse(x, n).tolist()
     assert sorted(set(found)) == sorted(found)
     reach = [min(apart[i][j] for j in found[:k]) for k, i in enumerate(found) if k]
     best = [min(apart[i][j] for j in chosen[:k]) for k, i in enumerate(chosen) if k]
