@@ -17,20 +17,7 @@ from fcot_vl.evaluate.published import Benchmark
 Row = Mapping[str, Any]
 
 OCRBENCH_QUESTIONS = 1000
-PERCEPTION = (
-    *(
-        "existence",
-        "count",
-        "position",
-        "color",
-        "posters",
-        "celebrity",
-        "scene",
-        "landmark",
-        "artwork",
-        "OCR",
-    ),
-)
+PERCEPTION = tuple(["existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"])
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
