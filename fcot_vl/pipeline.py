@@ -38,7 +38,7 @@ from fcot_vl.message import one_line
 from fcot_vl.model import FCoTVLProcessor
 from fcot_vl.model.compressor import COMPRESSORS
 from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.prune.method import OTHER_PAGE, Method
+from fcot_vl.prune.method import Method
 from fcot_vl.recipe import build, find_recipe, read_recipe
 from fcot_vl.train.features import cache_features
 from fcot_vl.train.fingerprint import hash_files, hash_module
@@ -270,11 +270,7 @@ def plan(recipe: Recipe) -> list[Step]:
     timed = [
         Contender("teacher", teacher),
         *(Contender(name, str(folder)) for name, folder, _ in trained_students),
-        *(
-            Contender(str(method), teacher, method)
-            for _, method, seed in rivals
-            if method.name not in OTHER_PAGE and seed == recipe.seeds[0]
-        ),
+        *(Contender(str(method), teacher, method) for _, method, seed in rivals if seed == recipe.seeds[0]),
     ]
     settings = asdict(build(BenchSection, recipe.bench))
     before = tuple(step for _, _, step in trained_students)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from fcot_vl.bench.clock import Clock, Peak
-from fcot_vl.data.collate import join_pictures, pad, tokenize_question
+from fcot_vl.data.collate import tokenize_question
 from fcot_vl.data.sample import Sample
 from fcot_vl.model.cost import (
     cache_bytes,
@@ -27,6 +27,7 @@ from fcot_vl.model.cost import (
 )
 from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
 from fcot_vl.prune.method import Method
+from fcot_vl.shown import Shown
 
 PARTS = ("preprocess", "vit", "projector", "prefill", "ttft", "decode", "end_to_end")
 
@@ -73,7 +74,7 @@ class Entrant:
         hooks = self._watch(clock)
         try:
             clock.mark("begun")
-            inputs = self._inputs(pages)
+            inputs = self._inputs(pages, handle)
             clock.mark("ready")
             output = self.model.generate(
                 **inputs,
@@ -102,18 +103,14 @@ class Entrant:
         extra = peak.extra_bytes()
         return Measurement(seconds, counts if extra is None else counts | {"peak_extra_bytes": extra})
 
-    def _inputs(self, pages: Sequence[Sample]) -> dict[str, Tensor]:
+    def _inputs(self, pages: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
         asked = [next(m["content"] for m in page.messages if m["role"] == "user") for page in pages]
         prompts = [
             tokenize_question(text, page.images, self.processor)
             for text, page in zip(asked, pages, strict=True)
         ]
-        inputs = pad(
-            [prompt.expand() for prompt in prompts], self.model.generation_config.pad_token_id, "left"
-        )
-        del inputs["labels"]
-        inputs |= join_pictures([self.processor.picture_inputs(page.images) for page in pages])
-        inputs |= self.processor.prompt_inputs(inputs["input_ids"])
+        shown = Shown(self.processor, self.contender.method, self.model.generation_config.pad_token_id)
+        inputs = shown.batch(prompts, [page.images for page in pages], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _watch(self, clock: Clock) -> list[Any]:

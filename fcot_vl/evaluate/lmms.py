@@ -21,13 +21,14 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from fcot_vl.data.collate import Prompt, join_pictures, pad, tokenize_question
+from fcot_vl.data.collate import Prompt, tokenize_question
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import decoder_of
-from fcot_vl.prune.method import OTHER_PAGE, Method
+from fcot_vl.prune.engine import PruneHandle, decoder_of
+from fcot_vl.prune.method import Method
+from fcot_vl.shown import Shown
 
 MAX_NEW_TOKENS = 1024  # where a task sets no limit; what lmms-eval's own models take then
 FEWSHOT_DELIMITER = "\n\n"
@@ -60,8 +61,8 @@ class FCoTVL(lmms):
         batch_size, device: lmms-eval's own flags; `device` is left to accelerate where several processes run.
         max_batch_size: lmms-eval passes it; not used.
 
-    Raises ValueError for a model that cannot be loaded, and for a peer that is unknown, wrongly set, not for this
-    model, or one of the controls that show the model another page (those are our own runner's).
+    Raises ValueError for a model that cannot be loaded, and for a peer that is unknown, wrongly set, or not for this
+    model.
     """
 
     is_simple = True
@@ -79,8 +80,6 @@ class FCoTVL(lmms):
     ) -> None:
         super().__init__()
         self.method = Method(method, keep, layer, seed)
-        if method in OTHER_PAGE:
-            raise ValueError(f"method {method!r} shows the model another page: `fcot-vl evaluate` runs it.")
         if not str(batch_size or 1).isdecimal() or int(batch_size or 1) < 1:
             raise ValueError(f"batch_size must be a number of at least 1, got {batch_size!r}.")
         self.batch_size = int(batch_size or 1)
@@ -95,6 +94,7 @@ class FCoTVL(lmms):
         self.stops = stop_ids(self.model, self.processor.tokenizer)
         pad_id = self.processor.tokenizer.pad_token_id
         self.pad: int = self.stops[0] if pad_id is None else pad_id
+        self.shown = Shown(self.processor, self.method, self.pad)
         self.n_layers = len(decoder_of(self.model).layers)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
@@ -109,7 +109,7 @@ class FCoTVL(lmms):
                 progress.disable = self._rank != 0
                 bar = progress.add_task("requests", total=len(requests))
                 for batch in batches([self._read(*each) for each in enumerate(requests)], self.batch_size):
-                    for one, reply in zip(batch, self._answer(batch), strict=True):
+                    for one, reply in zip(batch, self._answer(batch, handle), strict=True):
                         replies[one.index] = reply
                     progress.update(bar, advance=len(batch))
         finally:
@@ -133,12 +133,9 @@ class FCoTVL(lmms):
         return Asked(index, prompt, pictures, *ending(gen_kwargs, task))
 
     @torch.inference_mode()
-    def _answer(self, batch: Sequence[Asked]) -> list[Any]:
-        sequences = [one.prompt.expand() for one in batch]
-        inputs = pad(sequences, self.pad, side="left")
-        del inputs["labels"]
-        found = [self.processor.picture_inputs(one.pictures()) for one in batch if one.prompt.sizes]
-        inputs |= join_pictures(found) | self.processor.prompt_inputs(inputs["input_ids"])
+    def _answer(self, batch: Sequence[Asked], handle: PruneHandle | None) -> list[Any]:
+        pictures = [one.pictures() if one.prompt.sizes else [] for one in batch]
+        inputs = self.shown.batch([one.prompt for one in batch], pictures, handle)
         generated = self.model.generate(
             **{key: value.to(self.device) for key, value in inputs.items()},
             do_sample=False,
@@ -150,10 +147,11 @@ class FCoTVL(lmms):
         )
         replies = []
         answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
-        for one, (ids, _), tokens in zip(batch, sequences, answers, strict=True):
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        for one, n_input, tokens in zip(batch, lengths, answers, strict=True):
             length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
             text = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
-            counts = TokenCounts(input_tokens=len(ids), output_tokens=length)
+            counts = TokenCounts(input_tokens=n_input, output_tokens=length)
             replies.append(GenerationResult(cut(text, one.until), counts))
         return replies
 

@@ -13,6 +13,7 @@ LAYERS = [  # lowest first; rooms of one layer do not know each other
     {"message", "progress", "version", "figure"},
     {"stage"},
     {"model", "data", "prune", "merge"},
+    {"shown"},
     {"convert", "train", "evaluate", "instruct", "bench", "ask", "export", "recipe"},
     {"inspect", "curves", "merge_stage", "visualize"},
     {"pipeline"},

@@ -106,7 +106,16 @@ def test_lmms_eval_finds_the_model_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("method", [Method(), Method("fastv", 0.5, 2), Method("random", 0.5, seed=3)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(),
+        Method("fastv", 0.5, 2),
+        Method("random", 0.5, seed=3),
+        Method("smaller_page", 0.5),
+        Method("fewer_tiles", 0.5),
+    ],
+)
 def test_it_answers_as_our_own_runner(
     teacher_folder: Path, tmp_path: Path, method: Method, batch_size: int
 ) -> None:
@@ -216,7 +225,6 @@ def test_batches_share_a_limit_and_begin_with_the_longest(teacher_folder: Path) 
     ("wrong", "says"),
     [
         ({"method": "fastv", "keep": 0.5}, "needs a layer"),
-        ({"method": "smaller_page", "keep": 0.5}, "fcot-vl evaluate"),
         ({"method": "best"}, "unknown method"),
         ({"batch_size": "auto"}, "batch_size"),
         ({"pretrained": "nowhere/at/all"}, "nowhere/at/all"),
