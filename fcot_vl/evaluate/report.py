@@ -414,7 +414,7 @@ def _bench_parts(run: RunData, content: dict[str, Any]) -> list[str]:
     """The speed table of every bench file (the paper's Table 5 shape), each score beside its time."""
     parts = []
     header = ["model", "tokens, layer mean", "prefill ms", "TTFT ms", "decode tokens/s", "page ms", "faster"]
-    header += ["KV cache kB", "GFLOP to first token", "retention %"]
+    header += ["bound", "share of it", "KV cache kB", "peak MB", "GFLOP to first token", "retention %"]
     known = {(r["compress_ratio"], r["method"], r["keep"], r["layer"]): r for r in _timed_rows(content)}
     for bench in run.bench:
         rows = []
@@ -431,7 +431,9 @@ def _bench_parts(run: RunData, content: dict[str, Any]) -> list[str]:
                     _number(row["decode_tokens_per_second"]["median"], 0, 1),
                     _number(seconds["end_to_end"]["median"], 1, 1e3),
                     f"{faster['median']:.2f}x [{faster['low']:.2f}, {faster['high']:.2f}]",
+                    *_bound_cells(row),
                     _number(row["kv_cache_bytes"], 0, 1e-3),
+                    _number(row.get("peak_extra_bytes"), 0, 1e-6),
                     _number(flops, 2, 1e-9),
                     _number(match["retention"]) if match else "",
                 ]
@@ -443,7 +445,51 @@ def _bench_parts(run: RunData, content: dict[str, Any]) -> list[str]:
             f"{bench['date'][:10]}."
         )
         parts += ["## Speed", _table(header, rows), note]
+        if len(bench.get("sets", [])) > 1:
+            parts.append(_sets_table(bench))
+        if bench.get("batch_size"):
+            parts.append(_batch_table(bench))
     return parts
+
+
+def _bound_cells(row: dict[str, Any]) -> list[str]:
+    """How much faster arithmetic and bytes allow a page to be, and the measured share of that."""
+    bound = (row.get("bound") or {}).get("end_to_end")
+    return [f"{bound['faster']['median']:.2f}x", f"{bound['share']['median']:.0%}"] if bound else ["", ""]
+
+
+def _sets_table(bench: dict[str, Any]) -> str:
+    """The paper's Table 5: a page's time and speed-up, image set by image set."""
+    header = ["model", *(cell for one in bench["sets"] for cell in (f"{one['name']}, ms", "faster"))]
+    rows = []
+    for number, row in enumerate(bench["contenders"]):
+        here = [one["contenders"][number] for one in bench["sets"]]
+        cells = (
+            (
+                _number(r["seconds"]["end_to_end"]["median"], 1, 1e3),
+                f"{r['faster']['end_to_end']['median']:.2f}x",
+            )
+            for r in here
+        )
+        rows.append([row["name"], *(cell for pair in cells for cell in pair)])
+    return _table(header, rows)
+
+
+def _batch_table(bench: dict[str, Any]) -> str:
+    """What `batch_size` pages together cost."""
+    header = ["model", f"pages/s, {bench['batch_size']} together", "faster", "peak MB"]
+    rows = []
+    for row in bench["contenders"]:
+        batch = row["batch"]
+        rows.append(
+            [
+                row["name"],
+                _number(batch["pages_per_second"]["median"], 2, 1),
+                f"{batch['faster']['end_to_end']['median']:.2f}x",
+                _number(batch.get("peak_extra_bytes"), 0, 1e-6),
+            ]
+        )
+    return _table(header, rows)
 
 
 def _timed_rows(content: dict[str, Any]) -> list[dict[str, Any]]:

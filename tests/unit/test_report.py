@@ -353,6 +353,29 @@ def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
     assert not (folder / "losses.png").exists()
 
 
+def test_image_sets_and_batches_have_tables(tmp_path: Path) -> None:
+    """A bench of several sets is the paper's Table 5; the bound stands beside the speed-up."""
+    write_result(tmp_path, "teacher", 0.9)
+    write_bench(tmp_path)
+    path = tmp_path / "bench" / "bench.json"
+    bench = json.loads(path.read_text())
+    row = bench["contenders"][1]
+    part = {"faster": {"median": 2.5}, "share": {"median": 0.5}}
+    row |= {"bound": {"end_to_end": part}, "peak_extra_bytes": 7e6}
+    for one in bench["contenders"]:
+        one["batch"] = {"pages_per_second": {"median": 3.25}, "faster": {"end_to_end": {"median": 1.5}}}
+    bench |= {
+        "batch_size": 8,
+        "sets": [{"name": n, "contenders": bench["contenders"]} for n in ("DocVQA", "ChartQA")],
+    }
+    path.write_text(json.dumps(bench))
+    text = (report(ReportConfig(tmp_path), Console(quiet=True)) / "report.md").read_text()
+    lines = [line for line in text.partition("## Speed")[2].splitlines() if line.startswith("| student 2x |")]
+    assert "2.50x | 50%" in lines[0] and "| 7 |" in lines[0]
+    assert lines[1] == "| student 2x | 60.0 | 1.33x | 60.0 | 1.33x |"
+    assert lines[2] == "| student 2x | 3.25 | 1.50x |  |"
+
+
 def test_the_speed_table_has_scores_beside_times(made: tuple[Path, str]) -> None:
     folder, _ = made
     text = (folder / "report.md").read_text()
