@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ import fcot_vl
 from fcot_vl.data.sample import write_shard
 from fcot_vl.data.synthesize.minidoc import make_sample
 from fcot_vl.evaluate import runner
+from fcot_vl.evaluate.asking import Asking
 from fcot_vl.evaluate.runner import evaluate
 from fcot_vl.merge.checkpoint import CheckpointError
 from fcot_vl.merge.config import MergeConfig
@@ -200,19 +202,23 @@ def pages(tmp_path_factory):
 def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, pages, tmp_path, monkeypatch):
     scores = iter([0.1, 0.5, 0.3, 0.6])
 
-    class Answered:
+    class Asked(Asking):
         """The model answers, but its scores are ours."""
 
         def __init__(self, *given):
-            self.compress_ratio = 1
+            config = SimpleNamespace(compressor=None, visual_positions=None)
+            self.answerer = SimpleNamespace(
+                compress_ratio=1, model=SimpleNamespace(config=config), costs=lambda questions: {}
+            )
+            self.benchmark, self.questions = None, []
 
-        def run(self, batch_size):
+        def run(self, files, batch_size, processes):
+            pass
+
+        def finish(self, files):
             return [{"task": "forms", "score": next(scores), "density": 1.0, "id": "1"}]
 
-        def costs(self):
-            return {}
-
-    monkeypatch.setattr(runner, "_Runner", Answered)
+    monkeypatch.setattr(runner, "Asking", Asked)
     monkeypatch.setattr(runner, "load_for_inference", lambda path: (None, None))
     out = merge(shapley(models[:3], tmp_path / "out", data=pages))
     record = json.loads((out / "merge.json").read_text())
