@@ -159,6 +159,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def made_here() -> str:
+    """What a figure's caption says of where and when: commit, hardware, date."""
+    commit = git_commit() or "unknown"
+    head, _, mark = commit.partition("-")
+    return f"Commit {head[:10]}{'-' + mark if mark else ''}; {hardware()}; {now()[:10]}."
+
+
 def versions() -> dict[str, str]:
     """Versions of what decides a result: this package, Python, torch, transformers."""
     found = {"fcot-vl": __version__, "python": platform.python_version()}

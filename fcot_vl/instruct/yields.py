@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.figure import FAINT, INK, clean, finish, legend
-from fcot_vl.stage import write_json
+from fcot_vl.stage import made_here, write_json
 
 # What became of a drawn answer; the last three were right.
 FAILED, CUT_OFF, WRONG, BARE = "failed", "cut off", "wrong", "bare answer"
@@ -108,7 +108,7 @@ def draw(rows: dict[str, dict[str, Any]], path: Path, title: str) -> None:
     axes.margins(x=0.16)
     axes.set_xlabel("answers", fontsize=8.5, color=FAINT)
     legend([axes])
-    finish(figure, path, "", title)
+    finish(figure, path, made_here(), title)
 
 
 def _share(row: dict[str, Any], name: str) -> str:

@@ -21,7 +21,7 @@ from fcot_vl.data.resample import CAP, FLOOR, Group, is_generation, read_groups,
 from fcot_vl.data.resample_mixture import Part, take_apart, write_mixture, write_subset
 from fcot_vl.figure import FAINT, INK, clean, finish
 from fcot_vl.model.families import load_processor
-from fcot_vl.stage import hash_file, open_stage, write_json
+from fcot_vl.stage import hash_file, made_here, open_stage, write_json
 from fcot_vl.train.post_train import PostTrainConfig, post_train
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage
 from fcot_vl.train.trainer import LOSS_LOG, stage_settings
