@@ -231,6 +231,5 @@ def draw(groups: dict[str, Group], weights: dict[str, float], path: Path) -> Pat
     right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     right.margins(x=0.12)
     right.set_title("sampling weight", fontsize=9.5, color=INK, loc="left")
-    return finish(
-        figure, path, f"Median {median:.4f} nats per answer token.", "Which tasks are seen how often"
-    )
+    text = f"Median {median:.4f} nats per answer token. {made_here()}"
+    return finish(figure, path, text, "Which tasks are seen how often")
