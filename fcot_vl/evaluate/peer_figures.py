@@ -54,7 +54,7 @@ def _lines(run: RunData) -> dict[str, list[Judged]]:
     for model in run.judged:
         variant = model.variant
         if variant.method == "none":
-            if variant.compress_ratio == 1 or variant.merged or variant.compressor not in (None, "conv"):
+            if variant.compress_ratio == 1 or variant.merged or variant.compressor:
                 continue
             name = "student, re-aligned only" if variant.stage == "realign" else "student"
         elif variant.method in BY_RATIO and (variant.nominal_keep in students or not students):

@@ -28,7 +28,7 @@ CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
 SUMMED = ("mme",)  # benchmarks whose score is a sum of points, not a share
-USUAL = (None, "conv", "kept")  # a compressor and positions that go without saying
+USUAL = ("conv", "kept")  # a compressor and positions that go without saying
 PEER_NAMES = {  # in the order of tables
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
@@ -58,8 +58,8 @@ class Variant:
     method: str  # none, or a training-free peer
     keep: float | None
     layer: int | None
-    visual_positions: str | None = None
-    compressor: str | None = None
+    visual_positions: str | None = None  # where they are not the usual ones
+    compressor: str | None = None  # likewise
     merged: str | None = None  # by which method, where several checkpoints were
 
     @property
@@ -70,7 +70,7 @@ class Variant:
             "realign": f"student {self.compress_ratio}x, re-aligned only",
             "post-train": f"student {self.compress_ratio}x",
         }[self.stage]
-        options = [o for o in (self.compressor, self.visual_positions) if o not in USUAL]
+        options = [o for o in (self.compressor, self.visual_positions) if o]
         if options:
             base += f" ({', '.join(options)})"
         if self.merged:
@@ -302,12 +302,18 @@ def _variant(result: dict[str, Any], path: Path) -> Variant:
             method=result["method"],
             keep=result["keep"],
             layer=result["layer"],
-            visual_positions=result.get("visual_positions") if result["compress_ratio"] > 1 else None,
-            compressor=result.get("compressor") if result["compress_ratio"] > 1 else None,
+            visual_positions=_unusual(result, "visual_positions"),
+            compressor=_unusual(result, "compressor"),
             merged=result.get("merged"),
         )
     except KeyError as error:
         raise ReportError(f"{path}: not a result file (no {error.args[0]!r})") from None
+
+
+def _unusual(result: dict[str, Any], key: str) -> str | None:
+    """A student's setting where it is not the usual one, which older results do not name."""
+    value = result.get(key)
+    return None if result["compress_ratio"] == 1 or value in USUAL else value
 
 
 def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged:

@@ -505,6 +505,17 @@ def test_benchmarks_by_name_are_columns(tmp_path: Path) -> None:
         gather(tmp_path)
 
 
+def test_the_usual_compressor_goes_without_saying(tmp_path: Path) -> None:
+    """Results from before it was recorded are of the same model as those that name it; another is a row of its own."""
+    write_result(tmp_path, "teacher", 0.9)
+    student = {"stage": "post-train", "compress_ratio": 2}
+    write_result(tmp_path, "old", 0.8, seed=0, **student)
+    write_result(tmp_path, "new", 0.8, seed=1, compressor="conv", visual_positions="kept", **student)
+    write_result(tmp_path, "other", 0.7, compressor="pooling", visual_positions="compact", **student)
+    found = {j.variant.label: j.seeds for j in gather(tmp_path).find("post-train")}
+    assert found == {"student 2x": [0, 1], "student 2x (pooling, compact)": [0]}
+
+
 def test_one_benchmark_on_different_data_is_refused(tmp_path: Path) -> None:
     write_benchmark(tmp_path, "docvqa", "teacher", 1.0)
     write_benchmark(tmp_path, "docvqa", "student", 0.5, stage="post-train", compress_ratio=2, data_hash="x")
