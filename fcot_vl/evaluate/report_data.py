@@ -79,7 +79,7 @@ class Variant:
             return base
         peer = PEER_NAMES.get(self.method, self.method)
         if self.keep is not None:
-            peer += f" {self.keep:.0%}"
+            peer += f" {100 * self.keep:.3g}%"
         if self.layer:
             peer += f", K={self.layer}"
         return peer if base == "teacher" else f"{base} + {peer}"
@@ -87,7 +87,7 @@ class Variant:
     @property
     def short_label(self) -> str:
         """The label without its token share, for panels that say the share in their title."""
-        return self.label if self.keep is None else self.label.replace(f" {self.keep:.0%}", "")
+        return self.label if self.keep is None else self.label.replace(f" {100 * self.keep:.3g}%", "")
 
     @property
     def nominal_keep(self) -> float:
