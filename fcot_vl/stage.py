@@ -133,11 +133,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log, JSON a line; a last line cut off by a kill is left out, and there are none without a file."""
+    """The rows of a log, JSON a line; a last line cut off by a kill is left out, and there are none without a file.
+
+    Raises ValueError for any other line that is not JSON.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = []
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise ValueError(
+                    f"{path}: line {number} is not JSON; delete the folder and run again"
+                ) from None
+    return rows
 
 
 def hash_file(path: Path) -> str:

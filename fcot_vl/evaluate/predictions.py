@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from fcot_vl.stage import read_rows
 
 PREDICTIONS, TIMES = "predictions.jsonl", "times.jsonl"
 
@@ -38,17 +40,17 @@ class Files:
         shares = {name: sorted(self.folder.glob(_of(name, "*"))) for name in (PREDICTIONS, TIMES)}
         rows: dict[str, dict[str, Any]] = {}
         for path in (self.folder / PREDICTIONS, *shares[PREDICTIONS]):
-            for row in read_lines(path):
+            for row in read_rows(path):
                 rows.setdefault(row["id"], row)
         write_lines(self.folder / PREDICTIONS, rows.values())
-        times = [row for path in (self.folder / TIMES, *shares[TIMES]) for row in read_lines(path)]
+        times = [row for path in (self.folder / TIMES, *shares[TIMES]) for row in read_rows(path)]
         write_lines(self.folder / TIMES, times)
         for path in (*shares[PREDICTIONS], *shares[TIMES]):
             path.unlink()
 
     def answered(self) -> dict[str, dict[str, Any]]:
         """What is joined so far: row by id."""
-        return {row["id"]: row for row in read_lines(self.folder / PREDICTIONS)}
+        return {row["id"]: row for row in read_rows(self.folder / PREDICTIONS)}
 
     def add(self, rows: Sequence[dict[str, Any]], seconds: float) -> None:
         """Append a batch that took so long."""
@@ -57,7 +59,7 @@ class Files:
 
     def seconds_per_question(self) -> float | None:
         """What one process took for a question, on average over what is joined; None when nothing was timed."""
-        times = list(read_lines(self.folder / TIMES))
+        times = read_rows(self.folder / TIMES)
         answered = sum(row["questions"] for row in times)
         return sum(row["seconds"] for row in times) / answered if answered else None
 
@@ -65,26 +67,6 @@ class Files:
 def _of(name: str, rank: int | str) -> str:
     stem, _, suffix = name.partition(".")
     return f"{stem}.{rank}.{suffix}"
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file; a half-written last line, as a kill leaves it, is left out.
-
-    Raises ValueError for any other line that is not JSON.
-    """
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        lines = file.readlines()
-    for number, line in enumerate(lines, 1):
-        if number == len(lines) and not line.endswith("\n"):
-            return
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise ValueError(
-                f"{path}: line {number} is not JSON; delete the folder and evaluate again."
-            ) from None
 
 
 def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fcot_vl import stage
-from fcot_vl.stage import StageError, open_stage, read_stage, write_json
+from fcot_vl.stage import StageError, open_stage, read_rows, read_stage, write_json
 
 SETTINGS: dict[str, Any] = {"ratio": 2, "steps": [1, 2], "path": Path("a/b"), "shape": (3, 4)}
 
@@ -135,3 +135,15 @@ def test_an_installed_copy_does_not_claim_a_strangers_commit(
         assert stage.git_commit() == git("rev-parse", "HEAD") + "-dirty"
     finally:
         stage.git_commit.cache_clear()
+
+
+def test_rows_of_a_log(tmp_path: Path) -> None:
+    """Only a line feed ends a row; a last one cut within a letter is left out, a damaged one before it is named."""
+    path = tmp_path / "log.jsonl"
+    assert read_rows(path) == []
+    whole = json.dumps({"text": "a\u2028b \x85 é"}, ensure_ascii=False)
+    path.write_bytes(f"{whole}\n{whole}".encode()[:-3])
+    assert read_rows(path) == [{"text": "a\u2028b \x85 é"}]
+    path.write_text(f"{whole}\n{{\n{whole}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is not JSON"):
+        read_rows(path)
