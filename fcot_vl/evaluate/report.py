@@ -61,7 +61,7 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     found = gather(run)
     if (output / "stage.json").exists():
         shutil.rmtree(output)
-    inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.files}
+    inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.results}
     stage = open_stage(output, "report", {"run": str(run)}, inputs)
     examples = _examples(found, Path(config.data or run / "data" / "test"))
     drawn = _draw(found, examples, output)

@@ -22,6 +22,7 @@ import numpy as np
 
 from fcot_vl.evaluate.benchmarks import density_bucket
 from fcot_vl.message import one_line
+from fcot_vl.stage import read_rows
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -187,7 +188,9 @@ class RunData:
     judged: list[Judged]
     curves: list[LossCurve] = field(default_factory=list)
     bench: list[dict[str, Any]] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)  # the results read
+    results: dict[Path, dict[str, Any]] = field(
+        default_factory=dict
+    )  # the files read, each benchmark by itself
 
     @property
     def teacher(self) -> Judged:
@@ -217,11 +220,11 @@ class RunData:
 
     def provenance(self) -> dict[str, str]:
         """What every caption names: data, commits, hardware and dates of the results."""
-        every = [r for j in self.judged for r in j.results]
+        every = list(self.results.values())
         dates = sorted(str(r["date"])[:10] for r in every)
         return {
             "model": ", ".join(_distinct(Path(str(r["model"])).name for r in self.teacher.results)),
-            "data": ", ".join(_distinct(_hashes(str(r["data_hash"])) for r in every)),
+            "data": ", ".join(_distinct(str(r["data_hash"])[:12] for r in every)),
             "samples": ", ".join(_distinct(str(r["n"]) for r in every)),
             "commit": ", ".join(_distinct(_short(r["commit"]) for r in every)),
             "hardware": "; ".join(_distinct(str(r["hardware"]) for r in every)),
@@ -231,11 +234,6 @@ class RunData:
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _hashes(value: str) -> str:
-    """Hashes of test data, short enough for a caption."""
-    return ", ".join(part[:12] for part in value.split(", "))
 
 
 def _short(commit: str | None) -> str:
@@ -258,11 +256,10 @@ def gather(run: Path) -> RunData:
     if not run.is_dir():
         raise ReportError(f"{run}: no such run folder; give the folder of a run, such as runs/demo")
     groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
-    files = sorted(run.rglob("result.json"))
-    for path in files:
-        result = _as_tasks(_json(path))
-        if result.get("tasks", True):
-            groups[_variant(result, path)].append((result, path))
+    results = {path: _json(path) for path in sorted(run.rglob("result.json"))}
+    results = {path: _as_tasks(result) for path, result in results.items() if not _unscored(result)}
+    for path, result in results.items():
+        groups[_variant(result, path)].append((result, path))
     judged = [_judge(variant, found) for variant, found in groups.items()]
     judged.sort(key=lambda j: j.variant.sort_key())
     if not any(j.variant.stage == "teacher" and j.variant.method == "none" for j in judged):
@@ -270,28 +267,28 @@ def gather(run: Path) -> RunData:
             f"{run}: no result of the teacher here, so nothing to compare with; run `fcot-vl evaluate`"
         )
     hashes: dict[str, dict[str, Path]] = defaultdict(dict)
-    for found in groups.values():
-        for result, path in found:
-            hashes[result.get("benchmark", "")].setdefault(str(result["data_hash"]), path.parent)
+    for path, result in results.items():
+        hashes[result.get("benchmark", "")].setdefault(str(result["data_hash"]), path.parent)
     for places in hashes.values():
         if len(places) > 1:
             listing = "; ".join(f"{folder} on {value[:12]}" for value, folder in places.items())
             raise ReportError(f"{run}: results on different test data cannot be compared: {listing}")
-    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))], files)
+    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))], results)
+
+
+def _unscored(result: dict[str, Any]) -> bool:
+    """Whether this is of a benchmark's split whose answers are hidden."""
+    return "benchmark" in result and result["score"] is None
 
 
 def _as_tasks(result: dict[str, Any]) -> dict[str, Any]:
-    """A result on a benchmark by name as one with a single task; without a score (a hidden split) it has none."""
+    """A result on a benchmark by name as one with a single task."""
     if "benchmark" not in result:
         return result
     name, score = result["benchmark"], result["score"]
     cell = {"n": result["n"], "score": score, "ci": result["score_ci"]}
     mean = None if name in SUMMED else score
-    return result | {
-        "tasks": {name: cell} if score is not None else {},
-        "density": {},
-        "mean_over_tasks": mean,
-    }
+    return result | {"tasks": {name: cell}, "density": {}, "mean_over_tasks": mean}
 
 
 def _variant(result: dict[str, Any], path: Path) -> Variant:
@@ -358,7 +355,6 @@ def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
         "density": next((result["density"] for result in results if result["density"]), {}),
         "mean_over_tasks": float(np.mean([c["score"] for name, c in tasks.items() if name not in SUMMED])),
         "n": sum(counts),
-        "data_hash": ", ".join(str(result["data_hash"])[:12] for result in results),
     }
 
 
@@ -367,7 +363,7 @@ def _predictions(results: list[tuple[dict[str, Any], Path]]) -> dict[str, dict[s
     rows: dict[str, dict[str, Any]] = {}
     for result, path in results:
         name = result.get("benchmark")
-        for row in _jsonl(path.parent / "predictions.jsonl") if name not in SUMMED else []:
+        for row in read_rows(path.parent / "predictions.jsonl") if name not in SUMMED else []:
             if name is not None:
                 row |= {"id": f"{name}/{row['id']}", "task": name}
             if row["score"] is not None:
@@ -381,7 +377,7 @@ def _curves(run: Path) -> list[LossCurve]:
     for path in sorted(run.rglob("losses.jsonl")):
         stage = path.parent / "stage.json"
         seed = int(_json(stage).get("seed") or 0) if stage.exists() else 0
-        rows = _jsonl(path)
+        rows = read_rows(path)
         columns: dict[int, list[str]] = defaultdict(list)
         for key in rows[0] if rows else ():
             student, _, name = key.partition("/")
@@ -401,18 +397,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ReportError(f"{path}: holds no JSON object")
     return value
-
-
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # the last line of a log that was cut off while it was written
-            continue
-    return rows
 
 
 def retention(model: Judged, teacher: Judged, tasks: Iterable[str]) -> float | None:
@@ -440,26 +424,22 @@ def retention_difference(
 ) -> tuple[float, Interval] | None:
     """Retention of a model less that of another, and its paired bootstrap interval over pages.
 
-    None where either was not judged on a task's pages that the teacher was judged on.
+    None where there is no page of a task that all three answered.
     """
-    ours, theirs = _pairs(model, teacher, by_task=True), _pairs(other, teacher, by_task=True)
-    generator = np.random.default_rng(0)
-    total, found, wanted = np.zeros(RESAMPLES), 0.0, list(tasks)
-    for task in wanted:
-        one, two = (np.asarray(pairs.get(task, []), dtype=np.float64) for pairs in (ours, theirs))
-        if not len(one) or one.shape != two.shape or not one[:, 2].mean():
-            return None
-        pages = generator.integers(0, len(one), (RESAMPLES, len(one)))
-        found += (one[:, 1].mean() - two[:, 1].mean()) / one[:, 2].mean()
-        whole = one[:, 2][pages].mean(axis=1)
-        if not whole.all():
-            return None
-        total += (one[:, 1] - two[:, 1])[pages].mean(axis=1) / whole
-    if not wanted:
+    groups: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
+    for key, (task, density, whole) in teacher.sample_scores.items():
+        if key in model.sample_scores and key in other.sample_scores:
+            less = model.sample_scores[key][2] - other.sample_scores[key][2]
+            groups[task].append((density, less, whole))
+    wanted = list(tasks)
+    if not wanted or any(task not in groups for task in wanted):
         return None
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(total / len(wanted), [tail, 100 - tail])
-    return found / len(wanted), (float(low), float(high))
+    chosen = [groups[task] for task in wanted]
+    bounds = _interval(chosen)
+    if bounds is None:
+        return None
+    ratios = [sum(less for _, less, _ in rows) / sum(whole for _, _, whole in rows) for rows in chosen]
+    return float(np.mean(ratios)), bounds
 
 
 def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float | None, Interval | None]:

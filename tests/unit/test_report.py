@@ -500,9 +500,31 @@ def test_benchmarks_by_name_are_columns(tmp_path: Path) -> None:
     text = (report(ReportConfig(tmp_path), Console(quiet=True)) / "report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| student 2x | 1 |")]
     assert "720.0" in row and "50.0 [50.0, 50.0]" in row and "66.7" in row
+    path = tmp_path / "evaluate" / "student" / "chartqa" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0123456789ab"}))
+    facts = gather(tmp_path).provenance()
+    assert set(facts["commit"].split(", ")) == {"deadbeef", "0123456789"}, "of every result, not of the first"
+    assert set(facts["data"].split(", ")) == {f"{n}-0123456789"[:12] for n in ("docvqa", "chartqa", "mme")}
     write_benchmark(tmp_path, "docvqa", "again", 0.5, **student)
     with pytest.raises(ReportError, match="both claim"):
         gather(tmp_path)
+
+
+def test_a_difference_is_of_the_same_pages(tmp_path: Path) -> None:
+    """Pages that one of the two has not answered do not shift the others; odd line ends cut no answer in two."""
+    write_result(tmp_path, "teacher", 0.9)
+    write_result(tmp_path, "one", 0.6, stage="control")
+    write_result(tmp_path, "two", 0.6, stage="post-train", compress_ratio=2)
+    source = tmp_path / "evaluate" / "one" / "predictions.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    for name, left_out in (("one", 1), ("two", 4)):
+        kept = [row | {"prediction": "a\u2028b"} for at, row in enumerate(rows) if at != left_out]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        (tmp_path / "evaluate" / name / "predictions.jsonl").write_text(text, encoding="utf-8")
+    found = gather(tmp_path)
+    (one,), (two,) = found.find("control"), found.find("post-train")
+    assert len(one.predictions[0]) == len(two.predictions[0]) == len(TASKS) * PER_TASK - 1
+    assert retention_difference(one, two, found.teacher, TASKS) == (0.0, (0.0, 0.0))
 
 
 def test_the_usual_compressor_goes_without_saying(tmp_path: Path) -> None:
