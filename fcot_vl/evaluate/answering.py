@@ -91,29 +91,18 @@ class Answerer:
             tuple(by_layer),
         )
 
-    @torch.inference_mode()
     def answer(
         self, batch: Sequence[Question], samples: Sequence[Sample], handle: PruneHandle | None
     ) -> list[dict[str, Any]]:
         """Decode one batch of questions of one task: rows of `predictions.jsonl`, unscored where no answer is known."""
         task = self.settings(batch[0].task, batch[0].metric)
         inputs = self.prepare(samples, handle)
-        n_prompt = inputs["input_ids"].shape[1]
-        generated = self.model.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=task.max_new_tokens,
-            eos_token_id=self.stops,
-            pad_token_id=self.pad,
-            past_key_values=roomy_cache(self.n_layers),
-        )
+        answers = self.decode(inputs, task.max_new_tokens)
         if handle is not None:
             assert handle.kept == [question.by_layer[-1] for question in batch], "dropped other than planned"
         rows = []
-        for question, sample, tokens in zip(batch, samples, generated[:, n_prompt:].tolist(), strict=True):
-            length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
-            prediction = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        for question, sample, tokens in zip(batch, samples, answers, strict=True):
+            prediction = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
             rows.append(
                 {
                     "id": question.id,
@@ -124,10 +113,28 @@ class Answerer:
                     "metric": question.metric,
                     "score": score(prediction, sample.answers, task) if sample.answers else None,
                     "density": sample.density,
-                    "new_tokens": length,
+                    "new_tokens": len(tokens),
                 }
             )
         return rows
+
+    @torch.inference_mode()
+    def decode(self, inputs: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:
+        """The tokens of each row's greedy answer, the one that ends it included."""
+        generated = self.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.stops,
+            pad_token_id=self.pad,
+            past_key_values=roomy_cache(self.n_layers),
+        )
+        answers: list[list[int]] = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        return [
+            tokens[: next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))]
+            for tokens in answers
+        ]
 
     def prepare(self, samples: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
         """Left-padded inputs of a batch on the model's device; a smaller page's blank is told to the handle."""

@@ -22,13 +22,12 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from fcot_vl.data.collate import Prompt, tokenize_question
-from fcot_vl.evaluate.cache import roomy_cache
-from fcot_vl.model.inference import load_for_inference, stop_ids
+from fcot_vl.evaluate.answering import Answerer
+from fcot_vl.model.inference import load_for_inference
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import PruneHandle, decoder_of
+from fcot_vl.prune.engine import PruneHandle
 from fcot_vl.prune.method import Method
-from fcot_vl.shown import Shown
 
 MAX_NEW_TOKENS = 1024  # where a task sets no limit; what lmms-eval's own models take then
 FEWSHOT_DELIMITER = "\n\n"
@@ -90,12 +89,7 @@ class FCoTVL(lmms):
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         model, self.processor = load_for_inference(pretrained or tiny_teacher_path())
-        self.model = model.to(self.device)
-        self.stops = stop_ids(self.model, self.processor.tokenizer)
-        pad_id = self.processor.tokenizer.pad_token_id
-        self.pad: int = self.stops[0] if pad_id is None else pad_id
-        self.shown = Shown(self.processor, self.method, self.pad)
-        self.n_layers = len(decoder_of(self.model).layers)
+        self.answerer = Answerer(model.to(self.device), self.processor, self.method)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
         """An answer to each request, in their order: text and numbers of tokens.
@@ -103,7 +97,7 @@ class FCoTVL(lmms):
         Raises ValueError for a request that draws or searches (answers are greedy), or whose medium is no picture.
         """
         replies: list[Any] = [None] * len(requests)
-        handle = self.method.apply(self.model)
+        handle = self.method.apply(self.answerer.model)
         try:
             with progress_bar() as progress:
                 progress.disable = self._rank != 0
@@ -132,26 +126,16 @@ class FCoTVL(lmms):
         prompt = tokenize_question(text, pictures(), self.processor)
         return Asked(index, prompt, pictures, *ending(gen_kwargs, task))
 
-    @torch.inference_mode()
     def _answer(self, batch: Sequence[Asked], handle: PruneHandle | None) -> list[Any]:
         pictures = [one.pictures() if one.prompt.sizes else [] for one in batch]
-        inputs = self.shown.batch([one.prompt for one in batch], pictures, handle)
-        generated = self.model.generate(
-            **{key: value.to(self.device) for key, value in inputs.items()},
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=batch[0].max_new_tokens,
-            eos_token_id=self.stops,
-            pad_token_id=self.pad,
-            past_key_values=roomy_cache(self.n_layers),
-        )
+        inputs = self.answerer.shown.batch([one.prompt for one in batch], pictures, handle)
+        inputs = {key: value.to(self.device) for key, value in inputs.items()}
         replies = []
-        answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        answers = self.answerer.decode(inputs, batch[0].max_new_tokens)
         for one, n_input, tokens in zip(batch, lengths, answers, strict=True):
-            length = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
-            text = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
-            counts = TokenCounts(input_tokens=n_input, output_tokens=length)
+            text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            counts = TokenCounts(input_tokens=n_input, output_tokens=len(tokens))
             replies.append(GenerationResult(cut(text, one.until), counts))
         return replies
 

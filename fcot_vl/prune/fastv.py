@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import Prompt, PruneHandle, decoder_of, install, keep_for_layer_mean, keep_top
+from fcot_vl.prune.engine import Prompt, PruneHandle, decoder_of, install, keep_top
 from fcot_vl.prune.rating import DecoderWatch
 
 
@@ -43,12 +43,3 @@ def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:
     install(model, handle, select)
     handle.hooks += watch.hooks()
     return handle
-
-
-def fastv_keep_for_layer_mean(mean: float, layer: int, n_layers: int) -> float:
-    """The `keep` at which FastV works on `mean` of the visual tokens averaged over the layers.
-
-    This is the budget at which it is compared with a compressed model, whose share holds at every layer.
-    Raises ValueError if the layers below `layer` alone cost that much or more.
-    """
-    return keep_for_layer_mean(mean, layer, n_layers)

@@ -19,7 +19,7 @@ from fcot_vl.prune.engine import (
     layer_mean_keep,
     n_kept,
 )
-from fcot_vl.prune.fastv import apply_fastv, fastv_keep_for_layer_mean
+from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import METHODS, Method
 from fcot_vl.prune.random_drop import apply_random
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
@@ -311,11 +311,11 @@ def test_every_method_at_an_equal_layer_mean() -> None:
 def test_budgets() -> None:
     assert layer_mean_keep(0.5, 2, 24) == pytest.approx(13 / 24)  # the 54% of FastV's own setting
     assert layer_mean_keep(0.5, 0, 24) == 0.5
-    assert fastv_keep_for_layer_mean(0.5, 1, 4) == pytest.approx(1 / 3)
+    assert Method("fastv", 0.5, 1).at_layer_mean(0.5, 4).keep == pytest.approx(1 / 3)
     for mean in (0.3, 0.5, 0.75):
         assert layer_mean_keep(keep_for_layer_mean(mean, 2, 24), 2, 24) == pytest.approx(mean)
     with pytest.raises(ValueError, match="cannot be met"):
-        fastv_keep_for_layer_mean(0.25, 1, 4)
+        Method("fastv", 0.5, 1).at_layer_mean(0.25, 4)
     assert [n_kept(0.5, n) for n in (1, 2, 3, 64)] == [1, 1, 2, 32]
     assert n_kept(0.001, 64) == 1
     assert n_kept(1.0, 64) == 64
