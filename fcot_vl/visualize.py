@@ -1,7 +1,8 @@
 """Which visual tokens an answer looked at, laid over the page, models side by side (paper, Fig. 6).
 
 On top of `ask`: picture, question and models in; `attention.png`, `attention.html` (one file, nothing fetched) and
-`attention.json` out. A token's cells are the page's pixels behind it: a student's token covers `ratio` cells of a row.
+`attention.json` out. A token's cells are the page's pixels behind it: a student's token covers `ratio` of the
+teacher's, in a row or in a window, as its compressor takes them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from fcot_vl.ask import answered, asked, checked
 from fcot_vl.data.images import open_image
+from fcot_vl.model.compressor import WINDOWED
+from fcot_vl.model.compressors.windows import WINDOWS
 from fcot_vl.model.inference import load_for_inference, stop_ids
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.stage import git_commit, hardware, now, write_json
 
-IN_A_ROW = ("conv", "pooling")  # compressors whose tokens stand for neighbours in a row
 LONGEST = 1400  # pixels of the page's longer side in the HTML
 DIM = 0.22  # brightness where nothing looked
 
@@ -107,10 +109,11 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
         raise ValueError(
             f"{name}: a {config.model_type} model; only InternVL's tokens can be laid over the page"
         )
-    if ratio > 1 and config.compressor not in IN_A_ROW:
+    if ratio > 1 and config.compressor == "qformer":
         raise ValueError(
-            f"{name}: tokens of the compressor {config.compressor} have no place on the page; conv and pooling do"
+            f"{name}: tokens of the compressor qformer have no place on the page; all other compressors' do"
         )
+    window = WINDOWS[ratio] if ratio > 1 and config.compressor in WINDOWED else None
     inputs = asked(question, page, model, processor)
     answer = answered(model, processor, inputs, limit)
     while answer and answer[-1] in stop_ids(model, processor.tokenizer):
@@ -125,7 +128,7 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
     seen = torch.stack(sums).mean(0)  # [answer tokens, keys]
     visual = seen[:, ids[0].cpu() == processor.image_token_id]
     on_page = visual.sum(1)
-    grids = cells(visual / on_page[:, None], page.size, processor, ratio)
+    grids = cells(visual / on_page[:, None], page.size, processor, ratio, window)
     return Looked(
         name,
         ratio,
@@ -161,18 +164,26 @@ def attention_of(model: Any, rows: slice) -> Iterator[list[Tensor]]:
         decoder.set_attn_implementation(before)
 
 
-def cells(shares: Tensor, size: tuple[int, int], processor: Any, ratio: int) -> NDArray[np.float32]:
+def cells(
+    shares: Tensor, size: tuple[int, int], processor: Any, ratio: int, window: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
     """Shares of visual tokens `[answers, tokens]` as `[answers, rows, columns]` over the page, without the thumbnail.
 
-    Tiles stand row by row, the thumbnail last; a tile's tokens stand row by row, `ratio` cells each.
+    Tiles stand row by row, the thumbnail last; a tile's tokens stand row by row. Each is spread over the `ratio` cells
+    behind it: a run of a row, or a window of rows and columns.
     """
     reader = processor.image_processor
     tile = (reader.size["height"], reader.size["width"])
     columns, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, reader.min_patches, reader.max_patches)
     per_tile = processor.image_seq_length
     side = math.isqrt(per_tile * ratio)
-    tiles = shares.reshape(shares.shape[0], -1, per_tile)[:, : rows * columns]
-    spread = (tiles / ratio).repeat_interleave(ratio, dim=2)
+    tiles = shares.reshape(shares.shape[0], -1, per_tile)[:, : rows * columns] / ratio
+    if window is None:
+        spread = tiles.repeat_interleave(ratio, dim=2)
+    else:
+        high, wide = window
+        in_rows = tiles.unflatten(2, (side // high, side // wide))
+        spread = in_rows.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)
     grid = spread.reshape(-1, rows, columns, side, side).permute(0, 1, 3, 2, 4)
     return grid.reshape(-1, rows * side, columns * side).numpy()
 

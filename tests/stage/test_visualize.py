@@ -14,6 +14,7 @@ from fcot_vl.cli import app
 from fcot_vl.data.collate import question_inputs
 from fcot_vl.data.synthesize.minidoc import make_sample
 from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.model.compressors.windows import Windows
 from fcot_vl.model.inference import load_for_inference
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.visualize import Looked, attention_of, cells, dimmed, look, page_html, visualize
@@ -83,6 +84,33 @@ def test_a_token_lies_where_its_pixels_are(teacher_folder, ratio):
     expected = np.zeros_like(grid)
     expected[0, side : side + ratio] = 1 / ratio
     np.testing.assert_allclose(grid, expected)
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_a_window_lies_where_its_pixels_are(teacher_folder, ratio):
+    """What the first window of the second tile's second row of windows was made of is what it is drawn over."""
+    processor = FCoTVLProcessor.from_pretrained(teacher_folder)
+    per_tile = processor.image_seq_length
+    width = processor.image_processor.size["width"]
+    side = round(per_tile**0.5)
+    windows = Windows(per_tile, ratio)
+    token = windows.grid[1]
+    source = torch.zeros(1, per_tile, 1, requires_grad=True)
+    windows.mean(source)[0, token].sum().backward()
+    processor.image_seq_length = per_tile // ratio
+    shares = torch.zeros(1, 3 * per_tile // ratio)
+    shares[0, per_tile // ratio + token] = 1.0
+    grid = cells(shares, (2 * width, width), processor, ratio, windows.window)[0]
+    np.testing.assert_allclose(grid[:, side:], source.grad.reshape(side, side))
+    assert not grid[:, :side].any()
+
+
+def test_a_student_of_windows_is_drawn(page, teacher_folder, tmp_path):
+    student = tmp_path / "student"
+    FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 4, "conv2d").save_pretrained(student)
+    FCoTVLProcessor.from_pretrained(teacher_folder, image_seq_length=4).save_pretrained(student)
+    (seen,) = visualize(page[0], "What?", tmp_path / "out", [str(student)], 2)
+    assert (seen.maps[:, ::2, ::2] == seen.maps[:, 1::2, 1::2]).all() and seen.maps.any()
 
 
 def test_brightness_follows_attention():
