@@ -36,7 +36,7 @@ from fcot_vl.bench.clock import Clock
 from fcot_vl.bench.entrant import Contender, Entrant, Measurement
 from fcot_vl.bench.summary import spread
 from fcot_vl.model.cost import cache_bytes
-from fcot_vl.prune.engine import tokens_by_layer
+from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import git_commit, hardware, now, versions, write_json
 

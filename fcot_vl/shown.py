@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from fcot_vl.data.collate import Prompt, join_pictures, pad
-from fcot_vl.prune.engine import PruneHandle, n_kept
+from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.fewer_tiles import tile_limit
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
 

@@ -25,7 +25,9 @@ from fcot_vl.model.cost import (
     projector_flops,
     vit_flops,
 )
-from fcot_vl.prune.engine import PruneHandle, decoder_of, n_kept
+from fcot_vl.prune.budget import n_kept
+from fcot_vl.prune.engine import decoder_of
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 from fcot_vl.shown import Shown
 

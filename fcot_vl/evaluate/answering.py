@@ -22,7 +22,9 @@ from fcot_vl.data.sample import Sample
 from fcot_vl.evaluate.benchmarks import Task, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.model.inference import stop_ids
-from fcot_vl.prune.engine import PruneHandle, decoder_of, tokens_by_layer
+from fcot_vl.prune.budget import tokens_by_layer
+from fcot_vl.prune.engine import decoder_of
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.shown import Shown
 

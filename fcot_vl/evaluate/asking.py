@@ -21,7 +21,7 @@ from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
 from fcot_vl.evaluate.processes import Processes
 from fcot_vl.evaluate.summary import summarise, summarise_benchmark
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 
 SKIPPED = "skipped.jsonl"

@@ -26,7 +26,7 @@ from fcot_vl.evaluate.answering import Answerer
 from fcot_vl.model.inference import load_for_inference
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.progress import progress_bar
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 
 MAX_NEW_TOKENS = 1024  # where a task sets no limit; what lmms-eval's own models take then

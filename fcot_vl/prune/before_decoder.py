@@ -22,7 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import Choice, Prompt, PruneHandle, decoder_of, install, n_kept
+from fcot_vl.prune.budget import n_kept
+from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Choice, Prompt
 from fcot_vl.prune.vit import VitWatch
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 
 
 def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:

@@ -18,162 +18,18 @@ call, K keys in the layers of one drop, C channels.
 from __future__ import annotations
 
 import weakref
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Choice, Prompt, Select
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a module's forward
-Drop = tuple[int, float]  # a decoder layer, and the share of the picture's tokens it and those above work on
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a peer may look at when it chooses: the tokens of one prefill.
-
-    image_BL: which tokens are visual. valid_BL: which are not padding. input_ids_BL: as given.
-    pixel_values: tiles of all rows [n_tiles, 3, h, w], or None when features were handed in ready. hidden_BLC: what
-    the layer of the drop is given; at layer 0 the visual features behind the projector and the text's embeddings.
-
-    At a second drop, all of it is what the first one left.
-    """
-
-    image_BL: Tensor
-    valid_BL: Tensor
-    input_ids_BL: Tensor
-    pixel_values: Tensor | None
-    hidden_BLC: Tensor | None = None
-
-    def counts(self) -> list[int]:
-        """Visual tokens of every row."""
-        counts: list[int] = self.image_BL.sum(dim=1).tolist()
-        return counts
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a peer that merges tokens chose.
-
-    kept_BL: the visual tokens to keep. hidden_BLC: the prompt's hidden states, rewritten where others were merged
-    into a kept token. size_BL: how many tokens each stands for, if attention is to count it that often (its logit
-    is raised by the logarithm), or None.
-    """
-
-    kept_BL: Tensor
-    hidden_BLC: Tensor
-    size_BL: Tensor | None = None
-
-
-Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
-
-
-# ----------------------------------------------------------------------------------------------------- budgets
-
-
-def n_kept(keep: float, n_tokens: int) -> int:
-    """Visual tokens left of `n_tokens`: rounded to the nearest, half up, at least one."""
-    return min(n_tokens, max(1, int(keep * n_tokens + 0.5)))
-
-
-def layer_mean_keep(keep: float, layer: int, n_layers: int) -> float:
-    """Share of visual tokens the decoder works on, averaged over its layers, when they are dropped at `layer`.
-
-    Dropping 50% at layer 2 of 24 still works on 54%; a compressed model's 50% holds at every layer.
-    """
-    return (layer + (n_layers - layer) * keep) / n_layers
-
-
-def shares_by_layer(drops: Sequence[Drop], n_layers: int) -> list[float]:
-    """The share of visual tokens every decoder layer works on, from (layer, share from there on) of every drop."""
-    starts = [0, *(layer for layer, _ in drops), n_layers]
-    spans = [after - before for before, after in pairwise(starts)]
-    shares = [1.0, *(share for _, share in drops)]
-    return [share for share, span in zip(shares, spans, strict=True) for _ in range(span)]
-
-
-def tokens_by_layer(drops: Sequence[Drop], n_layers: int, n_tokens: int) -> list[int]:
-    """Visual tokens in every decoder layer, of a picture that has `n_tokens`."""
-    return [n_kept(share, n_tokens) if n_tokens else 0 for share in shares_by_layer(drops, n_layers)]
-
-
-def keep_for_layer_mean(mean: float, layer: int, n_layers: int) -> float:
-    """The share to keep from `layer` on so that the average over all layers is `mean`.
-
-    Raises ValueError when the layers below alone already cost the whole budget.
-    """
-    keep = (mean * n_layers - layer) / (n_layers - layer)
-    if keep <= 1e-9:
-        raise ValueError(
-            f"a layer-mean budget of {mean:.0%} cannot be met by dropping at layer {layer} of {n_layers}: "
-            f"the layers below it cost {layer / n_layers:.0%} already. Drop earlier or allow more."
-        )
-    return keep
-
-
-# ------------------------------------------------------------------------------------------------ on and off
-
-
-class PruneHandle:
-    """An applied peer. `remove()` gives the model back as it was; also a context manager.
-
-    method: the peer's name. keep: nominal share of visual tokens kept. layer: first decoder layer without the
-    dropped ones. n_layers: layers of the decoder. drops: (layer, share of the picture's tokens from there on) of
-    every drop, where there are several. kept, total: visual tokens of each row of the last prefill after the last
-    drop and before the first; kept_at: after every drop.
-    """
-
-    def __init__(
-        self, method: str, keep: float, layer: int, n_layers: int, drops: Sequence[Drop] = ()
-    ) -> None:
-        self.method, self.keep, self.layer, self.n_layers = method, keep, layer, n_layers
-        self.drops = tuple(drops) or ((layer, keep),)
-        self.kept_at: list[list[int]] = []
-        self.total: list[int] = []
-        self.hooks: list[torch.utils.hooks.RemovableHandle] = []
-
-    @property
-    def kept(self) -> list[int]:
-        """Visual tokens of each row of the last prefill after the last drop."""
-        return self.kept_at[-1] if self.kept_at else []
-
-    @property
-    def visual_by_layer_and_row(self) -> list[list[int]]:
-        """Visual tokens of each row of the last prefill, in every decoder layer."""
-        starts = [0, *(layer for layer, _ in self.drops), self.n_layers]
-        spans = [after - before for before, after in pairwise(starts)]
-        return [
-            row for row, span in zip([self.total, *self.kept_at], spans, strict=True) for _ in range(span)
-        ]
-
-    @property
-    def visual_by_layer(self) -> list[int]:
-        """Visual tokens of the last prefill in every decoder layer, over all rows."""
-        return [sum(row) for row in self.visual_by_layer_and_row]
-
-    @property
-    def layer_mean_keep(self) -> float:
-        """The share of visual tokens the decoder works on, averaged over its layers."""
-        return sum(shares_by_layer(self.drops, self.n_layers)) / self.n_layers
-
-    def budget(self, share: float) -> list[int]:
-        """Visual tokens that are a share of those of each row of the running prefill."""
-        return [n_kept(share, n) if n else 0 for n in self.total]
-
-    def remove(self) -> None:
-        """Take every hook out again; safe to call twice."""
-        for hook in self.hooks:
-            hook.remove()
-        self.hooks.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 def decoder_of(model: nn.Module) -> Any:
@@ -448,37 +304,3 @@ def _causal_mask(valid_BK: Tensor, bias_BK: Tensor | None, hidden_BQC: Tensor, e
 
 def _take(x_BLC: Tensor, index_BS: Tensor) -> Tensor:
     return x_BLC.gather(1, index_BS[:, :, None].expand(-1, -1, x_BLC.shape[-1]))
-
-
-# ------------------------------------------------------------------------------------ what peers choose with
-
-
-def keep_top(prompt: Prompt, score_BL: Tensor, keep: float) -> Tensor:
-    """The `n_kept` best-scored visual tokens of every row, as a mask [B, L]; ties go to the earlier token."""
-    return keep_counts(prompt, score_BL, [n_kept(keep, n) if n else 0 for n in prompt.counts()])
-
-
-def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tensor:
-    """As many of the best-scored visual tokens of every row as `counts` says, as a mask [B, L]."""
-    score_BL = score_BL.masked_fill(~prompt.image_BL, -torch.inf)
-    order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
-    rank_BL = order_BL.argsort(dim=1)
-    wanted_B = torch.tensor(counts, device=rank_BL.device)
-    return prompt.image_BL & (rank_BL < wanted_B[:, None])
-
-
-def row_fingerprints(prompt: Prompt) -> list[int]:
-    """One number below 2**32 per row, from its tokens and pixels alone: not from its batch or its padding."""
-    counts = prompt.counts()
-    tiles = prompt.pixel_values
-    tokens_per_tile = sum(counts) // len(tiles) if tiles is not None and len(tiles) else 0
-    fingerprints, first_tile = [], 0
-    for ids_L, valid_L, count in zip(prompt.input_ids_BL, prompt.valid_BL, counts, strict=True):
-        fingerprint = zlib.crc32(ids_L[valid_L].cpu().numpy().tobytes())
-        if tiles is not None and tokens_per_tile:
-            next_tile = first_tile + count // tokens_per_tile
-            pixels = tiles[first_tile:next_tile].float().cpu().contiguous()
-            fingerprint = zlib.crc32(pixels.numpy().tobytes(), fingerprint)
-            first_tile = next_tile
-        fingerprints.append(fingerprint)
-    return fingerprints

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import Prompt, PruneHandle, decoder_of, install, keep_top
+from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Prompt, keep_top
 from fcot_vl.prune.rating import DecoderWatch
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from fcot_vl.prune.budget import Drop, keep_for_layer_mean, shares_by_layer
 from fcot_vl.prune.divprune import apply_divprune
-from fcot_vl.prune.engine import Drop, PruneHandle, keep_for_layer_mean, shares_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.fewer_tiles import apply_fewer_tiles
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.prumerge import apply_prumerge
 from fcot_vl.prune.pyramiddrop import apply_pyramiddrop, pyramid_drops
 from fcot_vl.prune.random_drop import apply_random

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine, evenly
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.vit import VitWatch
 
 NEIGHBOURS = 32 / 576  # share of a tile's tokens

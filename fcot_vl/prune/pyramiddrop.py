@@ -17,7 +17,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import Drop, Prompt, PruneHandle, decoder_of, install, keep_counts
+from fcot_vl.prune.budget import Drop
+from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Prompt, keep_counts
 from fcot_vl.prune.rating import DecoderWatch
 
 AT = (1 / 4, 1 / 2, 3 / 4)  # of the decoder's depth

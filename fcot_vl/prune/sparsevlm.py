@@ -25,16 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import (
-    Choice,
-    Drop,
-    Prompt,
-    PruneHandle,
-    decoder_of,
-    install,
-    keep_counts,
-    shares_by_layer,
-)
+from fcot_vl.prune.budget import Drop, shares_by_layer
+from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Choice, Prompt, keep_counts
 from fcot_vl.prune.rating import DecoderWatch
 
 AT = (3 / 32, 7 / 32, 16 / 32)  # of the decoder's depth: the first layer without the dropped ones

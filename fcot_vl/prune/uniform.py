@@ -9,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import Prompt, PruneHandle, decoder_of, install, n_kept
+from fcot_vl.prune.budget import n_kept
+from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import Prompt
 
 
 def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:

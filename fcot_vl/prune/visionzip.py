@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.vit import VitWatch
 
 CONTEXTUAL = 10 / 64  # share of the budget

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask
-from fcot_vl.prune.engine import PruneHandle
+from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.vit import VitWatch
 
 AT_ONCE = 8  # duplicates taken out in a round

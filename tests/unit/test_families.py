@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcot_vl.model.compressor import WINDOWED
 from fcot_vl.model.families import family_of, load_processor
-from fcot_vl.prune.engine import n_kept, tokens_by_layer
+from fcot_vl.prune.budget import n_kept, tokens_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import Method
 

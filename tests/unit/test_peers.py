@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcot_vl.prune.before_decoder import Piece, shares_of
+from fcot_vl.prune.budget import shares_by_layer, tokens_by_layer
 from fcot_vl.prune.divprune import most_diverse
-from fcot_vl.prune.engine import Choice, Prompt, decoder_of, shares_by_layer, tokens_by_layer
+from fcot_vl.prune.engine import decoder_of
 from fcot_vl.prune.fewer_tiles import tile_limit
 from fcot_vl.prune.method import Method
+from fcot_vl.prune.prompt import Choice, Prompt
 from fcot_vl.prune.prumerge import NEIGHBOURS, outliers, prune_and_merge
 from fcot_vl.prune.pyramiddrop import pyramid_drops
 from fcot_vl.prune.sparsevlm import Raters, cluster, keep_and_recycle, recycled, sparse_drops

@@ -24,7 +24,7 @@ from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, scor
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.evaluate.runner import _merged_by, data_hash, evaluate
 from fcot_vl.evaluate.summary import summarise
-from fcot_vl.prune.engine import n_kept
+from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.method import Method
 from fcot_vl.stage import StageError
 

@@ -1,0 +1,86 @@
+"""What a peer is shown when it chooses, what it answers, and ways of choosing that several share.
+
+Shapes: B rows, L tokens of the padded prompt, C channels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fcot_vl.prune.budget import n_kept
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a peer may look at when it chooses: the tokens of one prefill.
+
+    image_BL: which tokens are visual. valid_BL: which are not padding. input_ids_BL: as given.
+    pixel_values: tiles of all rows [n_tiles, 3, h, w], or None when features were handed in ready. hidden_BLC: what
+    the layer of the drop is given; at layer 0 the visual features behind the projector and the text's embeddings.
+
+    At a second drop, all of it is what the first one left.
+    """
+
+    image_BL: Tensor
+    valid_BL: Tensor
+    input_ids_BL: Tensor
+    pixel_values: Tensor | None
+    hidden_BLC: Tensor | None = None
+
+    def counts(self) -> list[int]:
+        """Visual tokens of every row."""
+        counts: list[int] = self.image_BL.sum(dim=1).tolist()
+        return counts
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a peer that merges tokens chose.
+
+    kept_BL: the visual tokens to keep. hidden_BLC: the prompt's hidden states, rewritten where others were merged
+    into a kept token. size_BL: how many tokens each stands for, if attention is to count it that often (its logit
+    is raised by the logarithm), or None.
+    """
+
+    kept_BL: Tensor
+    hidden_BLC: Tensor
+    size_BL: Tensor | None = None
+
+
+Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
+
+
+def keep_top(prompt: Prompt, score_BL: Tensor, keep: float) -> Tensor:
+    """The `n_kept` best-scored visual tokens of every row, as a mask [B, L]; ties go to the earlier token."""
+    return keep_counts(prompt, score_BL, [n_kept(keep, n) if n else 0 for n in prompt.counts()])
+
+
+def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tensor:
+    """As many of the best-scored visual tokens of every row as `counts` says, as a mask [B, L]."""
+    score_BL = score_BL.masked_fill(~prompt.image_BL, -torch.inf)
+    order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
+    rank_BL = order_BL.argsort(dim=1)
+    wanted_B = torch.tensor(counts, device=rank_BL.device)
+    return prompt.image_BL & (rank_BL < wanted_B[:, None])
+
+
+def row_fingerprints(prompt: Prompt) -> list[int]:
+    """One number below 2**32 per row, from its tokens and pixels alone: not from its batch or its padding."""
+    counts = prompt.counts()
+    tiles = prompt.pixel_values
+    tokens_per_tile = sum(counts) // len(tiles) if tiles is not None and len(tiles) else 0
+    fingerprints, first_tile = [], 0
+    for ids_L, valid_L, count in zip(prompt.input_ids_BL, prompt.valid_BL, counts, strict=True):
+        fingerprint = zlib.crc32(ids_L[valid_L].cpu().numpy().tobytes())
+        if tiles is not None and tokens_per_tile:
+            next_tile = first_tile + count // tokens_per_tile
+            pixels = tiles[first_tile:next_tile].float().cpu().contiguous()
+            fingerprint = zlib.crc32(pixels.numpy().tobytes(), fingerprint)
+            first_tile = next_tile
+        fingerprints.append(fingerprint)
+    return fingerprints
