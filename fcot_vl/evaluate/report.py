@@ -7,7 +7,6 @@ pages for the four examples) and measures nothing itself: a cell nobody measured
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from fcot_vl.evaluate.report_data import (
     retention_difference,
     retention_interval,
 )
-from fcot_vl.stage import open_stage, write_json
+from fcot_vl.stage import open_stage, read_stage, write_json
 
 EXAMPLE_TASKS = ("transcribe", "forms", "chart_qa", "dense_pages")
 
@@ -52,15 +51,15 @@ class ReportConfig:
 def report(config: ReportConfig, console: Console | None = None) -> Path:
     """Write the report and print its main table; returns the report's folder.
 
-    Raises ReportError when there is no teacher result or the results cannot be compared.
+    Raises ReportError when there is no teacher result or the results cannot be compared, StageError when the output
+    folder is another stage's.
     """
     run = Path(config.run)
     output = Path(config.output or run / "report")
     console = console or Console()
     console.print(f"report: reading {run}, writing {output}")
     found = gather(run)
-    if (output / "stage.json").exists():
-        shutil.rmtree(output)
+    _remove_report(output)
     inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.results}
     stage = open_stage(output, "report", {"run": str(run)}, inputs)
     examples = _examples(found, Path(config.data or run / "data" / "test"))
@@ -72,6 +71,15 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     stage.finish({row["label"]: row["retention"] for row in content["models"]})
     console.print(f"report: {output / 'report.md'}")
     return output
+
+
+def _remove_report(folder: Path) -> None:
+    """Take away what an earlier report wrote, and nothing else that lies there."""
+    if not (folder / "stage.json").exists() or read_stage(folder)["stage"] != "report":
+        return
+    for path in [*folder.glob("*.png"), *(folder / name for name in ("report.md", "report.json"))]:
+        path.unlink(missing_ok=True)
+    (folder / "stage.json").unlink()
 
 
 def _digest(path: Path) -> str:

@@ -23,6 +23,7 @@ from fcot_vl.evaluate.report_data import (
     retention_difference,
     retention_interval,
 )
+from fcot_vl.stage import StageError, open_stage
 
 TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
 PER_TASK = 12
@@ -400,6 +401,21 @@ def test_remade_when_results_change(tmp_path: Path) -> None:
     write_result(tmp_path, "student", 0.8, stage="post-train", compress_ratio=2)
     report(ReportConfig(tmp_path), Console(quiet=True))
     assert len(json.loads((folder / "report.json").read_text())["models"]) == 2
+
+
+def test_nothing_of_others_is_removed(tmp_path: Path) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    other = tmp_path / "model"
+    open_stage(other, "post-train", {}, {})
+    (other / "model.safetensors").write_bytes(b"trained for days")
+    with pytest.raises(StageError, match="holds the stage 'post-train'"):
+        report(ReportConfig(tmp_path, other), Console(quiet=True))
+    assert (other / "model.safetensors").read_bytes() == b"trained for days"
+    folder = report(ReportConfig(tmp_path), Console(quiet=True))
+    (folder / "notes.txt").write_text("mine")
+    (folder / "old.png").write_bytes(b"of a run before")
+    report(ReportConfig(tmp_path), Console(quiet=True))
+    assert (folder / "notes.txt").read_text() == "mine" and not (folder / "old.png").exists()
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
