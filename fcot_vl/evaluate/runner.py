@@ -86,6 +86,7 @@ def evaluate(
         else str(getattr(model, "name_or_path", "")) or "in memory"
     )
     processes = find_processes()
+    processes.say(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
     files = Files(out, processes.rank if processes.total > 1 else None)
     begun = None
     if processes.is_first:
@@ -102,7 +103,6 @@ def evaluate(
     if read_stage(out)["status"] == "done":
         processes.say(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
         return _read_result(out)
-    processes.say(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
     if isinstance(model, str | Path):
         model, processor = load_for_inference(model)
     elif processor is None:
