@@ -58,9 +58,12 @@ def processor_for(model: Any) -> FCoTVLProcessor:
     return processor
 
 
-def random_teacher(shape: Shape) -> Any:
-    """An InternVL of that shape: bfloat16 on a GPU if there is one, float32 on the CPU."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def random_teacher(shape: Shape, device: str | None = None) -> Any:
+    """An InternVL of that shape: float32 on the CPU, else bfloat16, by default on a GPU if there is one.
+
+    On the device "meta" it has no weights and can only be counted.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     vision = InternVLVisionConfig(
         hidden_size=shape.vision_width,
         num_hidden_layers=shape.vision_layers,
@@ -89,7 +92,7 @@ def random_teacher(shape: Shape) -> Any:
     torch.manual_seed(0)
     with torch.device(device):
         model = InternVLForConditionalGeneration._from_config(
-            config, dtype=torch.bfloat16 if device == "cuda" else torch.float32
+            config, dtype=torch.float32 if device == "cpu" else torch.bfloat16
         )
     return model.eval()
 
@@ -103,7 +106,10 @@ def random_student(teacher: Any, ratio: int) -> Any:
     student.model.language_model = teacher.model.language_model
     student.lm_head = teacher.lm_head
     student.model.multi_modal_projector = StudentAdaptor(config).to(teacher.device, teacher.dtype)
-    assert not any(tensor.is_meta for tensor in [*student.parameters(), *student.buffers()])
+    whole = teacher.device.type == "meta" or not any(
+        tensor.is_meta for tensor in [*student.parameters(), *student.buffers()]
+    )
+    assert whole
     return student.eval()
 
 

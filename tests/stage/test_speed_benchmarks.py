@@ -39,6 +39,13 @@ def test_table_5_has_a_row_per_ratio_and_a_column_per_image_set(
             tiles * 256 // ratio for ratio in (1, 2, 4)
         ]
         assert [row["batch"]["size"] for row in one["contenders"]] == [2, 2, 2]
+    table5.main(["--sizes", "small", "--count", "--new-tokens", "2"])
+    counted = json.loads(capsys.readouterr().out.splitlines()[-1])["counted"]["small"]
+    ran = [row for one in result["sets"] for row in one["contenders"]]
+    for row, found in zip(counted, ran, strict=True):
+        for part in ("tiles", "flops_vit", "flops_projector", "flops_prefill"):
+            assert row[part] == pytest.approx(found[part])
+        assert 2 * row["decode_bytes"] == pytest.approx(found["decode_bytes"])  # two bytes a number, not four
     rows = [line for line in lines if "small teacher" in line or "small student" in line]
     assert ["0%" in rows[0], "50%" in rows[1], "75%" in rows[2]] == [True] * 3
 
