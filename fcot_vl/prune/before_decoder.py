@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Reduced:
-    """What is left: kept_N bool; features_NC where kept ones were rewritten; size_N see `engine.Choice`."""
+    """What is left: kept_N bool; features_NC where kept ones were rewritten; size_N see `prompt.Choice`."""
 
     kept_N: Tensor
     features_NC: Tensor | None = None
