@@ -747,6 +747,17 @@ def main() -> None:
             " ".join(text.split()), style="red", markup=False
         )
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may never have been imported
+            raise
+        advice = "fewer records at once, a shorter --max-length or --activation-checkpointing need less"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"no memory left on the device; {advice}, and the same command goes on from the last checkpoint "
+            f"({' '.join(str(error).split())[:200]})",
+            style="red",
+            markup=False,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

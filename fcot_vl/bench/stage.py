@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fcot_vl.bench.clock import memory_rate
-from fcot_vl.bench.entrant import Contender, Entrant
+from fcot_vl.bench.entrant import Contender, Entrant, Measurement
 from fcot_vl.bench.summary import Runs, batch_summary, summary, together
 from fcot_vl.bench.table import tables, wide_console
 from fcot_vl.data.sample import Sample, SampleFolder
@@ -54,7 +54,7 @@ def bench(
         load: gives model and processor of a contender's `model`; the default reads a folder.
 
     Raises:
-        ValueError: nothing to compare, or a number out of range.
+        ValueError: nothing to compare, a number out of range, or no memory on the device.
         StageError: `out` holds another stage or other settings.
     """
     _check(contenders, pages, new_tokens, rounds, batch_size)
@@ -177,8 +177,18 @@ def _take_turns(
             for name, number, pages in jobs:
                 runs = singly[name] if number >= 0 else batched[name]
                 for entrant, entrants_runs in zip(entrants, runs, strict=True):
-                    measurement = entrant.measure(pages, new_tokens)
+                    measurement = _measured(entrant, pages, new_tokens)
                     if round_number:  # the first round warms up
                         entrants_runs.add(number, measurement)
                     progress.advance(bar)
     return singly, batched
+
+
+def _measured(entrant: Entrant, pages: Sequence[Sample], new_tokens: int) -> Measurement:
+    try:
+        return entrant.measure(pages, new_tokens)
+    except torch.OutOfMemoryError:
+        several = f"{len(pages)} pages together; lower --batch-size" if len(pages) > 1 else "one page"
+        raise ValueError(
+            f"bench: no memory on the device for {entrant.contender.name} and {several}"
+        ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from fcot_vl.prune.engine import decoder_of
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.shown import Shown
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ class Answerer:
         settings: the settings of a question by its task and metric.
 
     Attributes:
-        compress_ratio: the model's. n_layers: of its decoder.
+        compress_ratio: the model's. n_layers: of its decoder. at_once: most questions that the device was found to have
+            memory for; None while all batches fitted.
     """
+
+    at_once: int | None = None
 
     def __init__(
         self, model: Any, processor: Any, method: Method, settings: Callable[[str, str], Task] = task_of
@@ -119,6 +125,26 @@ class Answerer:
                 }
             )
         return rows
+
+    def fitted(
+        self, batch: Sequence[Asked], answer: Callable[[Sequence[Asked]], list[Answered]]
+    ) -> list[Answered]:
+        """`answer` of a batch, in pieces where the GPU has no memory for all of it: halves, and so from then on.
+
+        Raises ValueError where not even a single question fits.
+        """
+        answers: list[Answered] = []
+        while piece := batch[len(answers) : len(answers) + (self.at_once or len(batch))]:
+            try:
+                answers += answer(piece)
+                continue
+            except torch.OutOfMemoryError:
+                self.at_once = len(piece) // 2  # handled below, where the error holds no tensor any more
+            if not self.at_once:
+                raise ValueError("the device has no memory for one question alone; what is answered stays.")
+            torch.cuda.empty_cache()
+            print(f"no memory for {len(piece)} questions at once, going on with {self.at_once}", flush=True)
+        return answers
 
     @torch.inference_mode()
     def decode(self, inputs: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:

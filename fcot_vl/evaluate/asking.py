@@ -107,8 +107,11 @@ class Asking:
         skipped = [{"id": row["id"], "skipped": row} for row in read if isinstance(row, dict)]
         if not whole:
             return skipped
-        questions, samples = [q for q, _ in whole], [sample for _, sample in whole]
-        return [*self.answerer.answer(questions, samples, handle), *skipped]
+
+        def answer(piece: Sequence[tuple[Question, Sample]]) -> list[dict[str, Any]]:
+            return self.answerer.answer([q for q, _ in piece], [sample for _, sample in piece], handle)
+
+        return [*self.answerer.fitted(whole, answer), *skipped]
 
     def finish(self, files: Files) -> list[dict[str, Any]]:
         """All rows of all processes, in the order of the records; what was skipped is named in its own file.

@@ -103,7 +103,8 @@ class FCoTVL(lmms):
                 progress.disable = self._rank != 0
                 bar = progress.add_task("requests", total=len(requests))
                 for batch in batches([self._read(*each) for each in enumerate(requests)], self.batch_size):
-                    for one, reply in zip(batch, self._answer(batch, handle), strict=True):
+                    answers = self.answerer.fitted(batch, lambda piece: self._answer(piece, handle))
+                    for one, reply in zip(batch, answers, strict=True):
                         replies[one.index] = reply
                     progress.update(bar, advance=len(batch))
         finally:

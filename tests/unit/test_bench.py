@@ -45,6 +45,22 @@ def page(number: int, width: int, height: int) -> Sample:
 PAGES = [page(0, 112, 112), page(1, 224, 112)]  # 1 and 3 tiles of 16 visual tokens
 
 
+def test_too_large_a_batch_is_named(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Entrant.measure
+
+    def limited(self: Entrant, pages: Any, new_tokens: int) -> Any:
+        if len(pages) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return measure(self, pages, new_tokens)
+
+    monkeypatch.setattr(Entrant, "measure", limited)
+    contender = Contender("teacher", str(teacher_folder))
+    with pytest.raises(ValueError, match="teacher and 3 pages together; lower --batch-size"):
+        bench([contender], PAGES, tmp_path, new_tokens=2, rounds=1, batch_size=3)
+
+
 def test_operations_of_one_layer_by_hand() -> None:
     # 3 tokens, width 2, inner width 5: four projections 4*3*2*2 = 48, scores and mix 2*3*3*2 = 36, two matrices
     # 2*3*2*5 = 60 multiply-adds.

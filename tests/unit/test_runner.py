@@ -175,6 +175,36 @@ def test_predictions_do_not_depend_on_the_batch(
     assert results[0]["mean_over_tasks"] == results[1]["mean_over_tasks"]
 
 
+def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
+    teacher: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, processor = teacher
+    method = Method("fastv", 0.5, 1)
+    whole = evaluate(model, SAMPLES, tmp_path / "whole", method=method, processor=processor)
+    fits, tried = 1, []
+    generate = model.generate
+
+    def limited(**inputs: Any) -> Any:
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > fits:
+            raise torch.OutOfMemoryError("out of memory")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", limited)
+    pieces = evaluate(model, SAMPLES, tmp_path / "pieces", method=method, processor=processor)
+    assert tried[:4] == [2, 1, 1, 1] and set(tried[2:]) == {1}, "once found, the limit stays"
+    assert "no memory for 2 questions at once, going on with 1" in capsys.readouterr().out
+    assert pieces["mean_over_tasks"] == whole["mean_over_tasks"]
+    said = [[row["prediction"] for row in rows_of(tmp_path / name)] for name in ("whole", "pieces")]
+    assert said[0] == said[1]
+    fits = 0
+    with pytest.raises(ValueError, match="no memory for one question"):
+        evaluate(model, SAMPLES, tmp_path / "none", processor=processor)
+
+
 def test_a_killed_run_goes_on_with_what_is_missing(
     teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
