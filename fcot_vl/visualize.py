@@ -209,8 +209,9 @@ def draw(
         axes.axis("off")
         answer = one.answer if len(one.answer) <= 60 else one.answer[:57] + "..."
         kind = f"student {one.compress_ratio}x" if one.compress_ratio > 1 else "teacher"
+        name = Path(one.model).name[:32]
         axes.set_title(
-            f"{kind}, {one.visual_tokens} visual tokens, {one.on_page.mean():.0%} of attention\n{answer!r}",
+            f"{name}, {kind}, {one.visual_tokens} visual tokens, {one.on_page.mean():.0%} of attention\n{answer!r}",
             fontsize=9,
             parse_math=False,
         )
