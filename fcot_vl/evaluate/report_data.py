@@ -50,6 +50,12 @@ class ReportError(ValueError):
     """The run folder cannot be reported on; the message says what is missing or contradictory."""
 
 
+def _with_options(name: str, *options: str | None) -> str:
+    """A student's name with what is not usual about it in brackets."""
+    given = ", ".join(option for option in options if option)
+    return f"{name} ({given})" if given else name
+
+
 @dataclass(frozen=True, order=True)
 class Variant:
     """What was judged, apart from its seed: one row of the table."""
@@ -71,9 +77,7 @@ class Variant:
             "realign": f"student {self.compress_ratio}x, re-aligned only",
             "post-train": f"student {self.compress_ratio}x",
         }[self.stage]
-        options = [o for o in (self.compressor, self.visual_positions) if o]
-        if options:
-            base += f" ({', '.join(options)})"
+        base = _with_options(base, self.compressor, self.visual_positions)
         if self.merged:
             base += f", merged: {self.merged}"
         if self.method == "none":
@@ -178,6 +182,12 @@ class LossCurve:
     step: list[int]
     losses: dict[str, list[float]]  # "kl", "ce" and whatever else was logged
     folder: Path
+    compressor: str | None = None  # where it is not the usual one
+    visual_positions: str | None = None  # likewise
+
+    @property
+    def label(self) -> str:
+        return _with_options(f"student {self.compress_ratio}x", self.compressor, self.visual_positions)
 
 
 @dataclass
@@ -376,7 +386,8 @@ def _curves(run: Path) -> list[LossCurve]:
     curves = []
     for path in sorted(run.rglob("losses.jsonl")):
         stage = path.parent / "stage.json"
-        seed = int(_json(stage).get("seed") or 0) if stage.exists() else 0
+        record = _json(stage) if stage.exists() else {}
+        seed, settings = int(record.get("seed") or 0), record.get("settings") or {}
         rows = read_rows(path)
         columns: dict[int, list[str]] = defaultdict(list)
         for key in rows[0] if rows else ():
@@ -385,7 +396,10 @@ def _curves(run: Path) -> list[LossCurve]:
                 columns[int(student.removeprefix("ratio-"))].append(name)
         for ratio, names in sorted(columns.items()):
             losses = {name: [float(row[f"ratio-{ratio}/{name}"]) for row in rows] for name in names}
-            curves.append(LossCurve(ratio, seed, [int(row["step"]) for row in rows], losses, path.parent))
+            steps = [int(row["step"]) for row in rows]
+            asked = {"compress_ratio": ratio, **settings}
+            options = [_unusual(asked, key) for key in ("compressor", "visual_positions")]
+            curves.append(LossCurve(ratio, seed, steps, losses, path.parent, *options))
     return curves
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from PIL import Image
 
 from fcot_vl.evaluate.report_data import (
     Judged,
+    LossCurve,
     RunData,
+    Variant,
     density_retention,
     retention,
     retention_interval,
@@ -28,6 +31,14 @@ from fcot_vl.figure import DPI, FAINT, INK, clean, finish, legend
 
 RIGHT, WRONG = INK, "#d1242f"
 RATIO_COLOURS = {1: "#57606a", 2: "#0b66a8", 4: "#0f9d75", 8: "#7a4fbf", 16: "#b2377f"}
+COMPRESSOR_COLOURS = {
+    "pooling": "#e08a00",
+    "qformer": "#c2185b",
+    "conv2d": "#5b7f2b",
+    "c_abstractor": "#1f7a8c",
+    "ldpv2": "#7a4fbf",
+    "token_packer": "#b23c17",
+}
 PEER_STYLE = {  # colour, marker
     "fastv": ("#e05d0b", "s"),
     "random": ("#9a8478", "v"),
@@ -57,10 +68,17 @@ def style(model: Judged) -> dict[str, Any]:
         colour, marker = PEER_STYLE.get(v.method, (FAINT, "P"))
         hollow = v.method == "fastv" and (v.layer or 0) == 1
         return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
-    colour = RATIO_COLOURS.get(v.compress_ratio, "#111111")
+    colour = student_colour(v)
     hollow = v.stage in ("realign", "control")
     marker = MERGED_MARKERS.get(v.merged.split(",")[0], "X") if v.merged else "o"
     return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
+
+
+def student_colour(student: Variant | LossCurve) -> str:
+    """The colour of a student: its compressor's where that is not the usual one, else its ratio's."""
+    if student.compressor in COMPRESSOR_COLOURS:
+        return COMPRESSOR_COLOURS[student.compressor]
+    return RATIO_COLOURS.get(student.compress_ratio, INK)
 
 
 def budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
@@ -217,9 +235,13 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     titles = {"kl": "KL (teacher ‖ student)", "ce": "cross-entropy"}
     for panel, name in zip(panels, names, strict=True):
         clean(panel, "y")
-        for ratio in sorted({c.compress_ratio for c in run.curves}):
-            curves = [c for c in run.curves if c.compress_ratio == ratio and name in c.losses]
-            _curves(panel, [(c.step, c.losses[name]) for c in curves], ratio)
+        students: dict[str, list[LossCurve]] = defaultdict(list)
+        for curve in sorted(run.curves, key=lambda c: (c.compress_ratio, c.label)):
+            if name in curve.losses:
+                students[curve.label].append(curve)
+        for label, curves in students.items():
+            colour = student_colour(curves[0])
+            _curves(panel, [(c.step, c.losses[name]) for c in curves], colour, label)
         panel.set_title(titles[name], fontsize=9.5, color=INK, loc="left")
         panel.set_xlabel("step", fontsize=8.5, color=FAINT)
         panel.set_ylim(bottom=0)
@@ -232,8 +254,7 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     return finish(figure, path, caption(run, [], more), "Re-alignment losses")
 
 
-def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], ratio: int) -> None:
-    colour = RATIO_COLOURS.get(ratio, INK)
+def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], colour: str, label: str) -> None:
     for step, values in curves:
         panel.plot(step, values, color=colour, linewidth=0.7, alpha=0.28)
     shortest = min(len(step) for step, _ in curves)
@@ -241,7 +262,7 @@ def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], ratio: int
     window = max(1, shortest // 20)
     padded = np.pad(mean, (window // 2, window - 1 - window // 2), mode="edge")
     smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
-    panel.plot(curves[0][0][:shortest], smooth, color=colour, linewidth=2, label=f"student {ratio}x")
+    panel.plot(curves[0][0][:shortest], smooth, color=colour, linewidth=2, label=label)
 
 
 def tradeoff_figure(run: RunData, path: Path) -> Path | None:

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from fcot_vl.data.sample import Sample, write_shard
+from fcot_vl.evaluate import report_figures
 from fcot_vl.evaluate.report import ReportConfig, report
 from fcot_vl.evaluate.report_data import (
     ReportError,
@@ -103,10 +104,11 @@ def write_result(
     (folder / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def write_losses(run: Path, seed: int, steps: int = 120) -> None:
-    folder = run / f"seed-{seed}" / "realign"
+def write_losses(run: Path, seed: int, steps: int = 120, compressor: str = "conv") -> None:
+    folder = run / f"seed-{seed}" / compressor / "realign"
     folder.mkdir(parents=True)
-    (folder / "stage.json").write_text(json.dumps({"stage": "realign", "seed": seed}))
+    settings = {"compressor": compressor, "visual_positions": "kept"}
+    (folder / "stage.json").write_text(json.dumps({"stage": "realign", "seed": seed, "settings": settings}))
     rng = np.random.default_rng(seed)
     with (folder / "losses.jsonl").open("w") as file:
         for step in range(1, steps + 1):
@@ -445,7 +447,7 @@ def test_two_results_of_one_seed_are_refused(tmp_path: Path) -> None:
 def test_a_log_cut_off_in_its_last_line_is_read(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     write_losses(tmp_path, 0, steps=5)
-    path = tmp_path / "seed-0" / "realign" / "losses.jsonl"
+    path = tmp_path / "seed-0" / "conv" / "realign" / "losses.jsonl"
     path.write_text(path.read_text() + '{"step": 6, "rat')
     curves = gather(tmp_path).curves
     assert [(c.compress_ratio, c.step) for c in curves] == [(2, [1, 2, 3, 4, 5]), (4, [1, 2, 3, 4, 5])]
@@ -541,6 +543,28 @@ def test_a_difference_is_of_the_same_pages(tmp_path: Path) -> None:
     (one,), (two,) = found.find("control"), found.find("post-train")
     assert len(one.predictions[0]) == len(two.predictions[0]) == len(TASKS) * PER_TASK - 1
     assert retention_difference(one, two, found.teacher, TASKS) == (0.0, (0.0, 0.0))
+
+
+def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    for seed in (0, 1):
+        write_losses(tmp_path, seed)
+        write_losses(tmp_path, seed, compressor="pooling")
+    drawn: list[tuple[str, str, int]] = []
+
+    def note(panel: Any, curves: list[Any], colour: str, label: str) -> None:
+        drawn.append((label, colour, len(curves)))
+        panel.plot([0, 1], [0, 1], label=label)
+
+    monkeypatch.setattr(report_figures, "_curves", note)
+    assert report_figures.loss_figure(gather(tmp_path), tmp_path / "losses.png")
+    assert [(label, n) for label, _, n in drawn[:4]] == [
+        ("student 2x", 2),
+        ("student 2x (pooling)", 2),
+        ("student 4x", 2),
+        ("student 4x (pooling)", 2),
+    ]
+    assert len({colour for _, colour, _ in drawn}) == 3
 
 
 def test_the_usual_compressor_goes_without_saying(tmp_path: Path) -> None:
