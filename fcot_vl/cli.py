@@ -6,6 +6,7 @@ same name as the starting point (`--recipe demo`). What a person got wrong is on
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -737,27 +738,32 @@ def main() -> None:
     """Entry point of the `fcot-vl` command."""
     try:
         app()
-    except (ValueError, FileNotFoundError, KeyboardInterrupt) as error:
-        text = (
-            "interrupted; the same command goes on from here"
-            if isinstance(error, KeyboardInterrupt)
-            else str(error)
-        )
+    except (Exception, KeyboardInterrupt) as error:
+        text = _what_to_do(error)
+        if text is None:
+            raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             " ".join(text.split()), style="red", markup=False
         )
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may never have been imported
-            raise
-        advice = "fewer records at once, a shorter --max-length or --activation-checkpointing need less"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"no memory left on the device; {advice}, and the same command goes on from the last checkpoint "
-            f"({' '.join(str(error).split())[:200]})",
-            style="red",
-            markup=False,
+
+
+def _what_to_do(error: BaseException) -> str | None:
+    """What a person is told of an error that a person can mend; None for one that is ours."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from here"
+    if isinstance(error, ValueError | FileNotFoundError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}; free some, and the same command goes on from here"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which may never have been imported
+        return (
+            "no memory left on the device; fewer records at once, a shorter --max-length or "
+            "--activation-checkpointing need less, and the same command goes on from the last checkpoint "
+            f"({str(error)[:200]})"
         )
-        sys.exit(2)
+    return None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ def raising(error: BaseException) -> Any:
     [
         (ValueError("keep is\na share"), 2, "keep is a share"),
         (torch.OutOfMemoryError("tried to allocate 2 GiB"), 2, "no memory left on the device"),
+        (OSError(errno.ENOSPC, "No space left on device", "run/x"), 2, "no space left on the disk for run/x"),
         (KeyboardInterrupt(), 130, "the same command goes on"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 import fcot_vl
 from fcot_vl.data.sample import Sample, write_shard
 from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
-from fcot_vl.evaluate import answering, benchmarks, runner
+from fcot_vl.evaluate import answering, benchmarks, predictions, runner
 from fcot_vl.evaluate.answering import Answerer
 from fcot_vl.evaluate.asking import Asking
 from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
@@ -203,6 +204,31 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
     fits = 0
     with pytest.raises(ValueError, match="no memory for one question"):
         evaluate(model, SAMPLES, tmp_path / "none", processor=processor)
+
+
+def test_a_full_disk_loses_nothing_that_was_answered(
+    teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = teacher
+    whole = evaluate(model, SAMPLES, tmp_path / "whole", batch_size=2, processor=processor)
+    append, done = predictions.append_lines, []
+
+    def full_at_the_third(path: Path, rows: Any) -> None:
+        if path.name == "predictions.jsonl":
+            done.append(path)
+            if len(done) == 3:
+                with path.open("a") as file:
+                    file.write('{"id": "page-4", "ta')  # as much as fitted
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        append(path, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predictions, "append_lines", full_at_the_third)
+        with pytest.raises(OSError, match="No space left"):
+            evaluate(model, SAMPLES, tmp_path / "out", batch_size=2, processor=processor)
+    resumed = evaluate(model, SAMPLES, tmp_path / "out", batch_size=2, processor=processor)
+    said = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "out")]
+    assert said[0] == said[1] and resumed["tasks"] == whole["tasks"]
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(
