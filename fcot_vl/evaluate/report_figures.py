@@ -248,9 +248,8 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     panels[0].set_ylabel("nats per answer token", fontsize=8.5, color=FAINT)
     legend(panels)
     seeds = sorted({c.seed for c in run.curves})
-    more = (
-        f"Stage 1, seeds {', '.join(map(str, seeds))}; bold: mean over seeds, smoothed over 5% of the steps."
-    )
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    more = f"Stage 1, {which}; bold: mean over seeds, smoothed over 5% of the steps."
     return finish(figure, path, caption(run, [], more), "Re-alignment losses")
 
 
