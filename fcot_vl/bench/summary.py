@@ -52,10 +52,13 @@ def summary(
     """A contender's row; `first` are the first contender's runs on the same pages in the same order."""
     method, counts = entrant.contender.method, runs.counts()
     floor = counts["decode_bytes"] / bytes_per_second
+    config = entrant.model.config
+    ratio = int(getattr(config, "compress_ratio", 1))
     return {
         "name": entrant.contender.name,
         "model": entrant.contender.model,
-        "compress_ratio": int(getattr(entrant.model.config, "compress_ratio", 1)),
+        "compress_ratio": ratio,
+        **{key: getattr(config, key, None) for key in ("compressor", "visual_positions") if ratio > 1},
         "method": method.name,
         "keep": method.keep,
         "layer": method.layer,

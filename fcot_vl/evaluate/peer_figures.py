@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fcot_vl.evaluate.report_data import Judged, RunData, retention, retention_interval
+from fcot_vl.evaluate.report_data import USUAL, Judged, RunData, retention, retention_interval
 from fcot_vl.evaluate.report_figures import budget_name, budgets, caption, style
 from fcot_vl.figure import FAINT, INK, clean, finish, legend
 
@@ -54,7 +54,8 @@ def _lines(run: RunData) -> dict[str, list[Judged]]:
     for model in run.judged:
         variant = model.variant
         if variant.method == "none":
-            if variant.compress_ratio == 1 or variant.merged or variant.compressor:
+            other = any(getattr(variant, key) not in (None, usual) for key, usual in USUAL.items())
+            if variant.compress_ratio == 1 or variant.merged or other:
                 continue
             name = "student, re-aligned only" if variant.stage == "realign" else "student"
         elif variant.method in BY_RATIO and (variant.nominal_keep in students or not students):

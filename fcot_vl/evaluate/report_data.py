@@ -29,7 +29,10 @@ CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
 SUMMED = ("mme",)  # benchmarks whose score is a sum of points, not a share
-USUAL = ("conv", "kept")  # a compressor and positions that go without saying
+USUAL = {
+    "compressor": "conv",
+    "visual_positions": "kept",
+}  # of a student; go without saying where all have them
 PEER_NAMES = {  # in the order of tables
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
@@ -65,7 +68,7 @@ class Variant:
     method: str  # none, or a training-free peer
     keep: float | None
     layer: int | None
-    visual_positions: str | None = None  # where they are not the usual ones
+    visual_positions: str | None = None  # where they do not go without saying
     compressor: str | None = None  # likewise
     merged: str | None = None  # by which method, where several checkpoints were
 
@@ -182,7 +185,7 @@ class LossCurve:
     step: list[int]
     losses: dict[str, list[float]]  # "kl", "ce" and whatever else was logged
     folder: Path
-    compressor: str | None = None  # where it is not the usual one
+    compressor: str | None = None  # where it does not go without saying
     visual_positions: str | None = None  # likewise
 
     @property
@@ -221,9 +224,11 @@ class RunData:
         """The row of the first bench file for this model; None where the bench did not time it."""
         if not self.bench or variant.merged or variant.stage not in ("teacher", "post-train"):
             return None
-        wanted = (variant.compress_ratio, variant.method, variant.keep, variant.layer)
+        same = ("compress_ratio", "method", "keep", "layer")
         for row in self.bench[0]["contenders"]:
-            if (row["compress_ratio"], row["method"], row["keep"], row["layer"]) == wanted:
+            if all(row[key] == getattr(variant, key) for key in same) and all(
+                (row.get(key) or usual) == (getattr(variant, key) or usual) for key, usual in USUAL.items()
+            ):
                 found: dict[str, Any] = row
                 return found
         return None
@@ -268,8 +273,9 @@ def gather(run: Path) -> RunData:
     groups: dict[Variant, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
     results = {path: _json(path) for path in sorted(run.rglob("result.json"))}
     results = {path: _as_tasks(result) for path, result in results.items() if not _unscored(result)}
+    told = _told_apart(results.values())
     for path, result in results.items():
-        groups[_variant(result, path)].append((result, path))
+        groups[_variant(result, path, told)].append((result, path))
     judged = [_judge(variant, found) for variant, found in groups.items()]
     judged.sort(key=lambda j: j.variant.sort_key())
     if not any(j.variant.stage == "teacher" and j.variant.method == "none" for j in judged):
@@ -283,7 +289,8 @@ def gather(run: Path) -> RunData:
         if len(places) > 1:
             listing = "; ".join(f"{folder} on {value[:12]}" for value, folder in places.items())
             raise ReportError(f"{run}: results on different test data cannot be compared: {listing}")
-    return RunData(run, judged, _curves(run), [_json(p) for p in sorted(run.rglob("bench.json"))], results)
+    benches = [_json(path) for path in sorted(run.rglob("bench.json"))]
+    return RunData(run, judged, _curves(run, told), benches, results)
 
 
 def _unscored(result: dict[str, Any]) -> bool:
@@ -301,7 +308,7 @@ def _as_tasks(result: dict[str, Any]) -> dict[str, Any]:
     return result | {"tasks": {name: cell}, "density": {}, "mean_over_tasks": mean}
 
 
-def _variant(result: dict[str, Any], path: Path) -> Variant:
+def _variant(result: dict[str, Any], path: Path, told: set[str]) -> Variant:
     try:
         return Variant(
             stage=result["stage"],
@@ -309,18 +316,26 @@ def _variant(result: dict[str, Any], path: Path) -> Variant:
             method=result["method"],
             keep=result["keep"],
             layer=result["layer"],
-            visual_positions=_unusual(result, "visual_positions"),
-            compressor=_unusual(result, "compressor"),
+            visual_positions=_option(result, "visual_positions", told),
+            compressor=_option(result, "compressor", told),
             merged=result.get("merged"),
         )
     except KeyError as error:
         raise ReportError(f"{path}: not a result file (no {error.args[0]!r})") from None
 
 
-def _unusual(result: dict[str, Any], key: str) -> str | None:
-    """A student's setting where it is not the usual one, which older results do not name."""
-    value = result.get(key)
-    return None if result["compress_ratio"] == 1 or value in USUAL else value
+def _told_apart(results: Iterable[dict[str, Any]]) -> set[str]:
+    """The keys of `USUAL` in which the students of a run differ."""
+    students = [result for result in results if result.get("compress_ratio", 1) > 1]
+    return {key for key, usual in USUAL.items() if len({one.get(key) or usual for one in students}) > 1}
+
+
+def _option(result: dict[str, Any], key: str, told: set[str]) -> str | None:
+    """A student's setting, unless it goes without saying; older results do not name the usual ones."""
+    value = result.get(key) or USUAL[key]
+    if result["compress_ratio"] == 1 or (value == USUAL[key] and key not in told):
+        return None
+    return str(value)
 
 
 def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged:
@@ -381,7 +396,7 @@ def _predictions(results: list[tuple[dict[str, Any], Path]]) -> dict[str, dict[s
     return rows
 
 
-def _curves(run: Path) -> list[LossCurve]:
+def _curves(run: Path, told: set[str]) -> list[LossCurve]:
     """Stage-1 loss logs: rows of {"step", "ratio-2/kl", "ratio-2/ce", ...}, one file for all students of a run."""
     curves = []
     for path in sorted(run.rglob("losses.jsonl")):
@@ -398,7 +413,7 @@ def _curves(run: Path) -> list[LossCurve]:
             losses = {name: [float(row[f"ratio-{ratio}/{name}"]) for row in rows] for name in names}
             steps = [int(row["step"]) for row in rows]
             asked = {"compress_ratio": ratio, **settings}
-            options = [_unusual(asked, key) for key in ("compressor", "visual_positions")]
+            options = [_option(asked, key, told) for key in ("compressor", "visual_positions")]
             curves.append(LossCurve(ratio, seed, steps, losses, path.parent, *options))
     return curves
 

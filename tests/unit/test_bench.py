@@ -152,6 +152,7 @@ def test_result_has_the_agreed_form_and_exact_counts(
     for part in teacher["bound"].values():
         assert part["faster"]["median"] == pytest.approx(1) and part["share"]["median"] == pytest.approx(1)
     assert (fastv["method"], fastv["keep"], fastv["layer"], student["compress_ratio"]) == ("fastv", 0.5, 1, 2)
+    assert student["compressor"] == "conv" and "compressor" not in teacher
 
 
 def test_a_finished_bench_is_returned_and_other_settings_are_refused(

@@ -545,6 +545,28 @@ def test_a_difference_is_of_the_same_pages(tmp_path: Path) -> None:
     assert retention_difference(one, two, found.teacher, TASKS) == (0.0, (0.0, 0.0))
 
 
+def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
+    write_result(tmp_path, "teacher", 0.9)
+    student = {"stage": "post-train", "compress_ratio": 2}
+    write_result(tmp_path, "conv", 0.8, compressor="conv", **student)
+    assert [j.variant.label for j in gather(tmp_path).judged] == ["teacher", "student 2x"]
+    write_result(tmp_path, "pooling", 0.7, compressor="pooling", **student)
+    write_bench(tmp_path)
+    path = tmp_path / "bench" / "bench.json"
+    timed = json.loads(path.read_text())
+    second = json.loads(json.dumps(timed["contenders"][1]))
+    second["seconds"]["end_to_end"]["median"] = 0.055
+    timed["contenders"] += [second | {"name": "student 2x pooling", "compressor": "pooling"}]
+    path.write_text(json.dumps(timed))
+    found = gather(tmp_path)
+    seconds = {}
+    for judged in found.judged:
+        row = found.timing(judged.variant)
+        assert row is not None
+        seconds[judged.variant.label] = row["seconds"]["end_to_end"]["median"]
+    assert seconds == {"teacher": 0.08, "student 2x (conv)": 0.06, "student 2x (pooling)": 0.055}
+
+
 def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_result(tmp_path, "teacher", 0.9)
     for seed in (0, 1):
@@ -568,14 +590,16 @@ def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_usual_compressor_goes_without_saying(tmp_path: Path) -> None:
-    """Results from before it was recorded are of the same model as those that name it; another is a row of its own."""
+    """Results from before it was recorded are of the model that names it; beside another both are named."""
     write_result(tmp_path, "teacher", 0.9)
     student = {"stage": "post-train", "compress_ratio": 2}
     write_result(tmp_path, "old", 0.8, seed=0, **student)
     write_result(tmp_path, "new", 0.8, seed=1, compressor="conv", visual_positions="kept", **student)
+    found = {j.variant.label: j.seeds for j in gather(tmp_path).find("post-train")}
+    assert found == {"student 2x": [0, 1]}
     write_result(tmp_path, "other", 0.7, compressor="pooling", visual_positions="compact", **student)
     found = {j.variant.label: j.seeds for j in gather(tmp_path).find("post-train")}
-    assert found == {"student 2x": [0, 1], "student 2x (pooling, compact)": [0]}
+    assert found == {"student 2x (conv, kept)": [0, 1], "student 2x (pooling, compact)": [0]}
 
 
 def test_one_benchmark_on_different_data_is_refused(tmp_path: Path) -> None:
