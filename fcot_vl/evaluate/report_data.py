@@ -134,6 +134,16 @@ class Judged:
     def tasks(self) -> list[str]:
         return list(self.results[0]["tasks"])
 
+    def of_seeds(self, seeds: set[int]) -> Judged:
+        """The same with the results of these seeds alone."""
+        kept = [at for at, seed in enumerate(self.seeds) if seed in seeds]
+        return Judged(
+            self.variant,
+            [self.results[at] for at in kept],
+            [self.predictions[at] for at in kept],
+            [self.folders[at] for at in kept],
+        )
+
     def mean(self, key: str) -> float | None:
         """Mean over seeds of a number of the result file; None where any seed has none."""
         values = [r.get(key) for r in self.results]
@@ -453,8 +463,12 @@ def retention_difference(
 ) -> tuple[float, Interval] | None:
     """Retention of a model less that of another, and its paired bootstrap interval over pages.
 
-    None where there is no page of a task that all three answered.
+    Of two students only the seeds that both were trained with are compared, if there are any. None where there is no
+    page of a task that all three answered.
     """
+    common = set(model.seeds) & set(other.seeds)
+    if common and min(model.variant.compress_ratio, other.variant.compress_ratio) > 1:
+        model, other = model.of_seeds(common), other.of_seeds(common)
     groups: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
     for key, (task, density, whole) in teacher.sample_scores.items():
         if key in model.sample_scores and key in other.sample_scores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -543,6 +544,23 @@ def test_a_difference_is_of_the_same_pages(tmp_path: Path) -> None:
     (one,), (two,) = found.find("control"), found.find("post-train")
     assert len(one.predictions[0]) == len(two.predictions[0]) == len(TASKS) * PER_TASK - 1
     assert retention_difference(one, two, found.teacher, TASKS) == (0.0, (0.0, 0.0))
+
+
+def test_students_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    """What a second seed lost is not held against a compressor trained with the first alone, nor said twice."""
+    write_result(tmp_path, "teacher", 0.9)
+    student = {"stage": "post-train", "compress_ratio": 2}
+    write_result(tmp_path, "conv-0", 0.8, compressor="conv", **student)
+    write_result(tmp_path, "conv-1", 0.5, seed=1, compressor="conv", **student)
+    write_result(tmp_path, "pooling-0", 0.8, compressor="pooling", **student)
+    shutil.copy(*(tmp_path / "evaluate" / name / "predictions.jsonl" for name in ("conv-0", "pooling-0")))
+    found = gather(tmp_path)
+    conv, pooling = found.find("post-train")
+    assert conv.seeds == [0, 1] and conv.variant.compressor == "conv"
+    assert retention_difference(conv, pooling, found.teacher, TASKS) == (0.0, (0.0, 0.0))
+    folder = report(ReportConfig(tmp_path), Console(quiet=True))
+    text = (folder / "report.md").read_text().partition("## At equal tokens")[2].partition("\n## ")[0]
+    assert text.count("not told apart") == 1
 
 
 def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
