@@ -190,11 +190,15 @@ def test_compressors_are_compared(teacher_folder: Path, tmp_path: Path) -> None:
     run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
     found = gather(tmp_path / "run")
     labels = {j.variant.label for j in found.judged}
-    assert labels >= {"student 2x", "student 2x (pooling)", "student 2x, re-aligned only (pooling)"}
+    trained = ("student 2x", "student 2x, re-aligned only")
+    assert labels == {"teacher", *(f"{name} ({kind})" for name in trained for kind in ("conv", "pooling"))}
     config = json.loads((tmp_path / "run/seed-0/pooling/post-train-2/config.json").read_text())
     assert config["compressor"] == "pooling"
     names = {row["name"] for row in found.bench[0]["contenders"]}
     assert names == {"teacher", "student 2x conv", "student 2x pooling"}
+    for judged in found.find("post-train"):
+        timed = found.timing(judged.variant)
+        assert timed is not None and timed["name"] == f"student 2x {judged.variant.compressor}"
 
 
 def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
