@@ -87,15 +87,13 @@ def count(size: str, new_tokens: int) -> list[dict[str, Any]]:
     for name, (page,) in image_sets(1).items():
         for ratio in RATIOS:
             model = teacher if ratio == 1 else random_student(teacher, ratio)
-            asked = page.messages[0]["content"]
-            prompt = tokenize_question(asked, page.images, processor_for(model))
+            processor = processor_for(model)
+            prompt = tokenize_question(page.messages[0]["content"], page.images, processor)
             length, visual = len(prompt.expand()[0]), sum(prompt.counts[1])
             text, n_layers = model.config.text_config, model.config.text_config.num_hidden_layers
-            tiles = visual // processor_for(model).image_seq_length
-            vit, prefill = (
-                vit_flops(model.config.vision_config, tiles),
-                prefill_flops(text, [length] * n_layers),
-            )
+            tiles = visual // processor.image_seq_length
+            vit = vit_flops(model.config.vision_config, tiles)
+            prefill = prefill_flops(text, [length] * n_layers)
             projector = projector_flops(model, tiles)
             cached = [length + new_tokens / 2] * n_layers  # halfway through the answer
             rows.append(
@@ -119,7 +117,7 @@ def counted_table(sizes: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table(
         "", "set", "gone", "tokens", title="operations to the first token, bytes of a decoding step"
     )
-    for name in ("ViT", "projector", "prefill", "ViT's share", "fewer", "GB a step", "fewer "):
+    for name in ("ViT", "projector", "prefill", "ViT's share", "fewer", "GB a step", "fewer"):
         table.add_column(name, justify="right")
     for size, rows in sizes.items():
         for row in rows:

@@ -28,8 +28,8 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.shown import Shown
 
-Asked = TypeVar("Asked")
-Answered = TypeVar("Answered")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,12 @@ class Answerer:
             )
         return rows
 
-    def fitted(
-        self, batch: Sequence[Asked], answer: Callable[[Sequence[Asked]], list[Answered]]
-    ) -> list[Answered]:
+    def fitted(self, batch: Sequence[Item], answer: Callable[[Sequence[Item]], list[Answer]]) -> list[Answer]:
         """`answer` of a batch, in pieces where the GPU has no memory for all of it: halves, and so from then on.
 
         Raises ValueError where not even a single question fits.
         """
-        answers: list[Answered] = []
+        answers: list[Answer] = []
         while piece := batch[len(answers) : len(answers) + (self.at_once or len(batch))]:
             try:
                 answers += answer(piece)

@@ -29,10 +29,8 @@ CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
 SUMMED = ("mme",)  # benchmarks whose score is a sum of points, not a share
-USUAL = {
-    "compressor": "conv",
-    "visual_positions": "kept",
-}  # of a student; go without saying where all have them
+# Of a student; what goes without saying where all students of a run have it.
+USUAL = {"compressor": "conv", "visual_positions": "kept"}
 PEER_NAMES = {  # in the order of tables
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
@@ -211,9 +209,7 @@ class RunData:
     judged: list[Judged]
     curves: list[LossCurve] = field(default_factory=list)
     bench: list[dict[str, Any]] = field(default_factory=list)
-    results: dict[Path, dict[str, Any]] = field(
-        default_factory=dict
-    )  # the files read, each benchmark by itself
+    results: dict[Path, dict[str, Any]] = field(default_factory=dict)  # by file, each benchmark by itself
 
     @property
     def teacher(self) -> Judged:
@@ -326,9 +322,8 @@ def _variant(result: dict[str, Any], path: Path, told: set[str]) -> Variant:
             method=result["method"],
             keep=result["keep"],
             layer=result["layer"],
-            visual_positions=_option(result, "visual_positions", told),
-            compressor=_option(result, "compressor", told),
             merged=result.get("merged"),
+            **{key: _option(result, key, told) for key in USUAL},
         )
     except KeyError as error:
         raise ReportError(f"{path}: not a result file (no {error.args[0]!r})") from None
@@ -423,8 +418,8 @@ def _curves(run: Path, told: set[str]) -> list[LossCurve]:
             losses = {name: [float(row[f"ratio-{ratio}/{name}"]) for row in rows] for name in names}
             steps = [int(row["step"]) for row in rows]
             asked = {"compress_ratio": ratio, **settings}
-            options = [_option(asked, key, told) for key in ("compressor", "visual_positions")]
-            curves.append(LossCurve(ratio, seed, steps, losses, path.parent, *options))
+            options = {key: _option(asked, key, told) for key in USUAL}
+            curves.append(LossCurve(ratio, seed, steps, losses, path.parent, **options))
     return curves
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 Drop = tuple[int, float]  # a decoder layer, and the share of the picture's tokens it and those above work on
+Value = TypeVar("Value")
 
 
 def n_kept(keep: float, n_tokens: int) -> int:
-    """Visual tokens left of `n_tokens`: rounded to the nearest, half up, at least one."""
+    """Visual tokens left of `n_tokens`: rounded to the nearest, half up, at least one; of none, none."""
     return min(n_tokens, max(1, int(keep * n_tokens + 0.5)))
 
 
@@ -23,15 +25,19 @@ def layer_mean_keep(keep: float, layer: int, n_layers: int) -> float:
 
 def shares_by_layer(drops: Sequence[Drop], n_layers: int) -> list[float]:
     """The share of visual tokens every decoder layer works on, from (layer, share from there on) of every drop."""
+    return by_layer(drops, n_layers, [1.0, *(share for _, share in drops)])
+
+
+def by_layer(drops: Sequence[Drop], n_layers: int, values: Sequence[Value]) -> list[Value]:
+    """For every decoder layer the value that holds there, of one before the first drop and one after each."""
     starts = [0, *(layer for layer, _ in drops), n_layers]
     spans = [after - before for before, after in pairwise(starts)]
-    shares = [1.0, *(share for _, share in drops)]
-    return [share for share, span in zip(shares, spans, strict=True) for _ in range(span)]
+    return [value for value, span in zip(values, spans, strict=True) for _ in range(span)]
 
 
 def tokens_by_layer(drops: Sequence[Drop], n_layers: int, n_tokens: int) -> list[int]:
     """Visual tokens in every decoder layer, of a picture that has `n_tokens`."""
-    return [n_kept(share, n_tokens) if n_tokens else 0 for share in shares_by_layer(drops, n_layers)]
+    return [n_kept(share, n_tokens) for share in shares_by_layer(drops, n_layers)]
 
 
 def keep_for_layer_mean(mean: float, layer: int, n_layers: int) -> float:

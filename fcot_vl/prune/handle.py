@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Self
 
 import torch
 
-from fcot_vl.prune.budget import Drop, n_kept, shares_by_layer
+from fcot_vl.prune.budget import Drop, by_layer, n_kept, shares_by_layer
 
 
 class PruneHandle:
@@ -37,11 +36,7 @@ class PruneHandle:
     @property
     def visual_by_layer_and_row(self) -> list[list[int]]:
         """Visual tokens of each row of the last prefill, in every decoder layer."""
-        starts = [0, *(layer for layer, _ in self.drops), self.n_layers]
-        spans = [after - before for before, after in pairwise(starts)]
-        return [
-            row for row, span in zip([self.total, *self.kept_at], spans, strict=True) for _ in range(span)
-        ]
+        return by_layer(self.drops, self.n_layers, [self.total, *self.kept_at])
 
     @property
     def visual_by_layer(self) -> list[int]:
@@ -55,7 +50,7 @@ class PruneHandle:
 
     def budget(self, share: float) -> list[int]:
         """Visual tokens that are a share of those of each row of the running prefill."""
-        return [n_kept(share, n) if n else 0 for n in self.total]
+        return [n_kept(share, n) for n in self.total]
 
     def remove(self) -> None:
         """Take every hook out again; safe to call twice."""

@@ -57,7 +57,7 @@ Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the vis
 
 def keep_top(prompt: Prompt, score_BL: Tensor, keep: float) -> Tensor:
     """The `n_kept` best-scored visual tokens of every row, as a mask [B, L]; ties go to the earlier token."""
-    return keep_counts(prompt, score_BL, [n_kept(keep, n) if n else 0 for n in prompt.counts()])
+    return keep_counts(prompt, score_BL, [n_kept(keep, n) for n in prompt.counts()])
 
 
 def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tensor:

@@ -26,7 +26,7 @@ def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:
         kept_BL = torch.zeros_like(prompt.image_BL)
         for row, n_tokens in enumerate(prompt.counts()):
             where = prompt.image_BL[row].nonzero()[:, 0]
-            wanted = n_kept(keep, n_tokens) if n_tokens else 0
+            wanted = n_kept(keep, n_tokens)
             chosen = [(2 * i + 1) * n_tokens // (2 * wanted) for i in range(wanted)]
             kept_BL[row, where[chosen]] = True
         return kept_BL
