@@ -106,7 +106,13 @@ def _faker(locale: str) -> Faker:
         from faker import Faker
     except ModuleNotFoundError:
         raise ValueError(f"OCR-like pages need Faker for their content: {INSTALL}") from None
-    return Faker(locale)
+    fake = Faker(locale)
+    for provider in fake.get_providers():
+        if locale == "it_IT" and isinstance(getattr(provider, "cities", None), list):
+            provider.cities = sorted(
+                provider.cities
+            )  # Faker makes the list from a set: its order is another in every process
+    return fake
 
 
 class Content:

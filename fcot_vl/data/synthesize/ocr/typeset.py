@@ -7,7 +7,7 @@ copied, which costs a fraction of drawing it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -117,28 +117,37 @@ class Type:
         width: float | None = None,
     ) -> None:
         """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
-        units = _UNITS.findall(line) if width is not None else [line]
         glyphs = self.glyphs
+        above, side = 2 * self.size, self.size  # room for accents and for what leans over
+        whole = self.width(line)
+        reach = round(whole if width is None else max(whole, width)) + 2 * side
+        strip = np.zeros((above + self.size, reach), np.uint8)
+        for letter, pen in self._pens(line, side + x % 1, width):
+            mask, left, top, _ = glyphs[letter]
+            if mask is not None:
+                row, column = above + top, round(pen) + left
+                part = strip[row : row + mask.shape[0], column : column + mask.shape[1]]
+                np.maximum(part, mask[: part.shape[0], : part.shape[1]], out=part)
+        colour = ink if page.mode == "L" else (ink, ink, ink)
+        page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
+
+    def centres(self, line: str, x: float, width: float | None = None) -> list[tuple[str, float]]:
+        """Every character of `line` with its horizontal middle as `draw` prints it from pen position `x`, pixels."""
+        return [(letter, pen + self.glyphs[letter][3] / 2) for letter, pen in self._pens(line, x, width)]
+
+    def _pens(self, line: str, pen: float, width: float | None) -> Iterator[tuple[str, float]]:
+        """Every character with its pen position, from `pen` on; stretched to `width` if given."""
+        units = _UNITS.findall(line) if width is not None else [line]
         gaps = [unit.isspace() for unit in units]
         if not any(gaps):  # Chinese: between all characters
             gaps = [i < len(units) - 1 for i in range(len(units))]
-        whole = self.width(line)
-        stretch = (width - whole) / sum(gaps) if width is not None and any(gaps) else 0.0
-        above, side = 2 * self.size, self.size  # room for accents and for what leans over
-        reach = round(whole if width is None else max(whole, width)) + 2 * side
-        strip = np.zeros((above + self.size, reach), np.uint8)
-        pen = side + x % 1
+        spare = width - self.width(line) if width is not None else 0.0
+        stretch = spare / sum(gaps) if any(gaps) else 0.0
         for unit, wide in zip(units, gaps, strict=True):
             for letter in unit:
-                mask, left, top, advance = glyphs[letter]
-                if mask is not None:
-                    row, column = above + top, round(pen) + left
-                    part = strip[row : row + mask.shape[0], column : column + mask.shape[1]]
-                    np.maximum(part, mask[: part.shape[0], : part.shape[1]], out=part)
-                pen += advance
+                yield letter, pen
+                pen += self.glyphs[letter][3]
             pen += stretch * wide
-        colour = ink if page.mode == "L" else (ink, ink, ink)
-        page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
 
 
 def unwrap(lines: Sequence[str]) -> str:
