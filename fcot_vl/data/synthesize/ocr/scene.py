@@ -11,6 +11,7 @@ import random
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from fcot_vl.data.synthesize.ocr.capture import corners_of, perspective
 from fcot_vl.data.synthesize.ocr.content import Content
 from fcot_vl.data.synthesize.ocr.scan import jpeg, noise, shadow
 from fcot_vl.data.synthesize.ocr.sheet import Printed, types
@@ -127,18 +128,10 @@ def _hang(rng: random.Random, image: Image.Image, sign: Image.Image) -> None:
         (left + width - rng.uniform(0, bend) * width, top + height - rng.uniform(0, bend) * height),
         (left + rng.uniform(0, bend) * width, top + height - rng.uniform(0, bend) * height),
     ]
-    source = [(0, 0), (sign.width, 0), (sign.width, sign.height), (0, sign.height)]
     seen = sign.transform(
-        image.size, Image.Transform.PERSPECTIVE, perspective(corners, source), Image.Resampling.BICUBIC
+        image.size,
+        Image.Transform.PERSPECTIVE,
+        perspective(corners, corners_of(sign.size)),
+        Image.Resampling.BICUBIC,
     )
     image.paste(seen, (0, 0), seen.getchannel("A"))
-
-
-def perspective(seen: list[tuple[float, float]], source: list[tuple[int, int]]) -> list[float]:
-    """The eight numbers that take four points of the picture to four points of the sign (as Pillow wants them)."""
-    rows, values = [], []
-    for (x, y), (u, v) in zip(seen, source, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        values += [u, v]
-    solved: list[float] = np.linalg.solve(np.array(rows, float), np.array(values, float)).tolist()
-    return solved

@@ -131,9 +131,17 @@ class Type:
         colour = ink if page.mode == "L" else (ink, ink, ink)
         page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
 
-    def centres(self, line: str, x: float, width: float | None = None) -> list[tuple[str, float]]:
-        """Every character of `line` with its horizontal middle as `draw` prints it from pen position `x`, pixels."""
-        return [(letter, pen + self.glyphs[letter][3] / 2) for letter, pen in self._pens(line, x, width)]
+    def centres(
+        self, line: str, x: float, baseline: float, width: float | None = None
+    ) -> list[tuple[str, float, float]]:
+        """Every character of `line` that leaves ink, with the middle (x, y) of its ink as `draw` prints it, pixels."""
+        found = []
+        for letter, pen in self._pens(line, x, width):
+            mask, left, top, _ = self.glyphs[letter]
+            if mask is not None:
+                high, wide = mask.shape
+                found.append((letter, round(pen) + left + wide / 2, round(baseline) + top + high / 2))
+        return found
 
     def _pens(self, line: str, pen: float, width: float | None) -> Iterator[tuple[str, float]]:
         """Every character with its pen position, from `pen` on; stretched to `width` if given."""

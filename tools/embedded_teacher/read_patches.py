@@ -1,0 +1,212 @@
+"""Stage 1 of the embedded teacher: its ViT learns to read the characters on every 14-pixel patch.
+
+    python tools/embedded_teacher/read_patches.py PACKAGES FOLDER     # hours on 2 CPU cores
+
+PACKAGES is the folder that `packages.py` filled. FOLDER receives `state.safetensors` every few minutes, `log.jsonl`,
+and `vision.safetensors` at the end. Rerun the same command to resume: on one machine an interrupted run gives the same
+weights as an uninterrupted one, since batch k depends on the seed and k only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from model import WIDTH, build
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiles import CLASSES, SLOTS, Sources, make_batch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.train.muon import Muon
+
+BATCH = 32  # tiles
+STEPS = 4_000
+WARM_UP, DECAY_FROM = 50, 0.6  # steps; share of the steps after which the rate falls to zero
+MUON_RATE, ADAMW_RATE = 0.02, 2e-3
+BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
+SAVE_EVERY, VALIDATE_EVERY = 100, 500
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
+
+
+def attention_in_float32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any
+) -> tuple[Tensor, Any]:
+    """Run scaled dot-product attention in float32 also under autocast: on CPUs it is faster than in bfloat16."""
+    with torch.autocast("cpu", enabled=False):
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query.float(), key.float(), value.float(), *args, **settings
+        )
+
+
+ALL_ATTENTION_FUNCTIONS.register("sdpa_float32", attention_in_float32)
+
+
+class Reader(nn.Module):
+    """The ViT and a linear reader of `SLOTS` characters per patch, which is thrown away after the stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = build(AutoTokenizer.from_pretrained(tiny_teacher_path())).model.vision_tower
+        self.tower.config._attn_implementation = "sdpa_float32"
+        self.head = nn.Linear(WIDTH, SLOTS * CLASSES)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits ``[tiles, 256, SLOTS, CLASSES]`` of uint8 pixels ``[tiles, 3, 224, 224]``."""
+        features = self.tower(pixel_values=(pixels.float() - MEAN) / STD).last_hidden_state[:, 1:]
+        return self.head(features).unflatten(-1, (SLOTS, CLASSES))
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Batches by step, from `first` on."""
+
+    def __init__(self, sources: Sources, seed: int, first: int, last: int) -> None:
+        self.sources, self.seed, self.first, self.last = sources, seed, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return make_batch(self.sources, self.seed, self.first + index, BATCH)
+
+
+def autocast_type() -> torch.dtype | None:
+    """bfloat16 where the CPU has units for it; None (float32) elsewhere, where bfloat16 is several times slower."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_units() else None
+
+
+def _has_units() -> bool:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def rate(step: int) -> float:
+    """Factor on the learning rates."""
+    return min(1.0, (step + 1) / WARM_UP, (STEPS - step) / (STEPS * (1 - DECAY_FROM)))
+
+
+def right_share(logits: Tensor, target: Tensor) -> float:
+    """Share of the printed characters that are read right."""
+    printed = target > 0
+    return float((logits.argmax(-1) == target)[printed].float().mean())
+
+
+@torch.no_grad()
+def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> float:
+    """Share of characters read right on 192 tiles in typefaces and PDFs that are not trained on."""
+    reader.eval()
+    shares = []
+    for index in range(6):
+        pixels, target = make_batch(sources, 1, index, BATCH)
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            shares.append(right_share(reader(pixels), target))
+    reader.train()
+    return sum(shares) / len(shares)
+
+
+def save(path: Path, reader: Reader, optimizer: Muon, step: int) -> None:
+    """Write weights and optimizer state to `path`, whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in reader.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach().contiguous()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"step": str(step)})
+    partial.replace(path)
+
+
+def load(path: Path, reader: Reader, optimizer: Muon) -> int:
+    """Read what `save` wrote; returns the number of steps done."""
+    with safe_open(path, "pt") as file:
+        for name, parameter in reader.named_parameters():
+            parameter.data.copy_(file.get_tensor(f"model.{name}"))
+            state: dict[str, Any] = {}
+            for key in ("momentum", "step", "mean", "square"):
+                if f"{key}.{name}" in file.keys():  # noqa: SIM118
+                    value = file.get_tensor(f"{key}.{name}")
+                    state[key] = int(value) if key == "step" else value
+            optimizer.state[parameter] = state
+        return int(file.metadata()["step"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packages", type=Path, help="folder that packages.py filled")
+    parser.add_argument("folder", type=Path, help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and tiles (default: 0)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="stop after this many steps (default: all)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the model (default: 1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: 1)")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    dtype = autocast_type()
+    reader = Reader().train()
+    optimizer = Muon(reader.named_parameters(), MUON_RATE, ADAMW_RATE)
+    state = args.folder / "state.safetensors"
+    step = load(state, reader, optimizer) if state.exists() else 0
+    sources = Sources.find(args.packages)
+    held_out = Sources.find(args.packages, "validation")
+    print(
+        f"{sum(p.numel() for p in reader.tower.parameters()) / 1e6:.2f} M parameters, "
+        f"{sum(map(len, sources.faces))} typefaces, {len(sources.pdfs)} PDFs, {dtype or torch.float32}, step {step}",
+        flush=True,
+    )
+    loader = DataLoader(
+        Batches(sources, args.seed, step, min(args.steps, STEPS)), batch_size=None, num_workers=args.workers
+    )
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    begun, first = time.monotonic(), step
+    shown = 0.0
+    with (args.folder / "log.jsonl").open("a") as log:
+        for pixels, target in loader:
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                logits = reader(pixels)
+            loss = F.cross_entropy(
+                logits.float().flatten(0, 2), target.flatten(), BLANK_WEIGHT, ignore_index=-100
+            )
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate(step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            share = right_share(logits, target)
+            shown = share if step == first + 1 else 0.96 * shown + 0.04 * share
+            if step % 20 == 0:
+                speed = (step - first) * BATCH / (time.monotonic() - begun)
+                hours = (STEPS - step) * BATCH / speed / 3600
+                print(
+                    f"step {step}/{STEPS} loss {loss.item():.3f} read {shown:.3f} {speed:.1f} tiles/s, "
+                    f"{hours:.1f} h left",
+                    flush=True,
+                )
+            if step % SAVE_EVERY == 0 or step == STEPS:
+                save(state, reader, optimizer, step)
+            if step % VALIDATE_EVERY == 0 or step == STEPS:
+                unseen = validate(reader, held_out, dtype)
+                print(f"validation at step {step}: {unseen:.3f} of characters", flush=True)
+                log.write(
+                    json.dumps({"step": step, "read": round(shown, 4), "validation": round(unseen, 4)}) + "\n"
+                )
+                log.flush()
+    if step >= STEPS:
+        save_file(
+            {n: p.detach() for n, p in reader.tower.named_parameters()}, args.folder / "vision.safetensors"
+        )
+
+
+if __name__ == "__main__":
+    main()
