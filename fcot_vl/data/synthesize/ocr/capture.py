@@ -68,7 +68,7 @@ def rescale(image: Image.Image, points: Points, size: tuple[int, int]) -> tuple[
 
 
 def wear(rng: random.Random, image: Image.Image, strength: float = 1.0) -> Image.Image:
-    """Degrade a grey image without moving anything on it.
+    """Degrade a grey or RGB image without moving anything on it.
 
     Fewer pixels and back, thin or fat print, faded ink on grey paper, shadow, blur, noise, JPEG, each by chance.
 
@@ -86,13 +86,14 @@ def wear(rng: random.Random, image: Image.Image, strength: float = 1.0) -> Image
     if rng.random() < 0.7 * strength:
         paper = rng.randint(150, 255)
         ink = rng.randint(0, max(0, min(120, paper - 90)))
-        image = image.point([round(ink + value * (paper - ink) / 255) for value in range(256)])
+        fade = [round(ink + value * (paper - ink) / 255) for value in range(256)]
+        image = image.point(fade * len(image.getbands()))
     if rng.random() < 0.25 * strength:
-        image = ImageChops.multiply(image, shadow(rng, size))
+        image = ImageChops.multiply(image, shadow(rng, size).convert(image.mode))
     if rng.random() < 0.35 * strength:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.1)))
     if rng.random() < 0.5 * strength:
-        image = ImageChops.add(image, noise(rng, size), 1, -128)
+        image = ImageChops.add(image, noise(rng, size).convert(image.mode), 1, -128)
     if rng.random() < 0.3 * strength:
         image = jpeg(image, rng.randint(20, 75))
     return image

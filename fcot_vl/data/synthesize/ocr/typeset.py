@@ -113,7 +113,7 @@ class Type:
         x: float,
         baseline: float,
         line: str,
-        ink: int = 0,
+        ink: int | tuple[int, int, int] = 0,
         width: float | None = None,
     ) -> None:
         """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
@@ -128,7 +128,7 @@ class Type:
                 row, column = above + top, round(pen) + left
                 part = strip[row : row + mask.shape[0], column : column + mask.shape[1]]
                 np.maximum(part, mask[: part.shape[0], : part.shape[1]], out=part)
-        colour = ink if page.mode == "L" else (ink, ink, ink)
+        colour = (ink, ink, ink) if page.mode == "RGB" and isinstance(ink, int) else ink
         page.paste(colour, (int(x // 1) - side, round(baseline) - above), Image.fromarray(strip))
 
     def centres(
