@@ -13,6 +13,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image
 
+from fcot_vl.data.synthesize.documents.page import NOWHERE, Mark
 from fcot_vl.data.synthesize.ocr.capture import Points
 
 _PLAIN = str.maketrans(
@@ -76,6 +77,96 @@ def read_page(path: Path, number: int, dpi: float) -> tuple[Image.Image, str, Po
     text.close()
     page.close()
     return image, "".join(letters), np.array(points, np.float64).reshape(-1, 2)
+
+
+def read_blocks(path: Path, number: int, dpi: float) -> tuple[Image.Image, list[list[Mark]], Points]:
+    """Render page `number` (from 0) in grey at `dpi` and find its blocks of lines.
+
+    A block is a run of lines in the text layer that follow each other down the page at about one distance, in about one
+    size. Lines with characters outside ASCII, or turned, are left out and end their block.
+
+    Returns the image, the blocks, and the middle (x, y) of every character by the numbers in the marks' ids.
+    """
+    document = _open(path)
+    page = document[number]
+    scale = dpi / 72
+    image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+    left, _, _, top = page.get_cropbox()
+    text = page.get_textpage()
+    points: list[tuple[float, float]] = []
+    lines: list[Mark | None] = []
+    letters: list[str] = []
+    ids: list[int] = []
+    highest = 0.0
+
+    def end_line() -> None:
+        nonlocal highest
+        while letters and letters[-1] == " ":
+            letters.pop()
+            ids.pop()
+        if letters:
+            line = "".join(letters)
+            lines.append(None if UNREADABLE in line else Mark(line, tuple(ids), highest))
+        letters.clear()
+        ids.clear()
+        highest = 0.0
+
+    box = [ctypes.c_double() for _ in range(4)]
+    for i in range(text.count_chars()):
+        code = pdfium.FPDFText_GetUnicode(text, i)
+        if code in (10, 13):
+            end_line()
+            continue
+        if code <= 32 or chr(code).isspace():
+            if letters and letters[-1] != " ":
+                letters.append(" ")
+                ids.append(NOWHERE)
+            continue
+        if not pdfium.FPDFText_GetCharBox(text, i, *(ctypes.byref(value) for value in box)):
+            continue
+        x0, x1, y0, y1 = (value.value for value in box)
+        highest = max(highest, (y1 - y0) * scale * 1.35)  # a capital is about 0.7 of the type's size
+        for k, letter in enumerate(written := _ascii(chr(code))):
+            letters.append(letter)
+            ids.append(len(points))
+            x = x0 + (x1 - x0) * (k + 0.5) / len(written)
+            points.append(((x - left) * scale, (top - (y0 + y1) / 2) * scale))
+    end_line()
+    text.close()
+    page.close()
+    places = np.array(points, np.float64).reshape(-1, 2)
+    return image, _blocks(lines, places), places
+
+
+def _blocks(lines: list[Mark | None], points: Points) -> list[list[Mark]]:
+    """Runs of lines that follow each other down the page."""
+    blocks: list[list[Mark]] = [[]]
+    before = step = 0.0
+    for line in lines:
+        inked = [i for i in line.ids if i >= 0] if line is not None else []
+        if line is None or not inked:
+            blocks.append([])
+            continue
+        places = points[inked]
+        y = float(np.median(places[:, 1]))
+        level = np.ptp(places[:, 1]) < 1.6 * line.size and np.all(np.diff(places[:, 0]) > -0.5 * line.size)
+        gap = y - before
+        near = (
+            blocks[-1]
+            and 0.5 * line.size < gap < 2.4 * line.size
+            and (not step or abs(gap - step) < 0.4 * step)
+        )
+        if not level:
+            blocks.append([])
+            continue
+        if not near:
+            blocks.append([])
+            step = 0.0
+        else:
+            step = gap
+        blocks[-1].append(line)
+        before = y
+    return [block for block in blocks if block]
 
 
 @lru_cache(maxsize=4096)

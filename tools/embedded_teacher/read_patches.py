@@ -30,7 +30,7 @@ from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.train.muon import Muon
 
 BATCH = 32  # tiles
-STEPS = 4_000
+STEPS = 8_000
 WARM_UP, DECAY_FROM = 50, 0.6  # steps; share of the steps after which the rate falls to zero
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
@@ -114,7 +114,7 @@ def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> flo
     return sum(shares) / len(shares)
 
 
-def save(path: Path, reader: Reader, optimizer: Muon, step: int) -> None:
+def save(path: Path, reader: nn.Module, optimizer: Muon, step: int) -> None:
     """Write weights and optimizer state to `path`, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in reader.named_parameters():
@@ -126,7 +126,7 @@ def save(path: Path, reader: Reader, optimizer: Muon, step: int) -> None:
     partial.replace(path)
 
 
-def load(path: Path, reader: Reader, optimizer: Muon) -> int:
+def load(path: Path, reader: nn.Module, optimizer: Muon) -> int:
     """Read what `save` wrote; returns the number of steps done."""
     with safe_open(path, "pt") as file:
         for name, parameter in reader.named_parameters():

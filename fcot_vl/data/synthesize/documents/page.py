@@ -23,16 +23,22 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Mark:
-    """Text on a page. `ids` has one number per character: its place in `Canvas.points`, `NOWHERE` for a blank."""
+    """Text on a page.
+
+    Attributes:
+        ids: one number per character: its place in `Canvas.points`, `NOWHERE` for a blank.
+        size: largest type, pixels; 0 for text that is not printed.
+    """
 
     text: str
     ids: tuple[int, ...]
+    size: float = 0
 
     def __getitem__(self, part: slice) -> Mark:
-        return Mark(self.text[part], self.ids[part])
+        return Mark(self.text[part], self.ids[part], self.size)
 
     def __add__(self, other: Mark) -> Mark:
-        return Mark(self.text + other.text, self.ids + other.ids)
+        return Mark(self.text + other.text, self.ids + other.ids, max(self.size, other.size))
 
     @classmethod
     def plain(cls, text: str) -> Mark:
@@ -48,11 +54,17 @@ class Canvas:
         self.image = Image.new("RGB", size, paper)
         self.pen = ImageDraw.Draw(self.image)
         self._places: list[tuple[float, float]] = []
+        self._letters: list[str] = []
 
     @property
     def points(self) -> Points:
         """Middle (x, y) of every character that leaves ink, ``[n, 2]`` pixels."""
         return np.array(self._places, np.float64).reshape(-1, 2)
+
+    @property
+    def letters(self) -> str:
+        """The characters that leave ink, in the order of `points`."""
+        return "".join(self._letters)
 
     @property
     def printed(self) -> int:
@@ -76,10 +88,11 @@ class Canvas:
             if character.isspace():
                 ids.append(NOWHERE)
                 continue
-            _, across, down = next(inked)
+            letter, across, down = next(inked)
             ids.append(len(self._places))
+            self._letters.append(letter)
             self._places.append((across, down))
-        return Mark(text, tuple(ids))
+        return Mark(text, tuple(ids), letters.size)
 
     def write_block(
         self,

@@ -1,0 +1,61 @@
+"""Charts, slides and signs: every page is the same from the same seed, and holds what it says it holds."""
+
+import random
+from types import ModuleType
+
+import pytest
+
+from fcot_vl.data.synthesize.documents import charts, signs, slides
+from fcot_vl.data.synthesize.documents.content import Split
+from fcot_vl.data.synthesize.documents.page import NOWHERE, Page
+from fcot_vl.data.synthesize.documents.tiling import tile
+
+SEEDS = range(25)
+KINDS = ((charts, 0.1, 0.5), (slides, 0.1, 0.6), (signs, 0.03, 0.4))
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("kind", "least", "most"), KINDS, ids=["charts", "slides", "signs"])
+def test_pages_hold_what_they_say(kind: ModuleType, least: float, most: float, split: Split) -> None:
+    densities = []
+    for seed in SEEDS:
+        page: Page = kind.make(random.Random(seed), split)
+        if seed < 3:
+            again = kind.make(random.Random(seed), split)
+            assert again.canvas.image.tobytes() == page.canvas.image.tobytes()
+            assert [line.text for line in again.lines] == [line.text for line in page.lines]
+        lines = [line.text for line in page.lines]
+        for mark in (*page.fields.values(), *page.values.values()):
+            assert mark.text and any(mark.text in line for line in lines)
+            assert len(mark.text) == len(mark.ids)
+        ids = [i for line in page.lines for i in line.ids if i != NOWHERE]
+        assert sorted(ids) == list(range(page.canvas.printed))
+        assert all(32 <= ord(character) < 127 for line in lines for character in line)
+        points = page.canvas.points
+        assert (points >= 0).all() and (points < page.canvas.size).all()
+        shown = [mark.text for mark in page.values.values()]
+        assert len({*shown}) == len(shown)
+        densities.append(page.canvas.printed / tile(page.canvas.size).visual_tokens)
+    assert least <= sum(densities) / len(densities) <= most
+
+
+def test_charts_name_their_subject_and_print_every_value() -> None:
+    tens = 0
+    for seed in SEEDS:
+        page = charts.make(random.Random(seed), "train")
+        text = "\n".join(line.text for line in page.lines)
+        assert page.subject in text
+        assert 3 <= len(page.values) <= 9
+        assert all(label in text for label in page.values)
+        shown = [mark.text for mark in page.values.values()]
+        tens += all(value in {str(ten) for ten in range(10, 100, 10)} for value in shown)
+    assert tens >= 5
+
+
+def test_lines_of_a_page_do_not_touch() -> None:
+    for seed in SEEDS[:6]:
+        for kind in (charts, slides, signs):
+            page = kind.make(random.Random(seed), "test")
+            places = [tuple(place) for place in page.canvas.points]
+            assert len({*places}) == len(places)
