@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 import transformers
@@ -45,6 +46,7 @@ def global_state() -> dict[str, Any]:
         "numpy's print options": str(np.get_printoptions()),
         "transformers' verbosity": transformers.logging.get_verbosity(),
         "transformers' attention functions": frozenset(ALL_ATTENTION_FUNCTIONS.keys()),
+        "datasets' progress bars": not datasets.utils.are_progress_bars_disabled(),
         "the root logger": (logging.root.level, logging.root.disabled, logging.root.manager.disable),
         "the locale": locale.setlocale(locale.LC_ALL),
         "the working directory": Path.cwd(),
