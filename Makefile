@@ -5,9 +5,17 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.fcot-vl-installed
 EVAL   ?= .venv-eval
 
-.PHONY: help demo reproduce test lint docs eval-env
+# The seed of the tests' order: printed by every run; `make test SEED=7` repeats that of a run.
+SEED   ?= $(shell date +%s)
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
+          --random-order --random-order-seed=$(SEED)
+# Of a processor without AVX-512, which rounds sums differently; variables that a processor does not know do nothing.
+AVX2    = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+          NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
+
+.PHONY: help demo reproduce test test-bare test-avx2 lint docs eval-env
 help:            ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,8 +28,14 @@ demo: $(READY)       ## train and judge two students in minutes; report in runs/
 reproduce: $(READY)  ## three seeds, all peers and controls (hours; resumable); report in runs/reproduce/report
 	$(BIN)/fcot-vl reproduce
 
-test: $(READY)       ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: $(READY)       ## all tests, in random order
+	$(PYTEST)
+
+test-bare: $(READY)  ## all tests, with the system's fonts and browsers hidden
+	tests/bare env $(PYTEST)
+
+test-avx2: $(READY)  ## all tests, without AVX-512
+	$(AVX2) $(PYTEST)
 
 lint: $(READY)       ## ruff and mypy
 	$(BIN)/ruff check .

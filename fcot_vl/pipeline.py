@@ -415,12 +415,16 @@ def _post_train(section: dict[str, Any], model: str | Path, data: Path, output: 
 
 
 def _run_here(steps: list[Step], threads: int, console: Console) -> None:
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    for number, step in enumerate(steps, 1):
-        started = time.monotonic()
-        console.rule(f"[{number}/{len(steps)}] {step.name}", align="left", style="dim")
-        step.call()
-        console.print(f"[dim]{step.name}: {_minutes(time.monotonic() - started)}[/dim]")
+    try:
+        for number, step in enumerate(steps, 1):
+            started = time.monotonic()
+            console.rule(f"[{number}/{len(steps)}] {step.name}", align="left", style="dim")
+            step.call()
+            console.print(f"[dim]{step.name}: {_minutes(time.monotonic() - started)}[/dim]")
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console: Console) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from global_state import changes, global_state
 from PIL import Image
 from scripted_server import serve as serve
 from transformers import (
@@ -27,6 +30,56 @@ from fcot_vl.model.tiny import tiny_teacher_path
 TILE = 112
 IMAGE_TOKEN_ID = 6
 PAD_TOKEN_ID, EOS_TOKEN_ID = 0, 3
+
+# Why a test may be skipped: it needs what is no dependency and what a machine may lack. Any other skip fails the run.
+EXPECTED_SKIPS = (
+    r"lmms-eval lives in an environment of its own",
+    r"could not import 'deepspeed'",
+    r"no font for (printed|handwritten) (Latin|Chinese) text on this system",
+    r"web pages need a font that the system knows",
+    r"weasyprint needs pango",
+)
+_skips: Counter[str] = Counter()
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        _skips[report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def _unexpected_skips() -> list[str]:
+    return [why for why in _skips if not any(re.match(expected, why) for expected in EXPECTED_SKIPS)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _unexpected_skips() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for why in _unexpected_skips():
+        terminalreporter.write_line(
+            f"ERROR unexpected skip (tests/conftest.py, EXPECTED_SKIPS): {why}", red=True
+        )
+
+
+_state = {"last": global_state()}  # as the last test left it, or its module's fixtures behind it
+
+
+@pytest.fixture(autouse=True)
+def _process_state() -> Iterator[None]:
+    """Fail a test that leaves the process's state changed: it, or a fixture that was set up or torn down for it."""
+    yield
+    before, _state["last"] = _state["last"], global_state()
+    assert not (found := changes(before, _state["last"])), "\n".join(["global state changed:", *found])
 
 
 def teacher_config(decoder: str = "qwen2", tile: int = TILE, **overrides: object) -> InternVLConfig:

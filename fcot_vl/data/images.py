@@ -2,13 +2,13 @@
 
 Stands at the very front of the flow, before tiling: `open_image` reads a picture, `LazyPicture` knows its size from
 the header and reads it when its pixels are first asked for. JPEG, PNG, WebP, TIFF, GIF and BMP; nothing here runs an
-outside program (which is why other formats Pillow knows, such as EPS, are not accepted).
+outside program (which is why other formats Pillow knows, such as EPS, are not accepted). A file that is cut short is
+refused whatever the process has told Pillow (see `truncation`).
 """
 
 from __future__ import annotations
 
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -18,10 +18,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from fcot_vl.data.truncation import refuse_truncated
 from fcot_vl.message import one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; an A4 page at 1,000 dpi has 97 million
+_ATTEMPTS = 3  # at a picture during which another library tells Pillow to accept truncated files
 _BITS_PER_SAMPLE = 258  # TIFF tag
 
 
@@ -41,9 +43,16 @@ def open_image(
     `source` is a path, the file's bytes, or a binary stream; `name` is what errors call it. Raises ImageError.
     """
     label = _label(source, name)
-    with _opened(source, label, max_pixels) as image:
-        image.load()
-        return _to_rgb(_upright(image))
+    for _ in range(_ATTEMPTS):
+        with refuse_truncated() as decoding, _opened(source, label, max_pixels) as image:
+            image.load()
+            read = _to_rgb(_upright(image))
+        if decoding.held:
+            return read
+    raise ImageError(
+        f"{label}: another thread keeps turning on PIL.ImageFile.LOAD_TRUNCATED_IMAGES while it is read; turn it on "
+        "once, before"
+    )
 
 
 class LazyPicture(Image.Image):
@@ -61,7 +70,7 @@ class LazyPicture(Image.Image):
     def __init__(self, source: str | Path | bytes, name: str | None = None) -> None:
         super().__init__()
         self._source, self._label = source, _label(source, name)
-        with _opened(source, self._label, MAX_PIXELS) as image:
+        with refuse_truncated(), _opened(source, self._label, MAX_PIXELS) as image:
             width, height = image.size
             turned = _orientation(image) in (5, 6, 7, 8)  # EXIF: lying on its side
         self._size = (height, width) if turned else (width, height)
@@ -92,12 +101,9 @@ def _opened(source: str | Path | bytes | IO[bytes], label: str, max_pixels: int)
     if isinstance(data, BytesIO) and not data.getbuffer().nbytes:
         raise ImageError(f"{label}: the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own bound, below, says more than Pillow's warning; a damaged EXIF block only loses the rotation.
-            warnings.simplefilter("ignore")
-            with Image.open(data, formats=FORMATS) as image:
-                _refuse_large(image, label, max_pixels)
-                yield image
+        with Image.open(data, formats=FORMATS) as image:
+            _refuse_large(image, label, max_pixels)
+            yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fcot_vl.data.images import LazyPicture
 from fcot_vl.message import one_line
 from fcot_vl.stage import hash_files
 
@@ -127,6 +128,10 @@ def _read_shard(path: Path) -> pa.Table:
         ) from None
 
 
+class StoredPicture(LazyPicture):
+    """A picture of a shard: decoded when used, and whole or refused, as every `LazyPicture`."""
+
+
 class Records(Sequence[Sample]):
     """Records by index or slice, wherever they come from; pictures decode when used."""
 
@@ -184,8 +189,8 @@ class SampleFolder(Records):
 
     def read(self, index: int) -> Sample:
         row = self._table.slice(index, 1).to_pylist()[0]
-        images = [Image.open(io.BytesIO(picture["bytes"])) for picture in row["images"]]
-        row["images"] = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        label = f"{self.folder}: the picture of record {row['id']}"
+        row["images"] = [StoredPicture(picture["bytes"], label) for picture in row["images"]]
         return Sample(**row)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fcot_vl.data.collate import picture_counts, tokenize_question
 from fcot_vl.data.images import LazyPicture
-from fcot_vl.data.sample import Sample
+from fcot_vl.data.sample import Sample, StoredPicture
 from fcot_vl.evaluate.benchmarks import Task, score, task_of
 from fcot_vl.evaluate.cache import roomy_cache
 from fcot_vl.model.inference import stop_ids
@@ -199,7 +199,11 @@ def _ink(images: Sequence[Image.Image]) -> float:
 
     0 for pictures whose pixels are read only when they are used: those of benchmarks, which ask for few words anyway.
     """
-    return sum(ink(image) for image in images if not isinstance(image, LazyPicture))
+    return sum(
+        ink(image)
+        for image in images
+        if not isinstance(image, LazyPicture) or isinstance(image, StoredPicture)
+    )
 
 
 def ink(image: Image.Image) -> float:

@@ -172,7 +172,7 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
     """
     from datasets import Dataset, DatasetDict, Features, Image, List, Value
     from datasets.exceptions import DatasetGenerationError
-    from datasets.utils import disable_progress_bars
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     text = Value("string")
     features = Features({"questionId": text, "question": text, "image": Image(), "answers": List(text)})
@@ -183,6 +183,7 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
         for record in records:
             yield docvqa_row(record)
 
+    silent = are_progress_bars_disabled()
     disable_progress_bars()
     cache = str(partial / "cache")
     try:
@@ -195,6 +196,8 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
             raise error.__cause__ from None
         raise
     finally:
+        if not silent:
+            enable_progress_bars()
         shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -5,8 +5,8 @@ the one farthest from its nearest neighbour, every further one the token farthes
 of the features behind the projector. The budget is spent across all tiles of a page.
 
 Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models"
-(arXiv 2503.02175), and copies of its repository, see docs/peers.md. No difference is intended; LLaVA's one tile is
-InternVL's whole page here.
+(arXiv 2503.02175), and copies of its repository, see docs/peers.md. LLaVA's one tile is InternVL's whole page here. One
+difference: the two tokens nearest to each other tie, and the first of a tie is taken instead of what rounding prefers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import first_best
 
 
 def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
@@ -38,10 +39,10 @@ def most_diverse(features_NC: Tensor, n: int) -> Tensor:
     """
     distance_NN = 1 - cosine(features_NC, features_NC)
     distance_NN.fill_diagonal_(torch.inf)
-    chosen = [distance_NN.min(dim=1).values.argmax(keepdim=True)]
+    chosen = [first_best(distance_NN.min(dim=1).values)[None]]
     nearest_N = distance_NN.index_select(0, chosen[0])[0]
     while len(chosen) < n:
         nearest_N = nearest_N.index_fill(0, chosen[-1], -torch.inf)
-        chosen.append(nearest_N.argmax(keepdim=True))
+        chosen.append(first_best(nearest_N)[None])
         nearest_N = torch.minimum(nearest_N, distance_NN.index_select(0, chosen[-1])[0])
     return torch.cat(chosen)

@@ -52,6 +52,8 @@ class Choice:
     size_BL: Tensor | None = None
 
 
+# Cosines closer than this are equal but for rounding, which differs between instruction sets.
+TIE = 1e-5
 Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
 
 
@@ -67,6 +69,28 @@ def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tens
     rank_BL = order_BL.argsort(dim=1)
     wanted_B = torch.tensor(counts, device=rank_BL.device)
     return prompt.image_BL & (rank_BL < wanted_B[:, None])
+
+
+def first_best(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
+    """Number of the best score of every row, [M] or a scalar; of scores equal but for rounding, the lowest number.
+
+    Two tokens that are each other's nearest neighbour, or copies of one token, have the same score in exact arithmetic.
+    Which of them has the larger float is up to the processor. No number is fetched from the device.
+    """
+    best_M1 = score_MN.max(dim=-1, keepdim=True).values
+    return (score_MN >= best_M1 - tie).to(torch.uint8).argmax(dim=-1)
+
+
+def best_first(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
+    """Numbers of every row's scores from best to worst; scores equal but for rounding in the order of their numbers.
+
+    Scores are equal where each differs from the next one by less than `tie`.
+    """
+    sorted_MN, order_MN = score_MN.sort(dim=-1, descending=True, stable=True)
+    group_MN = torch.zeros_like(order_MN)
+    group_MN[..., 1:] = (sorted_MN[..., :-1] - sorted_MN[..., 1:] > tie).cumsum(dim=-1)
+    key_MN = group_MN * score_MN.shape[-1] + order_MN
+    return order_MN.gather(-1, key_MN.argsort(dim=-1))
 
 
 def row_fingerprints(prompt: Prompt) -> list[int]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine, evenly
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import best_first
 from fcot_vl.prune.vit import VitWatch
 
 NEIGHBOURS = 32 / 576  # share of a tile's tokens
@@ -68,5 +69,5 @@ def near(keys_Nd: Tensor, kept: Tensor) -> Tensor:
     n_tokens = len(keys_Nd)
     likeness_MN = cosine(keys_Nd[kept], keys_Nd)
     likeness_MN[torch.arange(len(kept)), kept] = -torch.inf
-    nearest = likeness_MN.topk(min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5))), dim=1).indices
+    nearest = best_first(likeness_MN)[:, : min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5)))]
     return torch.zeros_like(likeness_MN).scatter(1, nearest, 1)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from fcot_vl.prune.budget import Drop, shares_by_layer
 from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Choice, Prompt, keep_counts
+from fcot_vl.prune.prompt import TIE, Choice, Prompt, best_first, first_best, keep_counts
 from fcot_vl.prune.rating import DecoderWatch
 
 AT = (3 / 32, 7 / 32, 16 / 32)  # of the decoder's depth: the first layer without the dropped ones
@@ -161,15 +161,16 @@ def cluster(features_NC: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """
     distance_NN = torch.cdist(features_NC, features_NC) / features_NC.shape[1] ** 0.5
     nearest = distance_NN.topk(n, largest=False).values  # as many as centres, as in the source
-    density_N = (-nearest.square().mean(dim=1)).exp()
-    rank_N = density_N.argsort(
-        descending=True, stable=True
-    ).argsort()  # ties: the earlier token counts as denser
+    spread_N = nearest.square().mean(dim=1)
+    density_N = (-spread_N).exp()
+    # ties, which rounding does not decide: the earlier token counts as denser
+    rank_N = best_first(-spread_N, TIE * spread_N.max()).argsort()
     denser_NN = rank_N[None] < rank_N[:, None]
     far_N = distance_NN.masked_fill(~denser_NN, torch.inf).min(dim=1).values
     far_N = torch.where(far_N.isinf(), distance_NN.max(), far_N)
-    centres = (density_N * far_N).argsort(descending=True, stable=True)[:n]
-    owner_N = distance_NN[:, centres].argmin(dim=1)
+    score_N = density_N * far_N
+    centres = best_first(score_N, TIE * score_N.max())[:n]
+    owner_N = first_best(-distance_NN[:, centres], TIE * distance_NN.max())
     owner_N[centres] = torch.arange(n, device=centres.device)
     member_nN = torch.nn.functional.one_hot(owner_N, n).T.float()
     return centres, member_nN @ features_NC / member_nN.sum(dim=1, keepdim=True)

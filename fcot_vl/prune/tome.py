@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import best_first, first_best
 from fcot_vl.prune.vit import VitWatch
 
 
@@ -36,8 +37,9 @@ def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
 
 def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:
     """Token numbers (from, to) of the `n_merged` most similar pairs; from even numbers, to odd ones."""
-    likeness, partner = cosine(keys_Nd[::2], keys_Nd[1::2]).max(dim=1)
-    best = likeness.argsort(descending=True, stable=True)[:n_merged]
+    likeness_MN = cosine(keys_Nd[::2], keys_Nd[1::2])
+    partner = first_best(likeness_MN)
+    best = best_first(likeness_MN.max(dim=1).values)[:n_merged]
     return 2 * best, 2 * partner[best] + 1
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import first_best
 from fcot_vl.prune.vit import VitWatch
 
 CONTEXTUAL = 10 / 64  # share of the budget
@@ -51,7 +52,7 @@ def zip_tokens(piece: Piece, n: int) -> Reduced:
     if n_contextual == 0:
         return Reduced(kept_N)
     others = rest[~kept_N[rest]]
-    taker = cosine(piece.keys_Nd[others], piece.keys_Nd[targets]).argmax(dim=1)
+    taker = first_best(cosine(piece.keys_Nd[others], piece.keys_Nd[targets]))
     return Reduced(kept_N, merge_halves(features_NC, targets, others, targets[taker]))
 
 

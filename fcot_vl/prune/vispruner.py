@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.prompt import best_first
 from fcot_vl.prune.vit import VitWatch
 
 AT_ONCE = 8  # duplicates taken out in a round
@@ -50,6 +51,6 @@ def without_duplicates(features_NC: Tensor, n: int) -> Tensor:
         first, second = left[::2], left[1::2]
         likeness = (unit_NC[first] @ unit_NC[second].T).max(dim=1).values
         n_out = min(AT_ONCE, len(left) - n, len(first))
-        stays = likeness.argsort(descending=True, stable=True)[n_out:]
+        stays = best_first(likeness)[n_out:]
         left = torch.cat([first[stays], second])
     return left

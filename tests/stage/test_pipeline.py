@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from transformers import AutoConfig
 
 from fcot_vl.evaluate.report_data import gather
-from fcot_vl.pipeline import PipelineError, Recipe, peers, plan, run_recipe
+from fcot_vl.pipeline import PipelineError, Recipe, Step, _run_here, peers, plan, run_recipe
 from fcot_vl.recipe import RecipeError, build
 from fcot_vl.stage import StageError, read_stage
 
@@ -110,6 +111,16 @@ def test_a_finished_run_is_recognised(whole: tuple[Path, str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if "report" not in p.parts and p.is_file()}
     run_recipe(whole[0] / "small.yaml", Console(quiet=True))
     assert {p: p.stat().st_mtime_ns for p in before} == before, "a finished stage was done again"
+
+
+def test_a_run_in_this_process_leaves_its_threads_as_they_were() -> None:
+    before, during = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        _run_here([Step("one", lambda: during.append(torch.get_num_threads()))], 3, Console(quiet=True))
+        assert (during, torch.get_num_threads()) == ([3], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_side_by_side_gives_the_same_models(

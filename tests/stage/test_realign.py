@@ -104,7 +104,7 @@ def test_the_loss_log_has_a_row_per_step(together):
     assert record["figures"]["steps"] == 6
 
 
-def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(together, teacher_folder, data):
+def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(tmp_path, together, teacher_folder, data):
     """The trainer's means against the naive model calls: two models, full logits, one page at a time."""
     teacher = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 1).eval()
     student = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 2).eval()
@@ -112,7 +112,7 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(together, te
     pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
     trainer = realign_module.RealignTrainer(
         SharedBackbone(teacher, [2]),
-        realign_config(together / "unused"),
+        realign_config(tmp_path / "unused"),
         pages,
         RealignCollator(processor, [2]),
     )

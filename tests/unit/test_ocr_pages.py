@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import json
 import random
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from fcot_vl.data.synthesize.ocr.blocks import (
 from fcot_vl.data.synthesize.ocr.content import Content, read_corpus
 from fcot_vl.data.synthesize.ocr.fonts import FontError, face, families
 from fcot_vl.data.synthesize.ocr.layout import compose
-from fcot_vl.data.synthesize.ocr.read_html import read_html
+from fcot_vl.data.synthesize.ocr.read_html import passage, read_html
 from fcot_vl.data.synthesize.ocr.render import renderer
 from fcot_vl.data.synthesize.ocr.sheet import Sheet
 from fcot_vl.data.synthesize.ocr.typeset import Type, unwrap
@@ -379,8 +381,42 @@ def test_a_folder_of_html_is_what_is_shown(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(HTML)
     page = make_sample("web", 0, 0, Sources(html=tmp_path))
     assert "Top & more" in page.messages[1]["content"]
+
+
+def test_a_folder_without_chinese_html_has_no_chinese_page(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(HTML)
     with pytest.raises(ValueError, match="no Chinese page"):
-        make_sample("web_zh", 0, 0, Sources(html=tmp_path)) if families("print", "zh") else None
+        passage(random.Random(0), tmp_path, "zh", 800)
+
+
+def test_a_chinese_page_is_not_made_of_latin_html(tmp_path: Path) -> None:
+    need("web_zh")
+    (tmp_path / "page.html").write_text(HTML)
+    with pytest.raises(ValueError, match="no Chinese page"):
+        make_sample("web_zh", 0, 0, Sources(html=tmp_path))
+
+
+def test_making_web_pages_does_not_let_damaged_pictures_in(tmp_path: Path) -> None:
+    """weasyprint tells Pillow to accept truncated pictures when it is imported. A process shows it: imported once."""
+    need("web")
+    Image.effect_noise((200, 200), 90).convert("RGB").save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
+    code = """
+import sys
+from PIL import Image, ImageFile
+from fcot_vl.data.images import ImageError, open_image
+from fcot_vl.data.synthesize.ocr import make_sample
+make_sample("web", 0, 0)
+assert not ImageFile.LOAD_TRUNCATED_IMAGES
+try:
+    open_image(sys.argv[1])
+except ImageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "cut.jpg")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "cut.jpg: damaged or cut short" in ran.stdout
 
 
 def test_a_missing_font_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

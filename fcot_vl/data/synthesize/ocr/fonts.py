@@ -7,6 +7,7 @@ which of them are installed and on nothing else. DejaVu always is: matplotlib sh
 from __future__ import annotations
 
 import importlib.util
+import os
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,15 @@ from PIL import ImageFont
 
 Language = Literal["latin", "zh"]
 Role = Literal["print", "hand"]
-FOLDERS = (
+SYSTEM = (
     Path("/usr/share/fonts"),
     Path("/usr/local/share/fonts"),
     Path.home() / ".local/share/fonts",
     Path.home() / ".fonts",
 )
+# FCOT_VL_FONTS, folders separated as in PATH, stands in for those of the system; empty: none but matplotlib's.
+_GIVEN = os.environ.get("FCOT_VL_FONTS")
+FOLDERS = SYSTEM if _GIVEN is None else tuple(map(Path, filter(None, _GIVEN.split(os.pathsep))))
 # What handwriting fonts often lack, and how people write it instead.
 _PLAIN = str.maketrans("“”„‘’–—…•−", '"""\'\'--.·-')
 

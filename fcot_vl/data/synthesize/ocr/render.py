@@ -19,7 +19,9 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
+from fcot_vl.data.images import open_image
 from fcot_vl.data.synthesize.ocr.content import INSTALL
+from fcot_vl.data.truncation import kept_setting
 
 TALLEST = 2600  # pixels
 # The last thing on every page: if this colour is not found, the page did not fit.
@@ -51,7 +53,8 @@ def renderer() -> str:
 
 def _weasyprint() -> Any:
     try:
-        import weasyprint
+        with kept_setting():  # importing it tells Pillow to accept truncated pictures
+            import weasyprint
     except ModuleNotFoundError:
         raise ValueError(f"web pages need Chromium (apt install chromium) or weasyprint: {INSTALL}") from None
     except OSError:  # it loads pango by name
@@ -104,8 +107,7 @@ def _by_chromium(path: str, html: str, width: int) -> Image.Image:
         if not shot.exists():
             said = ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing said"]
             raise ValueError(f"{path} wrote no screenshot: {said[-1][:200]}")
-        with Image.open(shot) as image:
-            return image.convert("RGB")
+        return open_image(shot)
 
 
 def _by_weasyprint(html: str, width: int) -> Image.Image:
