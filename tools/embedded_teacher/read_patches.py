@@ -29,12 +29,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.train.muon import Muon
 
-BATCH = 32  # tiles
-STEPS = 8_000
-WARM_UP, DECAY_FROM = 50, 0.6  # steps; share of the steps after which the rate falls to zero
+BATCH = 16  # tiles
+STEPS = 16_000
+WARM_UP, DECAY_FROM = 100, 0.6  # steps; share of the steps after which the rate falls to zero
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
-SAVE_EVERY, VALIDATE_EVERY = 100, 500
+SAVE_EVERY, VALIDATE_EVERY = 200, 1_000
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
 
@@ -106,7 +106,7 @@ def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> flo
     """Share of characters read right on 192 tiles in typefaces and PDFs that are not trained on."""
     reader.eval()
     shares = []
-    for index in range(6):
+    for index in range(12):
         pixels, target = make_batch(sources, 1, index, BATCH)
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             shares.append(right_share(reader(pixels), target))
@@ -185,7 +185,7 @@ def main() -> None:
             step += 1
             share = right_share(logits, target)
             shown = share if step == first + 1 else 0.96 * shown + 0.04 * share
-            if step % 20 == 0:
+            if step % 50 == 0:
                 speed = (step - first) * BATCH / (time.monotonic() - begun)
                 hours = (STEPS - step) * BATCH / speed / 3600
                 print(

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from PIL import ImageDraw
 
+from fcot_vl.data.synthesize.documents.board import DARK, GREY, PALETTES, Board, Box, on
 from fcot_vl.data.synthesize.documents.content import ITEMS, Split
 from fcot_vl.data.synthesize.documents.page import WHITE, Colour, Page
-from fcot_vl.data.synthesize.documents.slides import DARK, GREY, PALETTES, Board, Box, on
 from fcot_vl.data.synthesize.documents.typefaces import Family
 
 _GRIDS = ((4, 3), (4, 3), (4, 2.25), (3, 2), (3, 2), (2, 2), (3, 3), (4, 2), (2, 1), (2, 3), (3, 4), (5, 2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import random
+import re
 
 from fcot_vl.data.synthesize.minidoc.text import Split, code, split_of, word
 
@@ -25,6 +26,9 @@ _COMMON = (  # noqa: SIM905
     "please thank dear regards receipt payment delivery customer product quality amount balance credit "
     "due item"
 ).split()
+_RUDE = re.compile(
+    "fuck|shit|cunt|dick|cock|piss|slut|rape|nazi|nig|fag|tit|cum|poo|bum|arse|ass"
+)  # by chance
 _DAY = (datetime.date(1985, 1, 1).toordinal(), datetime.date(2030, 12, 31).toordinal())
 ITEMS = (  # noqa: SIM905
     "Apple Bread Candle Desk Engine Flour Glove Hammer Ink Jacket Kettle Lamp Mirror Nail Oil Paper Quilt "
@@ -46,7 +50,9 @@ class Content:
 
     def word(self, longest: int = 10) -> str:
         """A lower-case word of the split."""
-        return word(self.rng, self.split, longest)
+        while _RUDE.search(made := word(self.rng, self.split, longest)):
+            pass
+        return made
 
     def name(self) -> str:
         """A person."""

@@ -105,11 +105,11 @@ def make_document(
     if chosen is None:
         raise ValueError(f"unknown MiniDoc task {task!r}; choose from {', '.join(TASKS | STRESS)}")
     rng = random.Random(f"minidoc2/{seed}/{part}/{task}/{index}")
-    asked = None
-    while asked is None:  # a page that lacks what the task asks for is drawn again
+    while True:  # a page that lacks what the task asks for is drawn again
         kind = rng.choice(chosen.kinds)
         page = KINDS[kind](rng, split, families)
-        asked = chosen.ask(rng, split, page)
+        if (asked := chosen.ask(rng, split, page)) is not None:
+            break
     how = rng.choices(_WAYS, _HOW[kind])[0]
     image, points = page.canvas.image, page.canvas.points
     if asked.box is None:

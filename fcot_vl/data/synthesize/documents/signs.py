@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from fcot_vl.data.synthesize.documents.board import DARK, PALETTES, Board, Box, on
 from fcot_vl.data.synthesize.documents.content import Split, money
 from fcot_vl.data.synthesize.documents.page import WHITE, Colour, Mark, Page
-from fcot_vl.data.synthesize.documents.slides import DARK, PALETTES, Board, Box, on
 from fcot_vl.data.synthesize.documents.typefaces import Family
 
 _WIDE = ((2, 1), (2, 1), (4, 2), (4, 2), (3, 1), (3, 2), (3, 2), (4, 3), (4, 1), (5, 2), (2, 2))

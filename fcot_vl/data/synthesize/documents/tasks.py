@@ -110,7 +110,7 @@ def forms(rng: random.Random, split: Split, page: Page) -> Asked | None:
     """Questions for values by name (DocVQA)."""
     if not page.fields:
         return None
-    turns = []
+    turns: list[Turn] = []
     for name in rng.sample(list(page.fields), len(page.fields))[:6]:
         question = _one_of(rng, split, f"What is the {name}?", f"{name.capitalize()}?", f"Give the {name}.")
         turns.append(Turn(question, page.fields[name], page.fields[name].text))
@@ -131,7 +131,7 @@ def table_qa(rng: random.Random, split: Split, page: Page) -> Asked | None:
     if len(page.table) < 3:
         return None
     header, *rows = page.table
-    turns = []
+    turns: list[Turn] = []
     for _ in range(5):
         column = rng.randrange(1, len(header))
         numbers = [_number(row[column]) for row in rows]
@@ -219,7 +219,7 @@ def multiple_choice(rng: random.Random, split: Split, page: Page) -> Asked | Non
         return None
     content = Content(rng, split)
     others = [mark.text for mark in page.fields.values()]
-    turns = []
+    turns: list[Turn] = []
     for turn in asked.turns[:3]:
         wrong = [text for text in others if text != turn.gold and len(text) <= 24]
         options = [turn.gold, *rng.sample(wrong, min(2, len(wrong)))]
