@@ -164,9 +164,8 @@ def main() -> None:
         f"{sum(map(len, sources.faces))} typefaces, {len(sources.pdfs)} PDFs, {dtype or torch.float32}, step {step}",
         flush=True,
     )
-    loader = DataLoader(
-        Batches(sources, args.seed, step, min(args.steps, STEPS)), batch_size=None, num_workers=args.workers
-    )
+    last = min(args.steps, STEPS)
+    loader = DataLoader(Batches(sources, args.seed, step, last), batch_size=None, num_workers=args.workers)
     peaks = [group["lr"] for group in optimizer.param_groups]
     begun, first = time.monotonic(), step
     shown = 0.0
@@ -193,7 +192,7 @@ def main() -> None:
                     f"{hours:.1f} h left",
                     flush=True,
                 )
-            if step % SAVE_EVERY == 0 or step == STEPS:
+            if step % SAVE_EVERY == 0 or step == last:
                 save(state, reader, optimizer, step)
             if step % VALIDATE_EVERY == 0 or step == STEPS:
                 unseen = validate(reader, held_out, dtype)

@@ -34,7 +34,7 @@ _SIGNS = ("", "", "", "$", "RM", "RM ", "EUR ")
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
     """One receipt of 2 to 12 items; the paper ends below the last line."""
     content = Content(rng, split)
-    columns, rows = rng.choice(((1, 3), (1, 4), (2, 5), (2, 6), (2, 7), (3, 7)))
+    columns, rows = rng.choice(((1, 3), (1, 3), (1, 4), (2, 5), (2, 6), (2, 7)))
     scale = rng.uniform(1.0, 1.5)
     width, height = round(columns * 224 * scale), round(rows * 224 * scale)
     family = pick(rng, split, families)

@@ -269,7 +269,7 @@ def dense(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 _PRINTED = ("receipt", "letter", "invoice", "table", "slide", "sign")
-_FIELDS = ("receipt", "invoice", "letter", "sign", "invoice", "receipt")
+_FIELDS = ("receipt", "invoice", "letter", "sign", "invoice", "letter")
 TASKS: dict[str, Task] = {
     "lines": Task("cer", (*_PRINTED, "receipt", "chart"), lines),
     "blocks": Task("cer", ("letter", "letter", "receipt", "invoice", "sign", "slide"), blocks),
