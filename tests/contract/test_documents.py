@@ -25,7 +25,7 @@ from fcot_vl.train.realign import RealignConfig
 from fcot_vl.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCALE = sorted((ROOT / "recipes" / "scale").glob("*.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 VERBS = dict(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
@@ -111,9 +111,11 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def readme_tree() -> dict[Path, str]:
-    """Path -> caption of the README's tree."""
-    block = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def file_tree() -> dict[Path, str]:
+    """Map each path of the tree in docs/architecture.md to its caption."""
+    block = re.search(
+        r"```text\n(fcot_vl/.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL
+    )
     assert block is not None
     found: dict[Path, str] = {}
     parents: list[Path] = []
@@ -126,10 +128,10 @@ def readme_tree() -> dict[Path, str]:
     return found
 
 
-def test_the_readmes_tree_is_what_is_there() -> None:
-    tree = readme_tree()
+def test_the_tree_of_files_is_what_is_there() -> None:
+    tree = file_tree()
     for path, caption in tree.items():
-        assert path.exists(), f"the README's tree names {path.relative_to(ROOT)}, which is not there"
+        assert path.exists(), f"the tree names {path.relative_to(ROOT)}, which is not there"
         assert caption, f"{path.relative_to(ROOT)} has no caption"
     package = ROOT / "fcot_vl"
     listed = {path.parent for path in tree if path.parent != ROOT}
@@ -138,7 +140,7 @@ def test_the_readmes_tree_is_what_is_there() -> None:
             if path.name.startswith(("_", ".")):
                 continue
             if path.suffix == ".py" or (path.is_dir() and folder == package):
-                assert path in tree, f"{path.relative_to(ROOT)} is missing from the README's tree"
+                assert path in tree, f"{path.relative_to(ROOT)} is missing from the tree"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
