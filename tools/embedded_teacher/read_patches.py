@@ -33,6 +33,7 @@ BATCH = 16  # tiles
 STEPS = 16_000
 WARM_UP, DECAY_FROM = 100, 0.6  # steps; share of the steps after which the rate falls to zero
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
+ALL_FROM = 2_500  # step from which tiles are as hard as they get
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
 SAVE_EVERY, VALIDATE_EVERY = 200, 1_000
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
@@ -77,7 +78,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return self.last - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return make_batch(self.sources, self.seed, self.first + index, BATCH)
+        step = self.first + index
+        return make_batch(self.sources, self.seed, step, BATCH, min(1.0, step / ALL_FROM))
 
 
 def autocast_type() -> torch.dtype | None:

@@ -97,13 +97,21 @@ def _words(rng: random.Random, split: Split, capitals: bool) -> str:
     return "".join(chr(rng.randint(33, 126)) for _ in range(rng.randint(1, 6)))
 
 
-def _size(rng: random.Random) -> int:
-    """Type size in pixels of the tile: small print is common, headlines are not."""
+def _size(rng: random.Random, hardness: float) -> int:
+    """Type size in pixels of the tile: small print is common, headlines are not; middle sizes alone at hardness 0."""
+    if rng.random() > hardness:
+        return rng.randint(15, 28)
     low, high = rng.choices(((9, 16), (14, 28), (24, 60)), (0.5, 0.37, 0.13))[0]
     return round(low * (high / low) ** rng.random())
 
 
-def printed(rng: random.Random, sources: Sources, size: tuple[int, int], letters: int | None = None) -> Print:
+def printed(
+    rng: random.Random,
+    sources: Sources,
+    size: tuple[int, int],
+    letters: int | None = None,
+    hardness: float = 1.0,
+) -> Print:
     """A grey canvas of `size` filled with blocks of print in one or several typefaces.
 
     Args:
@@ -117,7 +125,7 @@ def printed(rng: random.Random, sources: Sources, size: tuple[int, int], letters
     y = rng.uniform(-4, 10)
     while y < height:
         face = rng.choice(rng.choices(sources.faces, sources.weights)[0])
-        kind = Type(face, letters or _size(rng))
+        kind = Type(face, letters or _size(rng, hardness))
         step = kind.size * rng.uniform(1.0, 1.7)
         capitals = rng.random() < 0.25
         gap = rng.choice((1, 1, 1, rng.randint(2, 8)))  # wide gaps as between the columns of a table
@@ -164,11 +172,12 @@ def enlarged(rng: random.Random, sources: Sources) -> tuple[Print, list[tuple[in
     return (image, text, points), rng.sample(corners, min(4, len(corners)))
 
 
-def pdf_print(rng: random.Random, sources: Sources) -> Print:
-    """A page of a real PDF at 75 to 240 dpi; pages with hardly any print are drawn again."""
+def pdf_print(rng: random.Random, sources: Sources, hardness: float) -> Print:
+    """A page of a real PDF at 75 (at hardness 0: 125) to 240 dpi; pages with hardly any print are drawn again."""
+    low = 125 - 50 * hardness
     while True:
         path, count = rng.choices(sources.pdfs, sources.pdf_weights)[0]
-        dpi = 75 * (240 / 75) ** (rng.random() ** 1.3)
+        dpi = low * (240 / low) ** (rng.random() ** 1.3)
         image, text, points = read_page(path, rng.randrange(count), dpi)
         if len(text) > 150 and text.count(UNREADABLE) < 0.1 * len(text) and max(image.size) < 4000:
             return image, text, points
@@ -197,21 +206,27 @@ class Tiles:
         self.targets: list[NDArray[np.int64]] = []
 
 
-def make_batch(sources: Sources, seed: int, index: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Batch `index`: pixels ``[size, 3, 224, 224]`` uint8 and targets ``[size, 256, SLOTS]``."""
+def make_batch(
+    sources: Sources, seed: int, index: int, size: int, hardness: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make batch `index`: pixels ``[size, 3, 224, 224]`` uint8 and targets ``[size, 256, SLOTS]``.
+
+    Args:
+        hardness: from 0, middle sizes with little wear, to 1, everything.
+    """
     rng = random.Random(f"tiles/{seed}/{index}")
     tiles = Tiles()
     while len(tiles.pixels) < size:
         draw = rng.random()
         if draw < 0.45:
-            image, text, points = pdf_print(rng, sources)
+            image, text, points = pdf_print(rng, sources, hardness)
             corners = _crops(rng, image, points, 4)
-        elif draw < 0.88:
-            image, text, points = printed(rng, sources, (2 * TILE, 2 * TILE))
+        elif draw < 1 - 0.12 * hardness:
+            image, text, points = printed(rng, sources, (2 * TILE, 2 * TILE), hardness=hardness)
             corners = [(0, 0), (TILE, 0), (0, TILE), (TILE, TILE)]
         else:
             (image, text, points), corners = enlarged(rng, sources)
-        if rng.random() < 0.45:
+        if rng.random() < 0.45 * hardness:
             degrees, bend = rng.choice(((1.0, 0.004), (2.5, 0.01), (5.0, 0.03)))
             around = [(left, top, left + TILE, top + TILE) for left, top in corners]
             box = (min(b[0] for b in around), min(b[1] for b in around))
@@ -220,7 +235,7 @@ def make_batch(sources: Sources, seed: int, index: int, size: int) -> tuple[torc
                 image, points = tilt(rng, image.crop((*box, *end)), points - box, degrees, bend, 255)
                 corners = [(left - box[0], top - box[1]) for left, top in corners]
         for left, top in corners:
-            piece = wear(rng, image.crop((left, top, left + TILE, top + TILE)))
+            piece = wear(rng, image.crop((left, top, left + TILE, top + TILE)), 0.3 + 0.7 * hardness)
             if rng.random() < 0.05:
                 piece = ImageOps.invert(piece)
             tiles.pixels.append(np.asarray(piece))
