@@ -1,7 +1,7 @@
-"""The command line: one verb per stage, `ask`, and the two recipes. Nothing is done here, only passed on.
+"""Command line: one command per stage, `ask`, and the two recipes. It passes settings on and does no work of its own.
 
-Training verbs take every field of their dataclass as a flag (`--learning-rate 1e-3`), and the recipe section of the
-same name as the starting point (`--recipe demo`). What a person got wrong is one red line and exit code 2.
+Training commands take every field of their dataclass as a flag (`--learning-rate 1e-3`) and the recipe section of the
+same name as the starting point (`--recipe demo`). A user's mistake is reported in one red line, with exit code 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Console
 
 app = typer.Typer(
     name="fcot-vl",
-    help="Compress the visual tokens of document-reading models, and measure what it costs.",
+    help="Compress the visual tokens of vision-language models that read documents, and measure the cost.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,54 +24,85 @@ app = typer.Typer(
 )
 MORE_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Output = Annotated[Path, typer.Option(help="Folder to write; the same command again resumes it.")]
-Data = Annotated[Path, typer.Option(help="Folder that `synthesize` wrote.")]
+Output = Annotated[Path, typer.Option(help="Output folder. Rerun the same command to resume.")]
+Data = Annotated[Path, typer.Option(help="Dataset folder written by `synthesize`.")]
 TrainingData = Annotated[
-    Path, typer.Option(help="Folder of shards, InternVL meta JSON, LLaVA JSON or mixture YAML.")
+    Path,
+    typer.Option(
+        help="Training data: folder of Parquet shards, InternVL meta JSON, LLaVA JSON, or mixture YAML."
+    ),
 ]
 FromRecipe = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe whose section gives the starting values.")
+    str | None,
+    typer.Option(
+        "--recipe", help="Recipe name or file whose section of this stage gives the default settings."
+    ),
 ]
-RunOutput = Annotated[Path | None, typer.Option(help="Folder of the run; by default the recipe's.")]
-RunRecipe = Annotated[str, typer.Option("--recipe", help="A recipe's name or file.")]
-Teacher = Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded one.")]
+RunOutput = Annotated[
+    Path | None, typer.Option(help="Output folder of the run. Default: the one in the recipe.")
+]
+RunRecipe = Annotated[str, typer.Option("--recipe", help="Recipe name or file.")]
+Teacher = Annotated[
+    str | None, typer.Option(help="Teacher: model folder or Hub id. Default: the embedded teacher.")
+]
 Endpoint = Annotated[
-    str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+    str | None, typer.Option(help="URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
 ]
-EndpointModel = Annotated[str | None, typer.Option("--model", help="Name of the model at the endpoint.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Most answers decoded together.")]
-Requests = Annotated[int, typer.Option(min=1, help="Most requests in flight at the endpoint.")]
+EndpointModel = Annotated[str | None, typer.Option("--model", help="Model name at the endpoint.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate per answer.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of answers decoded together.")]
+Requests = Annotated[int, typer.Option(min=1, help="Maximum number of concurrent requests to the endpoint.")]
 Timeout = Annotated[
-    float, typer.Option(help="Seconds without a byte after which a request is sent to the endpoint again.")
+    float, typer.Option(help="Seconds without any received byte after which a request is sent again.")
 ]
-PriceIn = Annotated[float | None, typer.Option(help="Price of a million tokens asked, for the cost.")]
-PriceOut = Annotated[float | None, typer.Option(help="Price of a million tokens answered.")]
+PriceIn = Annotated[
+    float | None, typer.Option(help="Price of one million prompt tokens, for the cost report.")
+]
+PriceOut = Annotated[
+    float | None, typer.Option(help="Price of one million generated tokens, for the cost report.")
+]
 MaxSkipped = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Share of skipped or unanswered records above which the run stops."),
+    typer.Option(
+        min=0, max=1, help="Maximum share of skipped or unanswered samples, 0 to 1; the run stops above it."
+    ),
 ]
-Records = Annotated[str, typer.Option(help="Shards, meta JSON, LLaVA JSON or mixture YAML.")]
-Prompts = Annotated[Path | None, typer.Option(help="YAML of templates by task; goes before the package's.")]
+Records = Annotated[
+    str, typer.Option(help="Data: folder of Parquet shards, InternVL meta JSON, LLaVA JSON, or mixture YAML.")
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file with prompt templates by task. They take precedence over the built-in ones."
+    ),
+]
 StyleFile = Annotated[
     Path | None,
-    typer.Option("--style", help="JSON lines with the teacher's answers, such as `label` writes."),
+    typer.Option("--style", help="JSON Lines file with answers of the teacher, as `label` writes them."),
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Steps side by side; by default the recipe's.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Number of steps run in parallel. Default: the one in the recipe.")
+]
 
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Folder of an InternVL checkpoint in the original layout.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write; the same command again resumes it.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of an InternVL checkpoint in the original OpenGVLab layout.")
+    ],
+    output: Annotated[Path, typer.Argument(help="Output folder. Rerun the same command to resume.")],
     allow_bin: Annotated[
-        bool, typer.Option("--allow-bin", help="Read .bin weights: pickle, opened with weights_only.")
+        bool,
+        typer.Option(
+            "--allow-bin", help="Also read .bin weights (pickle files, opened with weights_only=True)."
+        ),
     ] = False,
     image_token_id: Annotated[
-        int | None, typer.Option(help="Id of <IMG_CONTEXT>, where the tokenizer files are missing.")
+        int | None,
+        typer.Option(help="Token id of <IMG_CONTEXT>. Needed only when the tokenizer files are missing."),
     ] = None,
 ) -> None:
-    """Write an original OpenGVLab checkpoint in the Hugging Face layout, tensor for tensor."""
+    """Convert an original OpenGVLab checkpoint to the Hugging Face layout."""
     from fcot_vl.convert.write import convert as run
 
     run(source, output, allow_bin=allow_bin, image_token=image_token_id)
@@ -80,19 +111,19 @@ def convert(
 @app.command()
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="Checkpoint folder (original or Hugging Face layout) or student.")
+        str, typer.Argument(help="Folder of a checkpoint (original or Hugging Face layout) or of a student.")
     ],
-    page: Annotated[str, typer.Option(help="Page that is counted, WIDTHxHEIGHT in pixels.")] = "1240x1754",
-    context: Annotated[int, typer.Option(min=1, help="Tokens of a training sequence.")] = 4096,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that training is sharded over.")] = 1,
+    page: Annotated[str, typer.Option(help="Image size to count for, WIDTHxHEIGHT in pixels.")] = "1240x1754",
+    context: Annotated[int, typer.Option(min=1, help="Length of a training sequence in tokens.")] = 4096,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that training is sharded over.")] = 1,
     compressor: Annotated[
         str,
         typer.Option(
-            help="Of the students: conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."
+            help="Compressor of the students: conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."
         ),
     ] = "conv",
 ) -> None:
-    """What a checkpoint is, and what it costs at every ratio, without reading a weight."""
+    """Describe a checkpoint and estimate its cost at every compress ratio, from its configuration alone."""
     from fcot_vl.inspect import inspect as run
     from fcot_vl.inspect import page_size
 
@@ -103,31 +134,36 @@ def inspect(
 def synthesize(
     output: Output,
     split: Annotated[
-        str, typer.Option(help="MiniDoc: train, validation or test; no content is shared.")
+        str, typer.Option(help="MiniDoc split: train, validation or test. Splits share no content.")
     ] = "train",
-    records: Annotated[int, typer.Option(help="Pages.")] = 1000,
+    records: Annotated[int, typer.Option(help="Number of pages.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the content.")] = 0,
     task: Annotated[
-        list[str] | None, typer.Option(help="MiniDoc: only this task; repeat for several.")
+        list[str] | None,
+        typer.Option(help="MiniDoc task to generate. Repeat for several. Default: all tasks."),
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="OCR-like pages of this kind instead of MiniDoc; repeat for several."),
+        typer.Option(help="Kind of OCR-like page to generate instead of MiniDoc. Repeat for several."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="OCR-like: processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes (OCR-like pages).")] = 1,
     corpus: Annotated[
-        Path | None, typer.Option(help="OCR-like: folder of *.txt and *.md files to print from.")
+        Path | None, typer.Option(help="Folder of *.txt and *.md files to print (OCR-like pages).")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="OCR-like: folder of *.html files for the kinds web and web_zh.")
+        Path | None, typer.Option(help="Folder of *.html files for the kinds web and web_zh.")
     ] = None,
     internvl: Annotated[
-        bool, typer.Option("--internvl", help="OCR-like: also write InternVL's JSONL, images and meta file.")
+        bool,
+        typer.Option(
+            "--internvl",
+            help="Also write the data in InternVL's format: JSONL, images, meta file (OCR-like pages).",
+        ),
     ] = False,
 ) -> None:
-    """Write pages with questions as Parquet shards: MiniDoc, or with `--kind` OCR-like pages.
+    """Generate document pages with questions as Parquet shards: MiniDoc, or OCR-like pages with `--kind`.
 
-    Kinds, each also in Chinese with `_zh` behind its name: text, layout, table, chart, handwriting, scene, web.
+    Kinds, each also in Chinese with the suffix `_zh`: text, layout, table, chart, handwriting, scene, web.
     """
     if kind:
         from fcot_vl.data.synthesize.ocr import Sources
@@ -148,19 +184,23 @@ def synthesize(
 def label(
     output: Output,
     data: Annotated[
-        str | None, typer.Option(help="Shards, meta JSON, LLaVA JSON or mixture YAML to label.")
+        str | None,
+        typer.Option(
+            help="Data to label: folder of Parquet shards, InternVL meta JSON, LLaVA JSON, or mixture YAML."
+        ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures to label, with those below.")
+        Path | None, typer.Option(help="Folder of images to label, searched with its subfolders.")
     ] = None,
     teacher: Teacher = None,
     endpoint: Endpoint = None,
     model: EndpointModel = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="Asked in place of the records' own; repeat for several.")
+        list[str] | None,
+        typer.Option(help="Question to ask instead of each sample's own. Repeat for several."),
     ] = None,
     keep_truth: Annotated[
-        bool, typer.Option("--keep-truth", help="A record's own answer stays its label.")
+        bool, typer.Option("--keep-truth", help="Keep a sample's own answer as its label.")
     ] = False,
     max_new_tokens: MaxNewTokens = 1024,
     batch_size: BatchSize = 16,
@@ -169,9 +209,9 @@ def label(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_skipped: MaxSkipped = 0.1,
-    seed: Annotated[int, typer.Option(help="Draws the questions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of questions.")] = 0,
 ) -> None:
-    """Let a teacher answer over pictures, and write the answers as records to train on."""
+    """Label images with the answers of a teacher, as training data."""
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.instruct.label import LabelConfig
@@ -205,7 +245,7 @@ def rewrite(
     output: Output,
     data: Records,
     writer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a language model with a chat template.")
+        str | None, typer.Option(help="Language model that rewrites: folder or Hub id, with a chat template.")
     ] = None,
     endpoint: Endpoint = None,
     model: EndpointModel = None,
@@ -218,9 +258,12 @@ def rewrite(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_skipped: MaxSkipped = 0.1,
-    seed: Annotated[int, typer.Option(help="Draws the examples of the tone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of style examples.")] = 0,
 ) -> None:
-    """Let a language model put answers into the teacher's tone; an answer whose facts do not survive stays."""
+    """Rewrite answers in the tone of the teacher with a language model.
+
+    An answer whose facts would change is kept as it was.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.instruct.rewrite import RewriteConfig
@@ -255,13 +298,17 @@ def cot(
     teacher: Teacher = None,
     endpoint: Endpoint = None,
     model: EndpointModel = None,
-    samples: Annotated[int, typer.Option(min=1, help="Answers drawn for each question.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the draws.")] = 0.8,
-    keep: Annotated[int, typer.Option(min=1, help="Most answers kept for a question.")] = 2,
-    select: Annotated[str, typer.Option(help="Which are kept: shortest, or diverse.")] = "shortest",
+    samples: Annotated[int, typer.Option(min=1, help="Number of answers sampled per question.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 0.8,
+    keep: Annotated[int, typer.Option(min=1, help="Maximum number of answers kept per question.")] = 2,
+    select: Annotated[
+        str, typer.Option(help="Selection of the answers to keep: shortest or diverse.")
+    ] = "shortest",
     vanilla_ratio: Annotated[
         float | None,
-        typer.Option(help="Share of vanilla records in the mixture; default: each of them as in the data."),
+        typer.Option(
+            help="Share of the original samples in the mixture, 0 to 1. Default: all of them, once."
+        ),
     ] = None,
     prompts: Prompts = None,
     style: StyleFile = None,
@@ -272,9 +319,9 @@ def cot(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_skipped: MaxSkipped = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sampling seed.")] = 0,
 ) -> None:
-    """Draw worked answers from a teacher, keep those whose result is right, and mix them with the data."""
+    """Sample worked answers from a teacher, keep the correct ones, and mix them with the data (rejection sampling)."""
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.instruct.cot import CotConfig
@@ -315,9 +362,9 @@ def realign(
     teacher: Teacher = None,
     recipe: FromRecipe = None,
 ) -> None:
-    """Stage 1: train compressor and adaptor of one or more students; everything else stays frozen.
+    """Stage 1: train the compressor and the projector of one or more students; all other weights stay frozen.
 
-    Further flags: the fields of `RealignConfig`, such as `--ratios 2,4 --max-steps 500 --seed 1`.
+    Further flags are the fields of `RealignConfig`, such as `--ratios 2,4 --max-steps 500 --seed 1`.
     """
     from fcot_vl.train.realign import RealignConfig
     from fcot_vl.train.realign import realign as run
@@ -328,14 +375,14 @@ def realign(
 @app.command(context_settings=MORE_FLAGS)
 def post_train(
     context: typer.Context,
-    model: Annotated[Path, typer.Option(help="Student folder; a teacher is trained as the control.")],
+    model: Annotated[Path, typer.Option(help="Student folder. A teacher folder is trained as the control.")],
     data: TrainingData,
     output: Output,
     recipe: FromRecipe = None,
 ) -> None:
-    """Stage 2: train all weights on the answers.
+    """Stage 2: train all weights of a student on the answers.
 
-    Further flags: the fields of `PostTrainConfig`, such as `--max-steps 500 --learning-rate 1e-3`.
+    Further flags are the fields of `PostTrainConfig`, such as `--max-steps 500 --learning-rate 1e-3`.
     """
     from fcot_vl.train.post_train import PostTrainConfig
     from fcot_vl.train.post_train import post_train as run
@@ -349,21 +396,26 @@ def resample(
     data: TrainingData,
     output: Output,
     losses: Annotated[
-        Path | None, typer.Option(help="Output folder of a coarse post-train run on this data.")
+        Path | None, typer.Option(help="Output folder of a finished coarse post-train run on this data.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Student to make the coarse run with, instead.")] = None,
-    records: Annotated[int, typer.Option(min=1, help="Records of the coarse run.")] = 512,
-    floor: Annotated[float, typer.Option(help="Least weight.")] = 0.25,
-    cap: Annotated[float, typer.Option(help="Greatest weight.")] = 4.0,
+    model: Annotated[
+        Path | None, typer.Option(help="Student folder to start a coarse run from, instead of --losses.")
+    ] = None,
+    records: Annotated[int, typer.Option(min=1, help="Number of samples in the coarse run.")] = 512,
+    floor: Annotated[float, typer.Option(help="Minimum sampling weight.")] = 0.25,
+    cap: Annotated[float, typer.Option(help="Maximum sampling weight.")] = 4.0,
     generation: Annotated[
-        list[str] | None, typer.Option(help="Group that is never weighed up; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            help="Group whose weight is never raised, such as a generation task. Repeat for several."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the records of the coarse run.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of samples for the coarse run.")] = 0,
     recipe: FromRecipe = None,
 ) -> None:
-    """Weigh the groups of the data by the losses of a coarse run, and write them as a mixture.
+    """Weight the groups of the data by the losses of a coarse run, and write them as a mixture.
 
-    Further flags, with `--model`: the fields of `PostTrainConfig`, for the coarse run.
+    With `--model`, further flags are the fields of `PostTrainConfig` for the coarse run.
     """
     from fcot_vl.train.post_train import PostTrainConfig
     from fcot_vl.train.resample import ResampleConfig
@@ -381,12 +433,12 @@ def resample(
 
 @app.command()
 def curves(
-    run: Annotated[Path, typer.Argument(help="Folder of a post-train run with --keep-checkpoints.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a post-train run made with --keep-checkpoints.")],
     data: Data,
     output: Output,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of questions decoded together.")] = 64,
 ) -> None:
-    """Losses and scores by task along a post-training, from the checkpoints it kept."""
+    """Plot losses and scores by task over a post-training run, from its kept checkpoints."""
     from fcot_vl.curves import curves as make
 
     make(run, data, output, batch_size)
@@ -395,43 +447,63 @@ def curves(
 @app.command()
 def merge(
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Two or more model folders of one architecture, in safetensors.")
+        list[Path],
+        typer.Argument(help="Two or more model folders of one architecture, with safetensors weights."),
     ],
     output: Output,
     base: Annotated[
-        Path | None, typer.Option(help="The model they were trained from; not for average and weighted.")
+        Path | None, typer.Option(help="Base model of the merge. Not used by average and weighted.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="average, weighted, task-arithmetic, shapley, ties or dare.")
+        str, typer.Option(help="Merge method: average, weighted, task-arithmetic, shapley, ties or dare.")
     ] = "average",
     weights: Annotated[
-        str | None, typer.Option(help="One a checkpoint, such as 0.5,0.3,0.2; shapley finds its own.")
+        str | None,
+        typer.Option(help="One weight per checkpoint, such as 0.5,0.3,0.2. shapley computes its own."),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="Of what is added to the base: task-arithmetic, dare 0.5, ties 1.")
+        float | None,
+        typer.Option(
+            help="Factor on the sum added to the base. Default: 0.5 for task-arithmetic and dare, 1 for ties."
+        ),
     ] = None,
     density: Annotated[
-        float | None, typer.Option(help="Share of a difference's values kept: ties 0.2, dare 0.1.")
+        float | None,
+        typer.Option(
+            help="Share of each difference's values that is kept. Default: 0.2 for ties, 0.1 for dare."
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="shapley: validation records to score by, as for `evaluate`.")
+        Path | None,
+        typer.Option(help="Validation data that shapley scores coalitions on, as for `evaluate`."),
     ] = None,
     score_command: Annotated[
         str | None,
-        typer.Option(help="shapley: a command with {model} in it, whose last line is the score, instead."),
+        typer.Option(
+            help="Command that scores a coalition for shapley instead of --data. It contains {model}; "
+            "its last output line is the score."
+        ),
     ] = None,
     permutations: Annotated[
-        int | None, typer.Option(help="shapley: orders drawn; needed above 8 checkpoints, else exact.")
+        int | None,
+        typer.Option(
+            help="Number of sampled orders for shapley. Required above 8 checkpoints. Default: exact values."
+        ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="With --data: most questions decoded together.")
+        int, typer.Option(min=1, help="Number of questions decoded together, with --data.")
     ] = 64,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default as in the base.")
+        str | None,
+        typer.Option(
+            help="Data type of the merged weights: float32, bfloat16 or float16. Default: that of the base."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the orders, and of what dare drops.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the sampled orders and of the values that dare drops.")
+    ] = 0,
 ) -> None:
-    """Merge checkpoints of one architecture, of any model: by average, weights, or what each is worth."""
+    """Merge checkpoints of one architecture: average, weighted, task arithmetic, Shapley values, TIES or DARE."""
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.merge.config import MergeConfig
@@ -463,45 +535,57 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Folder of records; of a benchmark a local copy or a dataset on the hub, by default its own."
+            help="Dataset folder. With --benchmark: a local copy or a Hub dataset. Default: the benchmark's own "
+            "Hub dataset."
         ),
     ] = None,
     benchmark: Annotated[
         str | None,
-        typer.Option(help="docvqa, infovqa, chartqa, textvqa, ocrbench, ai2d, scienceqa or mme."),
+        typer.Option(
+            help="Public benchmark: docvqa, infovqa, chartqa, textvqa, ocrbench, ai2d, scienceqa or mme."
+        ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Of a benchmark, by default the one that is reported; of records only noted (test)."
+            help="Split of the benchmark. Default: the reported one. For a dataset folder it is only recorded (test)."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions from the start.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of questions, from the start.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Teacher or student folder; default: the embedded one.")
+        str | None, typer.Option(help="Teacher or student: folder or Hub id. Default: the embedded teacher.")
     ] = None,
     stage: Annotated[
-        str, typer.Option(help="What it is: teacher, realign, post-train or control.")
+        str, typer.Option(help="Role of the model in the report: teacher, realign, post-train or control.")
     ] = "teacher",
     method: Annotated[
         str,
         typer.Option(
-            help="none, fastv, pyramiddrop, sparsevlm, visionzip, vispruner, prumerge, divprune, tome, random, "
+            help="Training-free baseline: none, fastv, pyramiddrop, "
+            "sparsevlm, visionzip, vispruner, prumerge, divprune, tome, random, "
             "uniform, smaller_page or fewer_tiles."
         ),
     ] = "none",
-    keep: Annotated[float | None, typer.Option(help="Share of visual tokens the method keeps.")] = None,
-    layer: Annotated[int | None, typer.Option(help="FastV's K.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the model's training; and of random dropping.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most questions decoded together.")] = 64,
+    keep: Annotated[
+        float | None, typer.Option(help="Share of visual tokens that the baseline keeps, 0 to 1.")
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Layer K of FastV: the first decoder layer with fewer tokens.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the model's training, and of random dropping.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of questions decoded together.")] = 64,
     max_skipped: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Share of a benchmark's questions that may be broken before it stops."
+            min=0,
+            max=1,
+            help="Maximum share of unusable questions in a benchmark, 0 to 1; the run stops above it.",
         ),
     ] = 0.01,
 ) -> None:
-    """Score a model, with or without a training-free peer, on records or on a benchmark by name."""
+    """Score a model, with or without a training-free baseline, on a dataset folder or a public benchmark."""
     from fcot_vl.evaluate.runner import evaluate as run
     from fcot_vl.prune.method import Method
 
@@ -526,20 +610,23 @@ def lmms_eval(
     data: Annotated[
         Path,
         typer.Option(
-            help="For tasks of DocVQA's shape: shards, meta JSON, LLaVA JSON or mixture YAML; else a saved DatasetDict."
+            help="Data: shards, meta JSON, LLaVA JSON or mixture YAML for tasks with DocVQA's columns, "
+            "else a saved DatasetDict."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder to write, for lmms-eval's --include_path.")],
-    task: Annotated[str, typer.Option(help="lmms-eval's task.")] = "docvqa_val",
+    output: Annotated[Path, typer.Option(help="Output folder, to be passed to lmms-eval as --include_path.")],
+    task: Annotated[str, typer.Option(help="Task of lmms-eval.")] = "docvqa_val",
     name: Annotated[
-        str | None, typer.Option(help="Of the new task; default: the task's with _local behind it.")
+        str | None,
+        typer.Option(help="Name of the new task. Default: the name of --task with the suffix _local."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a DatasetDict that has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a DatasetDict that has several.")] = None,
     bare: Annotated[
-        bool, typer.Option("--bare", help="Ask the questions alone, without the task's words around them.")
+        bool,
+        typer.Option("--bare", help="Ask the questions without the text that the task puts around them."),
     ] = False,
 ) -> None:
-    """Give a task of lmms-eval local data: a dataset, if records are given, and the task file. See `make eval-env`."""
+    """Write local data and a task file for lmms-eval. See `make eval-env`."""
     from fcot_vl.evaluate.lmms_task import LmmsTaskConfig, lmms_task
 
     lmms_task(LmmsTaskConfig(data, output, task, name, split, bare))
@@ -550,25 +637,27 @@ def bench(
     data: Annotated[
         list[str],
         typer.Option(
-            help="Folder that `synthesize` wrote, or NAME=FOLDER. Repeat to set image sets side by side."
+            help="Dataset folder written by `synthesize`, or NAME=FOLDER. Repeat to compare image sets."
         ),
     ],
     output: Output,
     contender: Annotated[
         list[str],
         typer.Option(
-            help="NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]; no FOLDER is the embedded teacher. Repeat; speed-ups "
+            help="Candidate: NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]; without FOLDER, the embedded teacher. "
+            "Repeat for several; speed-ups "
             "are over the first."
         ),
     ],
-    pages: Annotated[int, typer.Option(min=1, help="Pages used of each image set.")] = 8,
-    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded per page.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Times every page is measured.")] = 5,
+    pages: Annotated[int, typer.Option(min=1, help="Number of pages of each image set.")] = 8,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Number of tokens to decode per page.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of measurements per page.")] = 5,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Also answer that many pages together, for throughput.")
+        int | None,
+        typer.Option(min=1, help="Batch size of an additional throughput measurement. Default: none."),
     ] = None,
 ) -> None:
-    """Time models and peers on the same pages, in turn: prefill, decode, end to end, cache, arithmetic."""
+    """Time models and baselines on the same pages: prefill, decode, end to end, KV cache, operations."""
     from fcot_vl.bench import bench as run
 
     run(
@@ -584,25 +673,36 @@ def bench(
 
 @app.command()
 def export(
-    student: Annotated[Path, typer.Argument(help="Folder that `realign` or `post-train` wrote.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    student: Annotated[Path, typer.Argument(help="Student folder written by `realign` or `post-train`.")],
+    output: Annotated[Path, typer.Argument(help="Output folder.")],
     remote_code: Annotated[
-        bool, typer.Option("--remote-code", help="Add the code, to load by trust_remote_code elsewhere.")
+        bool,
+        typer.Option("--remote-code", help="Add the model code, for loading with trust_remote_code=True."),
     ] = False,
-    base_model: Annotated[str | None, typer.Option(help="Base model, for the card.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the base, for the card.")] = None,
-    result: Annotated[Path | None, typer.Option(help="Evaluation whose scores go into the card.")] = None,
-    push: Annotated[str | None, typer.Option(help="Hub repository to upload to; none: nothing is.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Base model named in the model card.")] = None,
+    license: Annotated[
+        str | None, typer.Option(help="License of the base model, named in the model card.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(hidden=True)] = None,
+    result: Annotated[
+        Path | None, typer.Option(help="Evaluation folder whose scores go into the model card.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(help="Hub repository to upload to. Default: no upload.")] = None,
 ) -> None:
-    """Make a student's folder ready for others: weights, model card, and the code if asked."""
+    """Export a student for distribution: weights, model card and, with --remote-code, the model code."""
     from fcot_vl.export import export as run
 
+    if licence is not None:
+        print(
+            "warning: --licence is now --license; the old name will be removed in the next version",
+            file=sys.stderr,
+        )
     run(
         student,
         output,
         remote_code=remote_code,
         base_model=base_model,
-        licence=licence,
+        licence=license or licence,
         result=result,
         push=push,
     )
@@ -610,16 +710,16 @@ def export(
 
 @app.command()
 def visualize(
-    image: Annotated[Path, typer.Argument(help="A picture.")],
-    question: Annotated[str, typer.Argument(help="A question about it.")],
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    question: Annotated[str, typer.Argument(help="Question about the image.")],
     output: Output,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="InternVL teacher or student folder; repeat to set them side by side."),
+        typer.Option(help="InternVL teacher or student folder. Repeat to compare models."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate.")] = 64,
 ) -> None:
-    """Draw which visual tokens an answer attended to, over the page, models side by side."""
+    """Draw the visual tokens that an answer attended to over the image, for one or more models."""
     from fcot_vl.visualize import visualize as run
 
     run(image, question, output, model or [], max_new_tokens)
@@ -627,13 +727,16 @@ def visualize(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run; every result below it is read.")],
-    output: Annotated[Path | None, typer.Option(help="Default: `report` in the run folder.")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of a run. All results below it are read.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: `report` in the run folder.")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Test pages for the examples; default: `data/test`.")
+        Path | None,
+        typer.Option(help="Dataset folder for the examples. Default: `data/test` in the run folder."),
     ] = None,
 ) -> None:
-    """Make tables, figures and examples from what a run measured."""
+    """Write a report of a run: tables, figures and examples."""
     from fcot_vl.evaluate.report import ReportConfig
     from fcot_vl.evaluate.report import report as make
 
@@ -642,14 +745,14 @@ def report(
 
 @app.command()
 def ask(
-    image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WebP, TIFF, GIF or BMP.")],
-    question: Annotated[str, typer.Argument(help="A question in plain words.")],
+    image: Annotated[Path, typer.Argument(help="Image file: JPEG, PNG, WebP, TIFF, GIF or BMP.")],
+    question: Annotated[str, typer.Argument(help="Question about the image.")],
     model: Annotated[
-        str | None, typer.Option(help="Teacher or student folder; default: the embedded one.")
+        str | None, typer.Option(help="Teacher or student: folder or Hub id. Default: the embedded teacher.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate.")] = 256,
 ) -> None:
-    """Ask your own picture a question."""
+    """Answer one question about an image of your own."""
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.ask import ask as run
@@ -664,7 +767,7 @@ def ask(
 
 @app.command()
 def demo(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "demo") -> None:
-    """The whole path in minutes: two students at ratios 2 and 4, every comparison, one seed, a report."""
+    """Run all stages in minutes: two students (ratios 2 and 4), all comparisons, one seed, a report."""
     from fcot_vl.pipeline import run_recipe
 
     run_recipe(recipe, output=output, jobs=jobs)
@@ -672,14 +775,14 @@ def demo(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "demo"
 
 @app.command()
 def reproduce(output: RunOutput = None, jobs: Jobs = None, recipe: RunRecipe = "reproduce") -> None:
-    """The whole path in hours: three seeds, all peers and controls, full training, a report."""
+    """Run all stages in hours: three seeds, all baselines and controls, full training, a report."""
     from fcot_vl.pipeline import run_recipe
 
     run_recipe(recipe, output=output, jobs=jobs)
 
 
 def _image_sets(given: list[str]) -> str | dict[str, str]:
-    """One folder as it is; several by their names, or by those of their folders."""
+    """Parse image sets: one folder, or several by name or folder name."""
     if len(given) == 1 and "=" not in given[0]:
         return given[0]
     sets: dict[str, str] = {}
@@ -693,7 +796,7 @@ def _image_sets(given: list[str]) -> str | dict[str, str]:
 
 
 def _contender(text: str) -> Any:
-    """`student=out/student-4x`, or `fastv=out/teacher@fastv,0.5,2`."""
+    """Parse a candidate such as `student=out/student-4x` or `fastv=out/teacher@fastv,0.5,2`."""
     from fcot_vl.bench import Contender
     from fcot_vl.prune.method import Method
 
@@ -735,7 +838,7 @@ def _teacher(path: str | None) -> str:
 
 
 def main() -> None:
-    """Entry point of the `fcot-vl` command."""
+    """Run the `fcot-vl` command."""
     try:
         app()
     except (Exception, KeyboardInterrupt) as error:
@@ -749,7 +852,7 @@ def main() -> None:
 
 
 def _what_to_do(error: BaseException) -> str | None:
-    """What a person is told of an error that a person can mend; None for one that is ours."""
+    """Return the message for an error that the user can fix; None for a fault of the program."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on from here"
     if isinstance(error, ValueError | FileNotFoundError):

@@ -67,7 +67,7 @@ def name_of(path: Path) -> str:
 
 
 def _prints_ascii(path: Path) -> bool:
-    """Whether the font has all of printable ASCII, with small letters that differ from the capitals."""
+    """True if the font has all of printable ASCII, with small letters that differ from the capitals."""
     with TTFont(path, lazy=True) as font:
         characters = font.getBestCmap() or {}
     if not _ASCII.issubset(characters):

@@ -1,4 +1,4 @@
-"""How a page of the benchmark becomes a picture: a file as it was made, a scan, or a photograph.
+"""Pictures of the benchmark's pages: a file as it was made, a scan, or a photograph.
 
 The picture has the size of the page, and the points of the characters are moved with it.
 """
@@ -18,7 +18,7 @@ How = Literal["clean", "scan", "photo"]
 
 
 def capture(rng: random.Random, image: Image.Image, points: Points, how: How) -> tuple[Image.Image, Points]:
-    """The RGB page `image` as a file, a scan or a photograph, and where its characters are now."""
+    """Return the RGB page `image` as a file, a scan or a photograph, and the new places of its characters."""
     if how == "clean":
         return image, points
     if how == "scan":
@@ -74,7 +74,7 @@ def _photo(rng: random.Random, image: Image.Image, points: Points) -> tuple[Imag
 
 
 def ground(rng: random.Random, size: tuple[int, int]) -> Image.Image:
-    """What a page lies on: a table top or cloth, RGB, with soft spots and perhaps a grain along one side."""
+    """Draw the ground that a page lies on: a table top or cloth, RGB, with soft spots or a grain."""
     base = np.array([rng.randint(40, 200)] * 3, np.float32) + [rng.randint(-25, 25) for _ in range(3)]
     values = np.random.default_rng(rng.getrandbits(32))
     across = rng.choice((4, 12, 40))

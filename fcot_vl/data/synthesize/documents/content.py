@@ -1,4 +1,4 @@
-"""What stands on the benchmark's pages: words, names, amounts, dates, codes, split by content.
+"""Text of the benchmark's pages: words, names, amounts, dates, codes, split by content.
 
 Names, codes and rare words are made of syllables, and each belongs to one split (`minidoc.text.split_of`), so no test
 page can be answered from memory. Labels, items and common English words are shared by all splits, as on real documents.

@@ -65,7 +65,7 @@ class _Receipt:
 
     @property
     def room(self) -> bool:
-        """Whether another line fits."""
+        """True while another line fits."""
         return self.y + self.step < self.canvas.size[1] * 0.98
 
     def _case(self, text: str) -> str:

@@ -265,7 +265,7 @@ def _number(rng: random.Random) -> str:
 
 
 def _caption(board: Board) -> str:
-    """What a number counts, two or three words."""
+    """Draw a caption of two or three words for a number."""
     rng = board.rng
     noun = rng.choice((rng.choice(_NOUNS), rng.choice(ITEMS), rng.choice(ITEMS)))
     first = board.content.word(8).capitalize() if rng.random() < 0.4 else rng.choice(_ADJECTIVES)

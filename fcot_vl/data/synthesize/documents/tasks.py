@@ -1,4 +1,4 @@
-"""Questions about the benchmark's pages: what is asked, what is answered, and which part of the page is shown.
+"""Questions about the benchmark's pages, their answers, and the part of the page that is shown.
 
 Ten tasks after the paper's benchmarks (section 4). Each task names the kinds of pages it asks about and makes the turns
 of a conversation; an answer is a `Mark`, so it is known where on the page each of its characters was read.
@@ -201,7 +201,7 @@ def chart_qa(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def infographics(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Which number stands with a caption (InfographicVQA)."""
+    """Find the number that stands with a caption (InfographicVQA)."""
     if not page.values:
         return None
     labels = rng.sample(list(page.values), min(5, len(page.values)))

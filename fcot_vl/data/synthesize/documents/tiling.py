@@ -1,4 +1,4 @@
-"""How InternVL's processor cuts a page into tiles, and which visual token shows a point of the page.
+"""Tiles of a page as InternVL's processor cuts them, and the visual token that shows a point of the page.
 
 At the embedded teacher's size: 224-pixel tiles, at most 12 and a thumbnail, 28 x 28 pixels per visual token.
 """
@@ -48,7 +48,7 @@ class Tiling:
 
 @lru_cache(maxsize=4096)
 def tile(size: tuple[int, int], most: int = MOST_TILES) -> Tiling:
-    """The tiling that InternVL's processor chooses for an image of `size` (width, height)."""
+    """Return the tiling that InternVL's processor chooses for an image of `size` (width, height)."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     columns, rows = get_optimal_tiled_canvas((size[1], size[0]), (TILE, TILE), 1, most)
