@@ -1,1 +1,1 @@
-"""Data: samples, pictures, collation and synthesis. Knows nothing of models (imports go down only)."""
+"""Samples, images, collation and synthesis. This package does not import any model code."""

@@ -1,8 +1,8 @@
 """Token sequences, labels and padded batches.
 
-Between the records (`sample.py`) and the trainers: a conversation becomes a `Prompt` with one placeholder per
-picture, and a prompt becomes the teacher's or a student's sequence by repeating that placeholder, so that all of them
-share one tokenisation and mark exactly the same answer tokens.
+This module connects the samples (`sample.py`) to the trainers. A conversation becomes a `Prompt` with one placeholder
+per image. Repeating that placeholder turns the prompt into the sequence of the teacher or of a student. All of them
+therefore share one tokenisation and mark exactly the same answer tokens.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-IGNORED = -100  # label of a position that is not learned
+IGNORED = -100  # label of a position that the loss ignores
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One tokenised conversation with a single placeholder per picture.
+    """Tokenised conversation with a single placeholder per image.
 
     Attributes:
-        token_ids: `[n]`, the placeholder once per picture.
-        is_answer: `[n]`, True on the assistant's tokens, its closing token among them.
-        counts: visual tokens of each picture, by compress ratio; 1 is the model that the processor belongs to.
-        placeholder: id of the placeholder.
-        marks: ids that stand before and after a picture's placeholders.
-        sizes: (height, width) of each picture.
+        token_ids: Token ids, `[n]`, with one placeholder per image.
+        is_answer: Mask, `[n]`, True on the tokens of the assistant, including its closing token.
+        counts: Number of visual tokens of each image, by compress ratio. Ratio 1 is the model that the processor
+            belongs to.
+        placeholder: Id of the placeholder token.
+        marks: Ids of the tokens before and after the placeholders of an image.
+        sizes: Size (height, width) of each image.
     """
 
     token_ids: NDArray[np.int32]
@@ -41,12 +42,12 @@ class Prompt:
     sizes: tuple[tuple[int, int], ...] = ()
 
     def length(self, ratio: int = 1) -> int:
-        """Tokens of the sequence at a compress ratio."""
+        """Return the length of the sequence in tokens at a compress ratio."""
         around = len(self.marks[0]) + len(self.marks[1]) - 1
         return len(self.token_ids) + len(self.counts[ratio]) * around + sum(self.counts[ratio])
 
     def expand(self, ratio: int = 1) -> tuple[Tensor, Tensor]:
-        """`input_ids` and `labels`, both `[length]`, with every picture as its marks and placeholders."""
+        """Return `input_ids` and `labels`, both `[length]`, with every image as its marks and placeholders."""
         before, after = self.marks
         ids: list[NDArray[np.int32]] = []
         answer: list[NDArray[np.bool_]] = []
@@ -65,7 +66,7 @@ class Prompt:
 def picture_counts(
     processor: Any, images: Sequence[Image.Image], ratios: Sequence[int] = (1,)
 ) -> dict[int, tuple[int, ...]]:
-    """Visual tokens of each picture by compress ratio, from its size alone."""
+    """Compute the number of visual tokens of each image from its size alone, by compress ratio."""
     sizes = [(image.height, image.width) for image in images]
     return {r: tuple(processor.picture_tokens(*size, r) for size in sizes) for r in ratios}
 
@@ -76,21 +77,21 @@ def tokenize_prompt(
     processor: Any,
     ratios: Sequence[int] = (1,),
 ) -> Prompt:
-    """Tokenise a conversation with the processor's chat template.
+    """Tokenise a conversation with the chat template of the processor.
+
+    The function finds each answer by rendering the conversation up to it with the generation prompt of the template.
+    This works for any template, with or without `{% generation %}` marks. If a template does not end an answer with a
+    special token (LLaVA), the end-of-sequence token of the tokenizer is added after the last answer.
 
     Args:
-        messages: `{"role", "content"}` in turn; the pictures are put before the first user turn's text.
-        images: the pictures; only their sizes are looked at.
-        processor: has `tokenizer`, `chat_template`, `image_token_id`, `picture_marks` and `picture_tokens`.
-        ratios: compress ratios the prompt will be expanded for.
-
-    Answers are found by rendering the conversation up to each of them with the template's own generation prompt, which
-    works for any template, with or without `{% generation %}` marks. A template that ends an answer with no special
-    token (LLaVA's) gets the tokenizer's end of sequence after the last one.
+        messages: Messages `{"role", "content"}` in order. The images are put before the text of the first user turn.
+        images: Images of the conversation. Only their sizes are used.
+        processor: Processor with `tokenizer`, `chat_template`, `image_token_id`, `picture_marks` and `picture_tokens`.
+        ratios: Compress ratios that the prompt will be expanded for.
 
     Raises:
-        ValueError: the conversation has no user turn or no answer, its text holds the placeholder token, or a longer
-            conversation is not rendered as a continuation of a shorter one.
+        ValueError: If the conversation has no user turn or no answer, if its text contains the placeholder token, or if
+            the template does not render a longer conversation as a continuation of a shorter one.
     """
     conversation = _with_pictures(messages, len(images))
     answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
@@ -128,7 +129,7 @@ def tokenize_prompt(
 def tokenize_question(
     text: str, images: Sequence[Image.Image], processor: Any, ratios: Sequence[int] = (1,)
 ) -> Prompt:
-    """One question about pictures, tokenised up to where the answer starts."""
+    """Tokenise one question about images, up to the start of the answer."""
     return tokenize_open([{"role": "user", "content": text}], images, processor, ratios)
 
 
@@ -138,7 +139,7 @@ def tokenize_open(
     processor: Any,
     ratios: Sequence[int] = (1,),
 ) -> Prompt:
-    """A conversation that ends in a question, tokenised up to where the answer starts."""
+    """Tokenise a conversation that ends in a question, up to the start of the answer."""
     conversation = _with_pictures(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
@@ -147,9 +148,10 @@ def tokenize_open(
 def question_inputs(
     text: str, images: Sequence[Image.Image], processor: Any, ratio: int = 1
 ) -> dict[str, Tensor]:
-    """What a model takes to answer one question about pictures, if there are any, as a batch of one.
+    """Build the model inputs for one question, with or without images, as a batch of one.
 
-    ratio: the model's compress ratio, relative to the processor's own model.
+    Args:
+        ratio: Compress ratio of the model, relative to the model that the processor belongs to.
     """
     input_ids = tokenize_question(text, images, processor, (1, ratio)).expand(ratio)[0][None]
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
@@ -158,7 +160,7 @@ def question_inputs(
 
 
 def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:
-    """The conversation with contents in parts, the pictures before the first user turn's text."""
+    """Return the conversation with its contents as parts and the images before the text of the first user turn."""
     conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
     first_user = next((m for m in conversation if m["role"] == "user"), None)
     if first_user is None:
@@ -181,7 +183,7 @@ def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_p
 
 
 def _encode(text: str, processor: Any) -> Any:
-    """As transformers' processors do: the tokenizer puts its BOS in front, unless the template did."""
+    """Tokenise a text as transformers' processors do: add the BOS token unless the template already did."""
     bos = processor.tokenizer.bos_token
     special = bos is None or not text.startswith(bos)
     return processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
@@ -212,13 +214,13 @@ def _prompt(
 
 @dataclass
 class Page:
-    """What a collator takes: a prompt and its pictures, or in their place the ViT's features of them.
+    """Input of a collator: a prompt with its images, or with their ViT features instead.
 
     Attributes:
-        load_images: gives the pictures; called only where there are no features.
-        visual_features: `[n_tiles, teacher's tokens per tile, visual channels]` over all pictures.
-        id: the record's, to name it where something is wrong with it.
-        group: number of the group (task or source) its loss is counted to.
+        load_images: Function that returns the images. It is called only if there are no features.
+        visual_features: Features of all images, `[n_tiles, teacher's tokens per tile, visual channels]`.
+        id: Id of the sample, used in error messages.
+        group: Number of the group (task or source) that its loss is counted under.
     """
 
     prompt: Prompt
@@ -231,7 +233,7 @@ class Page:
 def pad(
     sequences: Sequence[tuple[Tensor, Tensor]], pad_token_id: int, side: Literal["left", "right"] = "right"
 ) -> dict[str, Tensor]:
-    """Pad (input_ids, labels) pairs: `input_ids`, `attention_mask` and `labels`, each `[batch, longest]`."""
+    """Pad (input_ids, labels) pairs to `input_ids`, `attention_mask` and `labels`, each `[batch, longest]`."""
     longest = max(len(ids) for ids, _ in sequences)
     shape = (len(sequences), longest)
     batch = {
@@ -248,10 +250,11 @@ def pad(
 
 
 def pack(sequences: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Lay (input_ids, labels) pairs one behind the other.
+    """Concatenate (input_ids, labels) pairs into one row.
 
     Returns:
-        `input_ids` and `labels`, `[1, tokens]`, and `sequence_lengths`. Nothing predicts a sequence's first token.
+        `input_ids` and `labels`, each `[1, tokens]`, and `sequence_lengths`. The first token of each sequence is
+        ignored in the labels.
     """
     ids = torch.cat([ids for ids, _ in sequences])
     labels = torch.cat([labels for _, labels in sequences])
@@ -261,25 +264,25 @@ def pack(sequences: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
 
 
 def join_pictures(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The pictures of several prompts (see the processor's `picture_inputs`) as those of one batch."""
+    """Concatenate the image inputs of several prompts (see the processor's `picture_inputs`) into one batch."""
     return {key: torch.cat([inputs[key] for inputs in found]) for key in found[0]} if found else {}
 
 
 class PostTrainCollator:
-    """Pages to one batch for one model.
+    """Collator that turns pages into one batch for one model.
 
     Args:
-        processor: the model's; its tokenizer pads and its image processor tiles.
-        side: where padding goes; training pads on the right.
-        packed: lay the pages one behind the other in one row instead of padding; the items may then be lists of pages.
+        processor: Processor of the model. Its tokenizer pads and its image processor tiles.
+        side: Padding side. Training pads on the right.
+        packed: Concatenate the pages into one row instead of padding. The items may then be lists of pages.
 
-    Returns, when called: `input_ids`, `attention_mask`, `labels` (`[batch, length]`; packed: `sequence_lengths` in
-    place of the mask), and over the batch `pixel_values`
-    (`[n_tiles, 3, height, width]`) or `visual_features`, with what the model's family must know of its pictures beside
-    them, unless it is text alone.
+    Returns:
+        When called, `input_ids`, `attention_mask` and `labels`, each `[batch, length]`. If packed, `sequence_lengths`
+        replaces the mask. Unless the batch is text only, it also has `pixel_values` (`[n_tiles, 3, height, width]`) or
+        `visual_features` over the whole batch, and any other image inputs that the model family needs.
 
     Raises:
-        ValueError: a picture's visual tokens are not those its prompt was made for.
+        ValueError: If an image has another number of visual tokens than its prompt was made for.
     """
 
     def __init__(
@@ -309,17 +312,18 @@ class PostTrainCollator:
 
 
 class RealignCollator(PostTrainCollator):
-    """Pages to one batch for a teacher and its students.
+    """Collator that turns pages into one batch for a teacher and its students.
 
     Args:
-        processor: the teacher's.
-        ratios: compress ratios of the students.
+        processor: Processor of the teacher.
+        ratios: Compress ratios of the students.
 
-    Returns, when called: `teacher` (`input_ids`, `attention_mask`, `labels`), `students` (the same by ratio), and
-    `pixel_values` or `visual_features`. The answer tokens are the same in the same order in all of them.
+    Returns:
+        When called, `teacher` (`input_ids`, `attention_mask`, `labels`), `students` (the same by ratio), and
+        `pixel_values` or `visual_features`. The answer tokens are the same, in the same order, in all of them.
 
     Raises:
-        ValueError: a batch without pictures.
+        ValueError: If a batch has no images.
     """
 
     def __init__(
@@ -347,15 +351,15 @@ class RealignCollator(PostTrainCollator):
 
 
 def flatten(items: Sequence[Page] | Sequence[Sequence[Page]]) -> list[Page]:
-    """The pages of a batch of pages or of packs."""
+    """Flatten a batch of pages or of packs into a list of pages."""
     return [page for item in items for page in ([item] if isinstance(item, Page) else item)]
 
 
 def page_pictures(processor: Any, page: Page) -> dict[str, Tensor]:
-    """A page's pictures as the model takes them (see the processor's `picture_inputs`).
+    """Prepare the images of a page for the model (see the processor's `picture_inputs`).
 
     Raises:
-        ValueError: a picture's visual tokens are not those its prompt was made for.
+        ValueError: If an image has another number of visual tokens than its prompt was made for.
     """
     images = page.load_images()
     counts = picture_counts(processor, images)[1]

@@ -1,8 +1,9 @@
-"""The conversation of somebody else's record, read into our messages or refused with a reason.
+"""Read conversations from other formats into messages, or refuse them with a reason.
 
-Between the files of `sources.py` and `Sample`: InternVL and LLaVA write `{"from": "human", "value": ...}` with an
-`<image>` where a picture stands, chat data writes `{"role": "user", "content": ...}`. Ours puts all pictures before
-the first question's text, so the marks go, after they were counted.
+This module sits between the files of `sources.py` and `Sample`. InternVL and LLaVA write
+`{"from": "human", "value": ...}` with an `<image>` at the position of each image. Chat data uses
+`{"role": "user", "content": ...}`. Our format puts all images before the text of the first question, so the marks are
+counted and then removed.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ ROLES = {
 
 
 class RecordError(ValueError):
-    """A record that cannot be used.
+    """Sample that cannot be used.
 
     Args:
-        kind: what it is counted under, such as `malformed conversation`.
-        reason: what is wrong with this one.
+        kind: Category it is counted under, such as `malformed conversation`.
+        reason: Reason why this sample cannot be used.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -34,21 +35,23 @@ class RecordError(ValueError):
 
 
 def malformed(reason: str) -> RecordError:
-    """The error of a record whose conversation is not one."""
+    """Return the error for a malformed conversation."""
     return RecordError("malformed conversation", reason)
 
 
 def read_turns(turns: Any, pictures: int) -> list[dict[str, str]]:
-    """A record's turns as `{"role", "content"}`, without picture marks.
+    """Read the turns of a sample as `{"role", "content"}` messages, without image marks.
 
     Args:
-        turns: `{"from", "value"}` or `{"role", "content"}` in turn; a content may be a list of text and image parts.
-        pictures: how many pictures the record has. The first question must mark each, with one exception: a record
-            of one picture may leave the mark out, as InternVL's own reader allows.
+        turns: Turns `{"from", "value"}` or `{"role", "content"}` in order. A content may be a list of text and image
+            parts.
+        pictures: Number of images of the sample. The first question must mark each of them, with one exception: a
+            sample with one image may omit the mark, as InternVL's own reader allows.
 
     Raises:
-        RecordError: an unknown role, turns that do not alternate from a question to an answer (a system turn may stand
-            first), an empty turn, marks that are not as many as the pictures, or not in the first question.
+        RecordError: If a role is unknown, if the turns do not alternate between questions and answers (the first turn
+            may be a system turn), if a turn is empty, if the number of marks differs from the number of images, or if a
+            mark is not in the first question.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise malformed("no turns")
@@ -62,16 +65,18 @@ def read_turns(turns: Any, pictures: int) -> list[dict[str, str]]:
         raise malformed("the last question has no answer")
     _take_marks(messages, talk[0], pictures)
     for message in messages:
-        # A picture alone may be a question; nothing else may be empty.
+        # The first question may be only an image. No other turn may be empty.
         if not message["content"].strip() and not (message is talk[0] and pictures):
             raise malformed(f"an empty {message['role']} turn")
     return messages
 
 
 def read_question(question: Any, answer: Any, pictures: int) -> list[dict[str, str]]:
-    """A question and the first of its answers as messages; without an answer, the question alone.
+    """Return a question and its first answer as messages; without an answer, return only the question.
 
-    Raises RecordError for an empty question, an empty answer, or marks that are not as many as the pictures.
+    Raises:
+        RecordError: If the question or the answer is empty, or if the number of marks differs from the number of
+            images.
     """
     message = {"role": "user", "content": _text(question)}
     _take_marks([message], message, pictures)
@@ -112,7 +117,7 @@ def _text(value: Any) -> str:
 
 
 def _take_marks(messages: Sequence[dict[str, str]], first: dict[str, str], pictures: int) -> None:
-    """Count the marks and take them out, with the line break that follows each."""
+    """Check the number of image marks and remove them, with the line break that follows each."""
     marks = sum(message["content"].count(IMAGE) for message in messages)
     here = first["content"].count(IMAGE)
     if marks != here:

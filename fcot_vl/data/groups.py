@@ -1,4 +1,4 @@
-"""The groups a training run's losses are told apart by, and `resample` weighs: tasks, or sources of a mixture."""
+"""Groups used for reporting losses and for `resample`: tasks, or the sources of a mixture."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fcot_vl.data.sources import origin_of
 
 
 def group_names(samples: Any, indices: Sequence[int], tasks: Sequence[str]) -> list[str]:
-    """The group of each record.
+    """Return the group of each sample.
 
-    In a mixture a group is a source under its name there, or `source/task` where the source holds several tasks;
-    elsewhere it is the record's task, or its source where it has none.
+    In a mixture, a group is a source, named as in the mixture, or `source/task` if the source has several tasks. In
+    other data, a group is the task of the sample, or its source if it has no task.
 
     Args:
-        samples: what `open_data` gives, or any sequence of samples.
-        indices: records of it.
-        tasks: their tasks, `""` where there is none.
+        samples: Result of `open_data`, or any sequence of samples.
+        indices: Indices of the samples.
+        tasks: Tasks of these samples, `""` for samples without a task.
     """
     if not isinstance(samples, Mixture):
         return [

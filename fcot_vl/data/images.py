@@ -1,9 +1,9 @@
-"""Opening a picture from a person: every odd input becomes 8-bit RGB, or a one-line error that names the file.
+"""Open an image and convert it to 8-bit RGB, or raise a one-line error that names the file.
 
-Stands at the very front of the flow, before tiling: `open_image` reads a picture, `LazyPicture` knows its size from
-the header and reads it when its pixels are first asked for. JPEG, PNG, WebP, TIFF, GIF and BMP; nothing here runs an
-outside program (which is why other formats Pillow knows, such as EPS, are not accepted). A file that is cut short is
-refused whatever the process has told Pillow (see `truncation`).
+This is the first step, before tiling. `open_image` reads an image. `LazyPicture` reads the size from the header and
+decodes the pixels on first use. Supported formats: JPEG, PNG, WebP, TIFF, GIF and BMP. No external program is ever run;
+this is why other formats that Pillow supports, such as EPS, are not accepted. Truncated files are refused whatever the
+Pillow settings of the process are (see `truncation`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,30 @@ from fcot_vl.message import one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; an A4 page at 1,000 dpi has 97 million
-_ATTEMPTS = 3  # at a picture during which another library tells Pillow to accept truncated files
+_ATTEMPTS = 3  # per image, in case another library makes Pillow accept truncated files meanwhile
 _BITS_PER_SAMPLE = 258  # TIFF tag
 
 
 class ImageError(ValueError):
-    """The picture cannot be used; the one-line message names the file, the reason, and what to do."""
+    """Error for an image that cannot be used. The one-line message names the file, the reason and the fix."""
 
 
 def open_image(
     source: str | Path | bytes | IO[bytes], name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read one picture as an upright 8-bit RGB image on white.
+    """Read one image as an upright 8-bit RGB image on white.
 
-    EXIF rotation is applied, transparency is composited on white, CMYK goes through its embedded colour profile
-    where it has one, 16-bit grey is scaled (not clipped) to 8 bits, and of an animation or a multi-page file the
-    first frame is taken. Pictures above `max_pixels` are refused from their header, before any pixel is decoded.
+    EXIF rotation is applied and transparency is composited on white. CMYK is converted with its embedded colour profile
+    if it has one. 16-bit grey is scaled (not clipped) to 8 bits. The first frame of an animation or of a multi-page
+    file is used. Images above `max_pixels` are refused from their header, before any pixel is decoded.
 
-    `source` is a path, the file's bytes, or a binary stream; `name` is what errors call it. Raises ImageError.
+    Args:
+        source: Path, bytes of the file, or binary stream.
+        name: Name of the image in error messages.
+        max_pixels: Maximum number of pixels.
+
+    Raises:
+        ImageError: If the image cannot be used.
     """
     label = _label(source, name)
     for _ in range(_ATTEMPTS):
@@ -56,15 +62,15 @@ def open_image(
 
 
 class LazyPicture(Image.Image):
-    """A picture of known size whose pixels are read by `open_image` when they are first asked for.
+    """Image of known size whose pixels are decoded by `open_image` on first use.
 
-    Planning a training run needs the size of every picture and the pixels of none, so that a header is all that is
-    read here. What `open_image` would refuse from a header is refused at once; damage behind it shows as an ImageError
-    from whatever first touches the pixels.
+    Planning a training run needs the size of every image but no pixels, so only the header is read here. Anything that
+    `open_image` would refuse from the header is refused immediately. Damage behind the header raises an ImageError on
+    first access to the pixels.
 
     Args:
-        source: a path, or the file's bytes.
-        name: what errors call it.
+        source: Path, or bytes of the file.
+        name: Name of the image in error messages.
     """
 
     def __init__(self, source: str | Path | bytes, name: str | None = None) -> None:
@@ -72,12 +78,12 @@ class LazyPicture(Image.Image):
         self._source, self._label = source, _label(source, name)
         with refuse_truncated(), _opened(source, self._label, MAX_PIXELS) as image:
             width, height = image.size
-            turned = _orientation(image) in (5, 6, 7, 8)  # EXIF: lying on its side
+            turned = _orientation(image) in (5, 6, 7, 8)  # EXIF: rotated by 90 degrees
         self._size = (height, width) if turned else (width, height)
         self._mode = "RGB"
 
     def load(self) -> Any:
-        """Pillow calls this before any use of the pixels, as it does for the files it opens itself."""
+        """Decode the pixels. Pillow calls this method before any use of them, as for the files it opens itself."""
         if self._im is None:
             read = open_image(self._source, self._label)
             if read.size != self._size:
@@ -90,7 +96,7 @@ class LazyPicture(Image.Image):
 
 @contextmanager
 def _opened(source: str | Path | bytes | IO[bytes], label: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read; whatever goes wrong inside becomes an ImageError."""
+    """Open an image and read its header. Any error inside the context becomes an ImageError."""
     data: Path | BytesIO | IO[bytes]
     if isinstance(source, (str, Path)):
         data = _regular_file(Path(source), label)
@@ -114,7 +120,7 @@ def _opened(source: str | Path | bytes | IO[bytes], label: str, max_pixels: int)
         ) from None
     except MemoryError:
         raise ImageError(f"{label}: not enough memory to decode it; make it smaller first") from None
-    except Exception as error:  # a decoder given damaged bytes may raise nearly anything
+    except Exception as error:  # a decoder may raise nearly any exception on damaged bytes
         raise ImageError(f"{label}: damaged or cut short ({one_line(error)})") from None
 
 
@@ -153,9 +159,9 @@ def _refuse_large(image: Image.Image, label: str, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, from the header; 1 is upright."""
+    """Return the EXIF orientation from the header; 1 is upright."""
     try:
-        # Pillow's own method for PNG decodes the picture, in search of an EXIF block behind the pixels.
+        # Pillow's own method for PNG decodes the whole image to look for an EXIF block behind the pixels.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # only its EXIF block is damaged
         return 1
@@ -164,7 +170,7 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the picture is there, only its EXIF block is damaged
+    except Exception:  # the image is intact, only its EXIF block is damaged
         return image
 
 
@@ -188,7 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _through_profile(
     image: Image.Image, profile: ImageCms.ImageCmsProfile | None = None
 ) -> Image.Image | None:
-    """The picture in sRGB by its colour profile; None if it has none or a broken one."""
+    """Convert the image to sRGB with its colour profile. Return None if the profile is missing or broken."""
     embedded = image.info.get("icc_profile")
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(embedded)) if embedded else profile
@@ -200,7 +206,7 @@ def _through_profile(
 
 
 def _wide_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey deeper than 8 bits: scaled from its full range, which for 32-bit and float files is their own range."""
+    """Convert grey deeper than 8 bits, scaled from its full range. For 32-bit and float files, use their own range."""
     grey = np.asarray(image).astype(np.float64)
     transparent = image.info.get("transparency")
     if image.mode == "F" or grey.max() > 65535 or grey.min() < 0:

@@ -1,8 +1,9 @@
-"""Several sources as one sequence of records, by explicit weights; and any data opened by its path.
+"""Mixture of several sources with explicit weights, and `open_data`, which opens any data by its path.
 
-A weight is how often each record of a source is seen in an epoch, InternVL's `repeat_time`: 2 is twice, 0.25 a quarter
-of the records, drawn once by the seed. The plan (item -> source and record) is made before anything is read and is
-the same in every epoch and after every resume; the order in which a training run sees the items is its own.
+A weight is how often each sample of a source is seen in an epoch (InternVL's `repeat_time`). A weight of 2 means twice.
+A weight of 0.25 means a quarter of the samples, drawn once by the seed. The plan (item -> source and sample) is made
+before anything is read. It is the same in every epoch and after every resume. The training run chooses the order of the
+items.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from fcot_vl.data.sources import ConversationFile, DatasetSource, RowReader, Sou
 from fcot_vl.data.stream import cache_stream
 from fcot_vl.message import one_line
 
-MAX_SKIPPED = 0.01  # share of records that may be unusable before a run stops
-KINDS: dict[str, set[str]] = {  # of sources, and what an entry may say beside `name` and `weight`
+MAX_SKIPPED = 0.01  # maximum share of unusable samples before a run stops
+KINDS: dict[str, set[str]] = {  # kinds of sources, and the keys an entry may have besides `name` and `weight`
     "folder": {"task"},
     "internvl": set(),
     "llava": {"images"},
@@ -33,16 +34,16 @@ KINDS: dict[str, set[str]] = {  # of sources, and what an entry may say beside `
 
 
 def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixture:
-    """The records at a path: Parquet shards, InternVL's or LLaVA's conversation files, or a mixture.
+    """Open the samples at a path: Parquet shards, InternVL or LLaVA conversation files, or a mixture.
 
     Args:
-        path: a folder of shards (`SampleFolder`), an InternVL meta JSON, a LLaVA JSON array or JSON lines (pictures
-            relative to its folder), or a mixture YAML.
-        seed: draws the records of weights that are not whole.
+        path: Folder of shards (`SampleFolder`), InternVL meta JSON, LLaVA JSON array or JSON lines (image paths
+            relative to its folder), or mixture YAML.
+        seed: Seed for drawing the samples of fractional weights.
 
     Raises:
-        FileNotFoundError: a folder without shards.
-        ValueError: it is nothing of these, or cannot be read.
+        FileNotFoundError: If a folder has no shards.
+        ValueError: If the path is none of these or cannot be read.
     """
     path = Path(path)
     if path.is_dir() and (path / "state.json").exists():
@@ -63,21 +64,22 @@ def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixtur
 
 
 class Mixture(Records):
-    """Records of several sources, map-style.
+    """Samples of several sources, map-style.
 
     Args:
-        sources: at least one, under different names.
-        weights: one a source, above 0.
-        records: items of an epoch; by default every source as often as its weight says. Given, the weights are
-            scaled to reach it, and so only say how often a record is seen beside one of another source.
-        seed: draws the records where a source is not taken a whole number of times.
-        max_skipped: what the mixture asks for; None leaves it to the run.
+        sources: Sources, at least one, with distinct names.
+        weights: One weight per source, above 0.
+        records: Number of items of an epoch. Default: the sum of the sizes times the weights. If given, the weights are
+            scaled to reach this number; they then only set how often a sample is seen relative to a sample of another
+            source.
+        seed: Seed for drawing samples of the sources that are not repeated a whole number of times.
+        max_skipped: Maximum share of unusable samples that the mixture asks for. None leaves the choice to the run.
 
     Attributes:
-        plan: `[items, 2]`, the source and the record of every item, source by source.
+        plan: Source and sample of every item, `[items, 2]`, ordered by source.
 
     Raises:
-        ValueError: a wrong weight, a name given twice, or nothing to draw.
+        ValueError: If a weight is invalid, a name is used twice, or no sample would be drawn.
     """
 
     def __init__(
@@ -112,17 +114,17 @@ class Mixture(Records):
         return self.sources[source][record]
 
     def origin(self, index: int) -> Origin:
-        """Where an item comes from, under the source's name in this mixture."""
+        """Return the origin of an item, with the name of the source in this mixture."""
         source, record = self.plan[index].tolist()
         return replace(self.sources[source].origin(record), source=self.names[source])
 
     def distinct(self) -> list[int]:
-        """The first item of every record, in order: each record once."""
+        """Return the first item of every sample, in order, so that each sample appears once."""
         first: list[int] = np.unique(self.plan, axis=0, return_index=True)[1].tolist()
         return sorted(first)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the sources' names and fingerprints and the plan."""
+        """Compute the SHA-256 of the names and fingerprints of the sources and of the plan."""
         digest = hashlib.sha256()
         for name, source in zip(self.names, self.sources, strict=True):
             digest.update(f"{name} {source.fingerprint()}\n".encode())
@@ -131,9 +133,10 @@ class Mixture(Records):
 
 
 def draw_counts(sizes: Sequence[int], weights: Sequence[float], records: int | None = None) -> list[int]:
-    """How many items each source gives: weight times size, or its share of `records`, to the nearest whole item.
+    """Compute the number of items per source: size times weight, or its share of `records`, rounded to whole items.
 
-    Raises ValueError for a weight that is not above 0, an empty source, or no item at all.
+    Raises:
+        ValueError: If a weight is not above 0, a source is empty, or no item would be drawn.
     """
     for size, weight in zip(sizes, weights, strict=True):
         if not 0 < weight < float("inf"):
@@ -146,7 +149,7 @@ def draw_counts(sizes: Sequence[int], weights: Sequence[float], records: int | N
     else:
         exact = [want * records / sum(wanted) for want in wanted]
         counts = [int(share) for share in exact]
-        # Largest remainders, so that the sum is exact.
+        # Distribute the remaining items by largest remainder, so that the sum is exact.
         by_rest = sorted(range(len(exact)), key=lambda at: (counts[at] - exact[at], at))
         for at in by_rest[: records - sum(counts)]:
             counts[at] += 1
@@ -156,9 +159,10 @@ def draw_counts(sizes: Sequence[int], weights: Sequence[float], records: int | N
 
 
 def draw(size: int, count: int, seed: int, name: str) -> NDArray[np.int64]:
-    """`count` of `size` records in order: each as often as the next, those of a last part drawn by seed and name.
+    """Draw `count` indices out of `size`, in ascending order.
 
-    The draw does not depend on which other sources there are.
+    Each index appears `count // size` times. The remaining ones are drawn by the seed and the name. The draw does not
+    depend on the other sources of the mixture.
     """
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     whole, rest = divmod(count, size)
@@ -189,7 +193,7 @@ def _open_mixture(path: Path, seed: int) -> Mixture:
 
 
 def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str, Records], float]]:
-    """The sources of one entry with their weights; an InternVL meta file may hold several."""
+    """Return the sources of one entry with their weights. An InternVL meta file may contain several."""
     kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
     if len(kinds) != 1 or not isinstance(entry.get("name"), str):
         raise ValueError(f"a source needs a name and one of {', '.join(KINDS)}, got {entry}")
@@ -212,7 +216,7 @@ def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str
 
 
 def _folder(name: str, path: Path, task: Any) -> Records:
-    """A folder of shards, or those of its records that have one of some tasks."""
+    """Open a folder of shards, optionally only its samples with certain tasks."""
     if task is None:
         return SampleFolder(path)
     tasks = task if isinstance(task, list) else [task]

@@ -1,7 +1,7 @@
-"""Which records share a sequence: a plan made from lengths alone, before a pixel is decoded.
+"""Plan which samples share a packed sequence, from their lengths alone, before any image is decoded.
 
-Between the tokenised records (`train/pages.py`) and the collator, which lays the records of a pack one behind the
-other. The model keeps them apart (`model/packed_attention.py`).
+This module sits between the tokenised samples (`train/pages.py`) and the collator, which concatenates the samples of a
+pack. The model keeps them apart (`model/packed_attention.py`).
 """
 
 from __future__ import annotations
@@ -11,28 +11,26 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-WINDOW = (
-    4096  # records packed together: many enough to fill packs, few enough that packs are made as records come
-)
-FULL = 0.99  # a pack this full is closed; the records of others wait for the next window
+WINDOW = 4096  # samples packed together: enough to fill the packs, few enough to emit packs as samples arrive
+FULL = 0.99  # fill from which a pack is closed; the samples of other packs wait for the next window
 
 
 def plan_packs(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Group records so that each group's lengths add up to `capacity` at most, and nearly so.
+    """Group samples so that the lengths of each group add up to at most `capacity`, and nearly to it.
 
-    Best fit, longest first, over windows of a seeded shuffle; records of packs that stayed open go into the next
-    window. Records are whole, and every one is in exactly one pack.
+    The algorithm is best fit, longest first, over windows of a seeded shuffle. Samples of packs that stayed open move
+    to the next window. Samples are never split, and each is in exactly one pack.
 
     Args:
-        lengths: tokens of each record.
-        capacity: tokens of a pack.
-        seed: of the shuffle; the plan is a function of the three arguments.
+        lengths: Length of each sample in tokens.
+        capacity: Length of a pack in tokens.
+        seed: Seed of the shuffle. The plan is a function of the three arguments.
 
     Returns:
-        Indices into `lengths`, pack by pack.
+        Indices into `lengths`, one list per pack.
 
     Raises:
-        ValueError: a record is longer than a pack.
+        ValueError: If a sample is longer than a pack.
     """
     if max(lengths, default=0) > capacity:
         raise ValueError(
@@ -54,12 +52,12 @@ def plan_packs(lengths: Sequence[int], capacity: int, seed: int) -> list[list[in
 
 
 def tokens_of(pack: Iterable[int], lengths: Sequence[int]) -> int:
-    """Tokens of one pack."""
+    """Return the length of a pack in tokens."""
     return sum(lengths[index] for index in pack)
 
 
 def fill(packs: Sequence[Sequence[int]], lengths: Sequence[int], capacity: int) -> float:
-    """Share of the packs' tokens that are records."""
+    """Compute the share of the packs' capacity that is filled with samples."""
     return sum(tokens_of(pack, lengths) for pack in packs) / (len(packs) * capacity)
 
 

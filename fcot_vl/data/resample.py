@@ -1,7 +1,8 @@
-"""From the losses of a coarse run to sampling weights (paper, Sec. 3.1.2, "Data sampling pipeline").
+"""Compute sampling weights from the losses of a coarse run (paper, Sec. 3.1.2, "Data sampling pipeline").
 
-Pure arithmetic between the loss log of a coarse post-training and the mixture that the formal one reads: easy groups
-down, hard ones up, groups whose answers are generated at length never up.
+This module does the arithmetic between the loss log of a coarse post-training and the mixture that the formal training
+reads. Easy groups get lower weights and hard groups get higher ones. Groups with long generated answers never get
+higher weights.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ GENERATION_TOKENS = 64  # ours: mean answer tokens from which a group is a gener
 
 @dataclass(frozen=True)
 class Group:
-    """What the coarse run says of one group of records.
+    """Statistics of one group of samples in the coarse run.
 
     Attributes:
-        loss: cross-entropy in nats per answer token, over the last half of the run.
-        tokens: answer tokens it is a mean of.
-        answer_tokens: mean answer tokens of a record; None where unknown.
+        loss: Cross-entropy in nats per answer token, over the last half of the run.
+        tokens: Number of answer tokens that the loss is averaged over.
+        answer_tokens: Mean number of answer tokens per sample; None if unknown.
     """
 
     loss: float
@@ -33,18 +34,18 @@ class Group:
 
 
 def read_groups(log: Path, answer_tokens: Mapping[str, float] | None = None) -> dict[str, Group]:
-    """The groups of a loss log with their losses.
+    """Read the groups and their losses from a loss log.
 
-    A group's loss is the mean over its answer tokens in the last half of the run's steps: in the first ones every loss
-    falls from where the model happened to start, which says little about what is hard to learn. A group that the last
-    half did not see is read from the whole run.
+    The loss of a group is the mean over its answer tokens in the last half of the run's steps. In the first steps,
+    every loss falls from the starting point of the model, which says little about how hard the group is to learn. For a
+    group that does not occur in the last half, the whole run is used.
 
     Args:
         log: `losses.jsonl` of a finished or interrupted post-training.
-        answer_tokens: mean answer tokens of a record, by group.
+        answer_tokens: Mean number of answer tokens per sample, by group.
 
     Raises:
-        ValueError: the log is missing, or holds no losses by group.
+        ValueError: If the log is missing or has no losses by group.
     """
     if not log.is_file():
         raise ValueError(f"{log}: no such file; give the output folder of a post-train run")
@@ -68,15 +69,16 @@ def read_groups(log: Path, answer_tokens: Mapping[str, float] | None = None) -> 
 def sampling_weights(
     groups: Mapping[str, Group], floor: float = FLOOR, cap: float = CAP, generation: Set[str] = frozenset()
 ) -> dict[str, float]:
-    """How often each record of a group is to be seen in the formal training.
+    """Compute how often each sample of a group is seen in the formal training.
 
-    Its loss over the median of all groups' losses, between `floor` and `cap`; at most 1 for a generation group.
+    The weight is the loss of the group divided by the median of all group losses, clipped to [`floor`, `cap`]. For a
+    generation group it is at most 1.
 
     Args:
-        generation: groups that are generation tasks whatever their length.
+        generation: Groups that are treated as generation tasks whatever the length of their answers.
 
     Raises:
-        ValueError: no groups, an unknown name, or a floor and a cap that do not hold 1 between them.
+        ValueError: If there are no groups, a name is unknown, or 1 is not between `floor` and `cap`.
     """
     if not 0 < floor <= 1 <= cap < float("inf"):
         raise ValueError(f"floor and cap must be 0 < floor <= 1 <= cap, got {floor} and {cap}")
@@ -94,12 +96,12 @@ def sampling_weights(
 
 
 def is_generation(name: str, group: Group, named: Set[str] = frozenset()) -> bool:
-    """Whether a group's answers are generated at length: named so, or longer than `GENERATION_TOKENS` in the mean."""
+    """Return True if a group is a generation task, by name or by a mean answer above `GENERATION_TOKENS`."""
     return name in named or (group.answer_tokens is not None and group.answer_tokens > GENERATION_TOKENS)
 
 
 def subset_counts(sizes: Sequence[int], records: int) -> list[int]:
-    """`records` shared out evenly among groups, none given more than it has."""
+    """Distribute `records` evenly among groups without giving any group more than its size."""
     counts = [0] * len(sizes)
     left = min(records, sum(sizes))
     while left:

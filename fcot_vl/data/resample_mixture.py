@@ -1,6 +1,6 @@
-"""Data taken apart into entries of a mixture file, one a group, and written as one again with other weights.
+"""Split data into one mixture entry per group, and write the entries as a mixture with other weights.
 
-Beside `resample.py`, which finds the weights: here is what a person reads and edits afterwards.
+`resample.py` computes the weights. This module writes the file that a person reads and edits afterwards.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fcot_vl.data.resample import subset_counts
 from fcot_vl.data.sample import Records, SampleFolder, TaskFolder
 from fcot_vl.data.sources import ConversationFile, open_internvl
 
-LOOKED_AT = 64  # records a group whose answers are measured
-Settings = dict[str, Any]  # what a mixture file says beside its sources
+LOOKED_AT = 64  # maximum number of samples per group whose answers are measured
+Settings = dict[str, Any]  # settings of a mixture file other than its sources
 
 
 @dataclass(frozen=True)
 class Part:
-    """One entry of a mixture, which holds one group.
+    """Entry of a mixture that contains one group.
 
     Attributes:
-        group: the name its losses are logged under (see `groups`).
-        entry: the entry without its weight, paths absolute.
-        weight: how often its records were to be seen so far.
-        records: those of them; items of a `Mixture`'s source.
+        group: Name that its losses are logged under (see `groups`).
+        entry: The entry without its weight, with absolute paths.
+        weight: Current weight of its samples.
+        records: Samples of the entry. For an entry of a `Mixture`, these are the samples of its source.
     """
 
     group: str
@@ -40,21 +40,22 @@ class Part:
     records: Records
 
     def answers(self) -> list[str]:
-        """The answers of some of its records, evenly spread."""
+        """Return the answers of some of its samples, evenly spaced."""
         found = []
         for at in range(0, len(self.records), max(1, len(self.records) // LOOKED_AT)):
             try:
                 messages = self.records[at].messages
-            except (ValueError, OSError):  # a record that training will skip and name
+            except (ValueError, OSError):  # training will skip and report this sample
                 continue
             found.append("".join(turn["content"] for turn in messages if turn["role"] == "assistant"))
         return found
 
 
 def take_apart(data: Path, seed: int = 0) -> tuple[list[Part], Settings]:
-    """The entries that together are what `open_data` reads at a path, one a group, and the mixture's other settings.
+    """Split the data at a path into one entry per group, and return them with the other settings of the mixture.
 
-    Folders of several tasks become an entry a task, InternVL's meta files an entry a source.
+    Together the entries equal what `open_data` reads at the path. A folder with several tasks becomes one entry per
+    task. An InternVL meta file becomes one entry per source.
     """
     data = Path(data).resolve()
     if data.suffix in (".yaml", ".yml"):
@@ -121,7 +122,7 @@ def _of_file(name: str, source: Records, weight: float) -> Part:
 
 
 def write_subset(path: Path, parts: Sequence[Part], records: int, settings: Settings) -> int:
-    """Write a mixture of few records, as many of each part as there are; returns how many."""
+    """Write a small mixture with equally many samples of each part, and return the number of samples."""
     counts = subset_counts([len(part.records) for part in parts], records)
     weights = {
         part.group: count / len(part.records) for part, count in zip(parts, counts, strict=True) if count
@@ -142,7 +143,7 @@ def write_mixture(
     settings: Settings,
     heading: Sequence[str],
 ) -> None:
-    """Write a mixture file with a comment above each source; its paths are relative to it."""
+    """Write a mixture file with a comment above each source. Its paths are relative to the file."""
     lines = [*(f"# {line}" for line in heading), "sources:"]
     for part in parts:
         entry = {"name": part.entry["name"]}

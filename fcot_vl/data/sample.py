@@ -1,6 +1,7 @@
-"""One record: images, messages, task, source. And the Parquet shards that hold records.
+"""Sample (images, messages, task, source) and the Parquet shards that store samples.
 
-The lowest room of `data`: every synthesiser writes `Sample` shards, every stage reads them through `SampleFolder`.
+This is the lowest layer of `data`. Every synthesiser writes `Sample` shards, and every stage reads them through
+`SampleFolder`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SCHEMA = pa.schema(
         ("density", pa.float64()),
         ("tiles", pa.int32()),
     ],
-    # for `datasets.load_dataset("parquet", ...)`, which then gives pictures instead of bytes
+    # For `datasets.load_dataset("parquet", ...)`, which then returns images instead of bytes.
     metadata={
         "huggingface": json.dumps(
             {
@@ -65,17 +66,18 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Sample:
-    """One record.
+    """One sample.
 
     Attributes:
-        images: pages, RGB; they belong to the first user turn.
-        messages: ``{"role": "user" | "assistant", "content": str}`` in turn; a ``system`` turn may stand first.
-        task: what is asked, such as ``transcription``.
-        source: where the record comes from.
-        answers: accepted answers of the first question, for scoring; none where the record is only learned from.
+        images: RGB pages. They belong to the first user turn.
+        messages: Messages ``{"role": "user" | "assistant", "content": str}`` in order. The first may be a ``system``
+            turn.
+        task: Name of the task, such as ``transcription``.
+        source: Source of the sample.
+        answers: Accepted answers to the first question, for scoring. Empty if the sample is only used for training.
         metric: ``cer``, ``anls``, ``relaxed`` or ``exact``, for scoring.
-        density: printed characters per visual token of the uncompressed teacher.
-        tiles: tiles the teacher sees, thumbnail included.
+        density: Printed characters per visual token of the uncompressed teacher.
+        tiles: Number of tiles that the teacher sees, including the thumbnail.
     """
 
     id: str
@@ -91,7 +93,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record comes from: the name of its source, its id and its index there."""
+    """Origin of a sample: the name of its source, and its id and index there."""
 
     source: str
     id: str
@@ -108,10 +110,11 @@ def _row(sample: Sample, encoding: str) -> dict[str, Any]:
 
 
 def write_shard(path: Path, samples: Iterable[Sample], encoding: str = "PNG") -> None:
-    """Write one Parquet shard with embedded images; the file appears complete or not at all.
+    """Write one Parquet shard with embedded images. The file appears complete or not at all.
 
     Args:
-        encoding: of the images, ``PNG`` (exact) or ``JPEG`` (quality 90, a tenth of the size and time of a scan).
+        encoding: Encoding of the images: ``PNG`` (exact) or ``JPEG`` (quality 90, a tenth of the size and time for a
+            scan).
     """
     table = pa.Table.from_pylist([_row(s, encoding) for s in samples], schema=SCHEMA)
     partial = path.with_suffix(".partial")
@@ -129,23 +132,31 @@ def _read_shard(path: Path) -> pa.Table:
 
 
 class StoredPicture(LazyPicture):
-    """A picture of a shard: decoded when used, and whole or refused, as every `LazyPicture`."""
+    """Image of a shard, decoded on first use. As with every `LazyPicture`, damaged images are refused."""
 
 
 class Records(Sequence[Sample]):
-    """Records by index or slice, wherever they come from; pictures decode when used."""
+    """Samples by index or slice, from any source. Images are decoded on first use."""
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """Record `index`, from 0. Raises ValueError or OSError when it cannot be used."""
+        """Read sample `index`, counted from 0.
+
+        Raises:
+            ValueError: If the sample cannot be used.
+            OSError: If the sample cannot be used.
+        """
 
     @abstractmethod
     def origin(self, index: int) -> Origin:
-        """Where record `index` comes from, without opening its pictures, also when it cannot be used."""
+        """Return the origin of sample `index` without opening its images. This also works for unusable samples."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 of what the records say; of pictures perhaps only what tells cheaply that they are the same."""
+        """Compute the SHA-256 of the samples' content.
+
+        Images may be represented by cheap identifiers such as their size.
+        """
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -160,9 +171,11 @@ class Records(Sequence[Sample]):
 
 
 class SampleFolder(Records):
-    """The records of a folder's ``*.parquet`` shards in name order, map-style; images decode when used.
+    """Samples of the ``*.parquet`` shards of a folder, in name order, map-style. Images are decoded on first use.
 
-    Raises FileNotFoundError when the folder holds no shard, ValueError when one cannot be read.
+    Raises:
+        FileNotFoundError: If the folder has no shard.
+        ValueError: If a shard cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -180,11 +193,11 @@ class SampleFolder(Records):
         return Origin(row["source"], row["id"], index)
 
     def tasks_of_records(self) -> list[str]:
-        """Each record's task, without opening its pictures."""
+        """Return the task of each sample without opening its images."""
         return [task or "" for task in self._table.column("task").to_pylist()]
 
     def fingerprint(self) -> str:
-        """SHA-256 of the shards' names and bytes."""
+        """Compute the SHA-256 of the names and bytes of the shards."""
         return hash_files(self.shards)
 
     def read(self, index: int) -> Sample:
@@ -195,9 +208,10 @@ class SampleFolder(Records):
 
 
 class TaskFolder(SampleFolder):
-    """The records of a folder that have one of some tasks, in the folder's order.
+    """Samples of a folder that have one of the given tasks, in the order of the folder.
 
-    Raises ValueError, beside what `SampleFolder` raises, for a task that no record has.
+    Raises:
+        ValueError: If one of the tasks occurs in no sample. The errors of `SampleFolder` are raised as well.
     """
 
     def __init__(self, folder: Path, tasks: Sequence[str]) -> None:
@@ -212,5 +226,5 @@ class TaskFolder(SampleFolder):
         self._table = self._table.filter(pc.is_in(column, pa.array(self.tasks, pa.string())))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the folder's fingerprint and the tasks."""
+        """Compute the SHA-256 of the fingerprint of the folder and the tasks."""
         return hashlib.sha256(f"{super().fingerprint()} {self.tasks}".encode()).hexdigest()

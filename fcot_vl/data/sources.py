@@ -1,9 +1,9 @@
-"""Where records come from: conversation files, folders of pictures, `datasets` datasets.
+"""Sources of samples: conversation files, folders of images, and `datasets` datasets.
 
-Each is a map-style sequence of `Sample` that reads a record's text and the header of its pictures; pixels are decoded
-when they are used. A record that cannot be used raises when it is asked for, which is how a run skips it and names it
-(`Origin`); only what makes a whole source useless raises when the source is opened. Nothing here opens an address: a
-picture is a local file or lies in the data itself. `mixture.py` opens a source by its path and mixes several.
+Each source is a map-style sequence of `Sample`. It reads the text of a sample and the header of its images; pixels are
+decoded on first use. Accessing an unusable sample raises an error, so that a run can skip it and report its `Origin`.
+Opening a source raises only for errors that make the whole source unusable. No URL is ever opened: an image is a local
+file or is embedded in the data. `mixture.py` opens a source by its path and mixes several.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from fcot_vl.message import one_line
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
 COLUMNS = ("image", "question", "answer", "messages", "id")
-ROWS = 1000  # of a dataset, read together to be hashed
+ROWS = 1000  # rows of a dataset that are hashed together
 
 
 class Source(Records):
-    """Records under one name."""
+    """Samples under one name."""
 
     name: str
 
 
 def origin_of(samples: Sequence[Sample], index: int) -> Origin:
-    """Where a record of any sequence comes from; a plain list only has an index."""
+    """Return the origin of a sample of any sequence. For a plain list, the origin only has an index."""
     if hasattr(samples, "origin"):
         origin: Origin = samples.origin(index)
         return origin
@@ -47,18 +47,18 @@ def origin_of(samples: Sequence[Sample], index: int) -> Origin:
 
 
 def kind_of(error: BaseException) -> str:
-    """What a record that raised `error` is counted under."""
+    """Return the category that a sample which raised `error` is counted under."""
     if isinstance(error, RecordError):
         return error.kind
     if "no such file" in str(error).lower():
         return "missing file"
-    if isinstance(error, ImageError | OSError | SyntaxError):  # the last two are Pillow's
+    if isinstance(error, ImageError | OSError | SyntaxError):  # Pillow raises the last two
         return "broken picture"
     return "malformed conversation" if isinstance(error, ValueError) else "unusable record"
 
 
 def reason_of(error: BaseException) -> str:
-    """What is wrong with it, in one line; with the error's type where that is no message meant for people."""
+    """Return the message of an error in one line, with its type if the message is not meant for people."""
     meant = isinstance(error, ValueError | OSError)
     return one_line(error) if meant else f"{type(error).__name__}: {one_line(error)}"
 
@@ -67,13 +67,13 @@ def reason_of(error: BaseException) -> str:
 
 
 class JsonRecords(Sequence[dict[str, Any]]):
-    """The objects of a JSON-lines file, or of a file that is one JSON array, parsed when asked for.
+    """Objects of a JSON-lines file, or of a file that is one JSON array, parsed on access.
 
-    Of JSON lines only where each begins is kept; an array must be read whole, and is kept as text. Either way no
-    million of objects is copied into every worker.
+    For JSON lines, only the position of each line is kept in memory. A JSON array must be read whole and is kept as
+    text. In both cases, no large list of objects is copied into every worker.
 
     Raises:
-        ValueError: the file cannot be read, or is no JSON array where it begins like one.
+        ValueError: If the file cannot be read, or starts like a JSON array but is not a valid one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +86,7 @@ class JsonRecords(Sequence[dict[str, Any]]):
             raise ValueError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
 
     def _open(self) -> IO[bytes]:
-        """Anew each time: workers that share a file would share its position."""
+        """Open the file anew on each call, because workers that share a file would share its position."""
         return self.path.open("rb") if self._text is None else io.BytesIO(self._text)
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class JsonRecords(Sequence[dict[str, Any]]):
             return self._parse(lines.read(end - start))
 
     def texts(self) -> Iterator[bytes]:
-        """Every record as it is written, in one pass over the file."""
+        """Yield every line as written, in one pass over the file."""
         with self._open() as lines:
             yield from (line for line in lines if line.strip())
 
@@ -114,7 +114,7 @@ class JsonRecords(Sequence[dict[str, Any]]):
         return record
 
     def pictures(self) -> Iterator[str]:
-        """The pictures of all records that can be read, in order."""
+        """Yield the image paths of all readable samples, in order."""
         for text in self.texts():
             try:
                 yield from _picture_paths(self._parse(text))
@@ -136,7 +136,7 @@ def _array_as_lines(path: Path) -> bytes:
 
 
 def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
-    """`[lines, 2]`: where each line that is not blank begins and ends."""
+    """Compute the start and end of each line that is not blank, `[lines, 2]`."""
     spans, at = [], 0
     for line in lines:
         if line.strip():
@@ -146,12 +146,12 @@ def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
 
 
 class ConversationFile(Source):
-    """InternVL's JSONL or LLaVA's JSON: `{"id", "image", "conversations": [{"from", "value"}, ...]}` a record.
+    """InternVL JSONL or LLaVA JSON file, one `{"id", "image", "conversations": [{"from", "value"}, ...]}` per sample.
 
     Args:
-        name: of the source.
-        annotation: the file, JSON lines or one array.
-        images: folder that a record's `image`, a path or a list of paths, is relative to.
+        name: Name of the source.
+        annotation: File with JSON lines or one JSON array.
+        images: Folder that the `image` of a sample (a path or a list of paths) is relative to.
     """
 
     def __init__(self, name: str, annotation: Path, images: Path) -> None:
@@ -177,7 +177,7 @@ class ConversationFile(Source):
         return str(record.get("id", f"{self.name}-{index}"))
 
     def fingerprint(self) -> str:
-        """Of the file's bytes, and of each picture's path and size in bytes."""
+        """Compute the SHA-256 of the bytes of the file and of the path and size in bytes of each image."""
         digest = hashlib.sha256()
         with self.annotation.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -198,7 +198,7 @@ def _picture_paths(record: Mapping[str, Any]) -> list[str]:
 
 
 def check_local(path: Any) -> None:
-    """Refuse what is no path of a local file: data files may not send this machine to addresses."""
+    """Refuse anything that is not the path of a local file, so that data files cannot trigger requests to URLs."""
     if not isinstance(path, str) or not path:
         raise malformed(f"a picture is no path but {type(path).__name__}")
     if "://" in path or path.startswith("data:"):
@@ -208,7 +208,10 @@ def check_local(path: Any) -> None:
 
 
 def _bytes_of(path: str | Path) -> int:
-    """-1 of a file that is not there. Strings: among millions, making a Path takes longer than looking."""
+    """Return the size of a file in bytes, or -1 if it does not exist.
+
+    Paths are strings here: with millions of files, building a `Path` takes longer than the lookup.
+    """
     try:
         return os.stat(path).st_size  # noqa: PTH116
     except (OSError, ValueError):
@@ -216,13 +219,14 @@ def _bytes_of(path: str | Path) -> int:
 
 
 def open_internvl(meta: Path) -> list[tuple[Source, float]]:
-    """The sources of an InternVL meta JSON with their weights: `{name: {root, annotation, repeat_time, ...}}`.
+    """Open the sources of an InternVL meta JSON with their weights: `{name: {root, annotation, repeat_time, ...}}`.
 
-    `root` and `annotation` are relative to the meta file. `length` is not needed; `data_augment` and
-    `max_dynamic_patch` have no counterpart here (tiling is the processor's) and are named in a printed line where they
-    ask for something.
+    `root` and `annotation` are relative to the meta file. `length` is not needed. `data_augment` and
+    `max_dynamic_patch` have no counterpart here, because the processor does the tiling; a line is printed if they are
+    set.
 
-    Raises ValueError when the file is none, or an annotation cannot be read.
+    Raises:
+        ValueError: If the file is not an InternVL meta file, or an annotation cannot be read.
     """
     entries = _read_json(meta)
     if not isinstance(entries, dict) or not entries:
@@ -258,12 +262,13 @@ def _read_json(path: Path) -> Any:
 
 
 class PictureFolder(Source):
-    """The pictures of a folder and the folders below it, in name order, without a word: to be labelled.
+    """Images of a folder and its subfolders, in name order, without text, to be labelled.
 
     Attributes:
-        refused: files that are no pictures by their name; hidden ones are passed over.
+        refused: Files that are not images by their name. Hidden files are ignored.
 
-    Raises ValueError when the folder holds no picture.
+    Raises:
+        ValueError: If the folder has no image.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -291,7 +296,7 @@ class PictureFolder(Source):
         return self.files[index].relative_to(self.folder).as_posix()
 
     def fingerprint(self) -> str:
-        """Of every picture's path and size in bytes."""
+        """Compute the SHA-256 of the path and size in bytes of every image."""
         lines = [f"{self._id(index)} {_bytes_of(path)}\n" for index, path in enumerate(self.files)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -300,17 +305,17 @@ class PictureFolder(Source):
 
 
 class RowReader:
-    """Rows of a `datasets` dataset into records, by a map of columns.
+    """Reader that turns rows of a `datasets` dataset into samples with a column mapping.
 
     Args:
-        name: of the source.
-        columns: which column is the `image` (a picture, a path, or a list of them), and either `question` and `answer`
-            (text or a list, of which the first is the label and all are kept as accepted answers) or `messages`;
-            `id` if there is one.
-        images: folder that paths are relative to.
+        name: Name of the source.
+        columns: Column mapping. `image` is the column of the image, the path, or a list of either. The text is either
+            `question` and `answer` or `messages`. An answer is a text or a list; the first one is the label, and all
+            are kept as accepted answers. `id` is optional.
+        images: Folder that paths are relative to.
 
     Raises:
-        ValueError: an unknown key, or no way to a conversation.
+        ValueError: If a key is unknown, or the columns do not give a conversation.
     """
 
     def __init__(self, name: str, columns: Mapping[str, str], images: Path) -> None:
@@ -324,13 +329,17 @@ class RowReader:
         self.name, self.columns, self.images = name, dict(columns), images
 
     def check(self, have: Sequence[str]) -> None:
-        """Raise ValueError when the dataset lacks a column."""
+        """Check that the dataset has all mapped columns.
+
+        Raises:
+            ValueError: If a column is missing.
+        """
         for key, column in self.columns.items():
             if column not in have:
                 raise ValueError(f"{self.name}: no column {column!r} for {key}; it has {', '.join(have)}")
 
     def undecoded(self, dataset: Any) -> Any:
-        """The dataset with pictures left as bytes or paths."""
+        """Return the dataset with images left as bytes or paths."""
         from datasets import Image as Picture
         from datasets import List
 
@@ -350,7 +359,12 @@ class RowReader:
         return f"{self.name}-{index}" if value is None else str(value)
 
     def sample(self, row: Mapping[str, Any], index: int) -> Sample:
-        """Raises ValueError or OSError when the row cannot be used."""
+        """Convert a row to a sample.
+
+        Raises:
+            ValueError: If the row cannot be used.
+            OSError: If the row cannot be used.
+        """
         label = f"{self.name}, record {self.id(row, index)}"
         found = row[self.columns["image"]] if "image" in self.columns else None
         pictures: list[Image.Image] = [
@@ -379,12 +393,12 @@ class RowReader:
 
 
 class DatasetSource(Source):
-    """A map-style `datasets` dataset."""
+    """Map-style `datasets` dataset."""
 
     def __init__(self, dataset: Any, reader: RowReader) -> None:
         self.name, self._reader = reader.name, reader
         reader.check(dataset.column_names)
-        # Only the mapped columns: the others may hold pictures of their own, which would be read for nothing.
+        # Select only the mapped columns. Other columns may contain images, which would be read for nothing.
         self._rows = reader.undecoded(dataset.select_columns(sorted(set(reader.columns.values()))))
 
     def __len__(self) -> int:
@@ -399,7 +413,7 @@ class DatasetSource(Source):
         return Origin(self.name, self._reader.id(row, index), index)
 
     def fingerprint(self) -> str:
-        """Of all text and numbers, and of each embedded picture's number of bytes (or its path)."""
+        """Compute the SHA-256 of all text and numbers, and of the size in bytes (or the path) of each image."""
         digest = hashlib.sha256(json.dumps(self._reader.columns, sort_keys=True).encode())
         picture = self._reader.columns.get("image")
         arrow = self._rows.with_format("arrow")
@@ -413,7 +427,7 @@ class DatasetSource(Source):
 
 
 def _picture_sizes(column: Any) -> list[Any]:
-    """Of each picture of an Arrow column, its number of bytes and its path, without making Python bytes of it."""
+    """Return the size in bytes and the path of each image of an Arrow column, without copying the bytes to Python."""
     lengths: list[Any] = []
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lengths += pc.list_value_length(column).to_pylist()
@@ -425,11 +439,13 @@ def _picture_sizes(column: Any) -> list[Any]:
 
 
 def load_rows(name: str, path: str, folder: Path, config: str | None, split: str, streaming: bool) -> Any:
-    """A dataset by local path (relative to `folder`) or hub id, through `datasets`, without remote code.
+    """Load a dataset by local path (relative to `folder`) or Hub id with `datasets`, without remote code.
 
-    Local are a folder of `save_to_disk`, a Parquet, JSON, JSON-lines or Arrow file, and a folder of Parquet files.
+    A local dataset is a folder written by `save_to_disk`, a Parquet, JSON, JSON-lines or Arrow file, or a folder of
+    Parquet files.
 
-    Raises ValueError, in one line, for whatever stops `datasets` from loading it.
+    Raises:
+        ValueError: If `datasets` cannot load it. The message is one line.
     """
     local = folder / path
     try:
@@ -440,7 +456,7 @@ def load_rows(name: str, path: str, folder: Path, config: str | None, split: str
         from datasets import load_dataset
 
         return load_dataset(path, config, split=split, streaming=streaming)
-    except Exception as error:  # the library raises nearly anything, down to errors of the network
+    except Exception as error:  # the library may raise nearly any exception, including network errors
         raise ValueError(f"{name}: the dataset {path} cannot be loaded ({one_line(error)})") from None
 
 

@@ -1,8 +1,8 @@
-"""A streamed dataset, kept as Parquet shards while it is read.
+"""Streamed dataset, saved as Parquet shards while it is read.
 
-Streams have no length and no order to return to. Planning batches needs the length of every record before the first
-step, and a resumed run must see the records that the interrupted one would have seen; so the first so many records of
-a stream are written to a stage folder once, and training reads that.
+A stream has no length and cannot be rewound. Planning batches needs the length of every sample before the first step,
+and a resumed run must see the same samples as the interrupted one. The first samples of a stream are therefore written
+to a stage folder once, and training reads from there.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from fcot_vl.data.sources import RowReader, kind_of, reason_of
 from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage
 
-SHARD = 500  # records of the stream a Parquet file is made of
+SHARD = 500  # rows of the stream per Parquet file
 SKIPPED = "skipped.jsonl"
 
 
 def cache_stream(
     folder: Path, stream: Any, reader: RowReader, records: int, settings: dict[str, Any], max_skipped: float
 ) -> SampleFolder:
-    """Write the first `records` of a stream that are not in `folder` yet, and open the folder.
+    """Write those of the first `records` rows of a stream that are not yet in `folder`, and open the folder.
 
-    Shard k holds what can be used of records 500 k to 500 k + 499; an interrupted pass goes on after the last whole
-    shard. The rest is named in `skipped.jsonl`.
+    Shard k has the usable samples of rows 500 k to 500 k + 499. An interrupted pass resumes after the last complete
+    shard. Unusable rows are listed in `skipped.jsonl`.
 
     Args:
-        stream: an `IterableDataset`, with `skip`.
-        settings: what decides the records; a folder of others is refused.
-        max_skipped: share of the records that may be unusable.
+        stream: `IterableDataset` with a `skip` method.
+        settings: Settings that determine the samples. A folder with other settings is refused.
+        max_skipped: Maximum share of unusable samples.
 
     Raises:
-        StageError: the folder holds something else.
-        ValueError: the stream is empty, or too many of its records are unusable.
+        StageError: If the folder has other content.
+        ValueError: If the stream is empty, or too many of its samples are unusable.
     """
     stage = open_stage(folder, "stream", {**settings, "records": records, "columns": reader.columns}, {})
     if stage.done:
@@ -51,7 +51,7 @@ def cache_stream(
         for first in range(0, records, SHARD):
             last = min(first + SHARD, records)
             if not _shard(folder, first).exists():
-                # Skipping is done by the stream, which for Parquet on a server passes over files unread.
+                # The stream does the skipping; for Parquet on a server, it skips whole files unread.
                 rows = list(itertools.islice(stream.skip(first), last - first))
                 _write(folder, first, rows, reader)
                 _stop_above(folder, records, max_skipped)
@@ -88,11 +88,11 @@ def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowRead
     made = list(samples())
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped)
     _shard(folder, first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
-    write_shard(_shard(folder, first), made)  # last: a shard that is there is whole
+    write_shard(_shard(folder, first), made)  # last, so that an existing shard is always complete
 
 
 def _collect(folder: Path) -> list[str]:
-    """All records skipped so far, into one file."""
+    """Collect all skipped samples so far into one file."""
     lines = [
         line
         for path in sorted(folder.glob("stream-*.jsonl"))

@@ -1,8 +1,8 @@
-"""Refuse truncated pictures whatever Pillow's process-wide switch says.
+"""Refuse truncated images whatever Pillow's process-wide setting is.
 
-`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` is a global of the process: any library may turn it on, and from then on Pillow
-fills the missing part of a damaged file with grey instead of raising. weasyprint turns it on when it is imported.
-`refuse_truncated` keeps it off while a picture is decoded, and `kept_setting` undoes what an import does to it.
+`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` is a global of the process, and any library may turn it on. Pillow then fills the
+missing part of a damaged file with grey instead of raising. weasyprint turns it on when it is imported.
+`refuse_truncated` keeps it off while an image is decoded. `kept_setting` restores it after an import.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from PIL import ImageFile
 
 @dataclass
 class Decoding:
-    """One decoding. `held`: nothing turned the switch on before it ended, so the result can be used."""
+    """State of one decoding.
+
+    Attributes:
+        held: True if nothing turned the setting on before the decoding ended, so that the result can be used.
+    """
 
     held: bool = True
 
 
 class _Guard:
-    """Counts the threads that decode: the first one sets Pillow's switch and the warnings, the last one restores both.
+    """Guard that counts the decoding threads. The first sets Pillow's setting and the warnings; the last restores both.
 
-    A setting and resetting by each thread would not do: the second thread to enter would remember the first one's
-    setting, and leave it behind when it ends last. That holds for `warnings.catch_warnings` too.
+    Setting and resetting in each thread would fail: the second thread to enter would save the value set by the first,
+    and restore that value if it ends last. The same is true for `warnings.catch_warnings`.
     """
 
     def __init__(self) -> None:
@@ -41,7 +45,8 @@ class _Guard:
         with self.changed:
             if not self.running:
                 self.before = ImageFile.LOAD_TRUNCATED_IMAGES
-                # Our own limit on pixels says more than Pillow's warning; a damaged EXIF block only loses the rotation.
+                # Our own pixel limit is more informative than Pillow's warning. A damaged EXIF block only
+                # loses the rotation.
                 self.quiet = warnings.catch_warnings()
                 self.quiet.__enter__()
                 warnings.simplefilter("ignore")
@@ -59,14 +64,14 @@ class _Guard:
                 self.changed.notify_all()
 
     def after_fork(self) -> None:
-        """Forget the parent's threads: none of them runs in this process."""
+        """Forget the threads of the parent, because none of them runs in this process."""
         self.changed = threading.Condition()
         if self.running:
             self.running = []
             self._restore()
 
     def _look(self) -> None:
-        """Turn the switch off. Where another library turned it on meanwhile, no running decoding can be trusted."""
+        """Turn the setting off. If another library turned it on meanwhile, mark all running decodings as unreliable."""
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             self.before = True
@@ -84,10 +89,11 @@ os.register_at_fork(after_in_child=_GUARD.after_fork)
 
 @contextmanager
 def refuse_truncated() -> Iterator[Decoding]:
-    """Let Pillow raise on truncated pictures inside the block, and be silent about the rest.
+    """Make Pillow raise on truncated images inside the block, and silence its warnings.
 
-    Any number of threads may be inside. Pillow's switch is restored when the last one leaves. If another library turns
-    the switch on meanwhile, `held` of the yielded object is False after the block: decode again.
+    Any number of threads may be inside. Pillow's setting is restored when the last one leaves. If another library turns
+    the setting on meanwhile, `held` of the yielded object is False after the block, and the image must be decoded
+    again.
     """
     decoding = _GUARD.enter()
     try:
@@ -98,7 +104,7 @@ def refuse_truncated() -> Iterator[Decoding]:
 
 @contextmanager
 def kept_setting() -> Iterator[None]:
-    """Restore Pillow's switch after the block, for imports that change it. Waits until no thread decodes."""
+    """Restore Pillow's setting after the block, for imports that change it. Waits until no thread is decoding."""
     with _GUARD.changed:
         _GUARD.changed.wait_for(lambda: not _GUARD.running)
         before = ImageFile.LOAD_TRUNCATED_IMAGES

@@ -1,1 +1,1 @@
-"""Instruction data made with models: `label`, `rewrite` and `cot`, each records in, records out."""
+"""Instruction data made with models: `label`, `rewrite` and `cot`. Each reads samples and writes samples."""

@@ -1,8 +1,9 @@
-"""The `cot` stage: worked answers by rejection sampling.
+"""Stage `cot`: worked answers by rejection sampling.
 
-The paper (section 3.1.2) draws answers with reasoning from a stronger multimodal model, checks the final answer by
-rules against the truth, and mixes what is right with the vanilla data. Each question of each record is drawn several
-times; what is right, reasoned and not a copy becomes a record of its own with the same page.
+The paper (section 3.1.2) samples answers with reasoning from a stronger multimodal model, checks the final answer
+against the truth with rules, and mixes the correct ones with the vanilla data. Here, several answers are sampled for
+each question of each sample. An answer that is correct, reasoned and not a duplicate becomes a new sample with the same
+page.
 """
 
 from __future__ import annotations
@@ -41,27 +42,27 @@ from fcot_vl.instruct.yields import (
 from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.stage import open_stage
 
-LONGEST = 20  # words of a truth: a longer one is no final answer that a rule could look for
+LONGEST = 20  # maximum words of a truth; a rule cannot look for a longer one as a final answer
 
 
 @dataclass
 class CotConfig(AskingConfig):
-    """Settings of sampling, beside those of every verb that asks.
+    """Settings of `cot`, in addition to those of `AskingConfig`.
 
     Attributes:
-        output: folder to write.
-        data: anything `open_data` opens.
-        teacher: folder or hub id of a model; the embedded teacher where neither it nor an endpoint is given.
-        samples: answers drawn for each question.
-        temperature: of the draws.
-        keep: most answers kept for a question.
-        select: which: the `shortest`, or `diverse` ones.
-        vanilla_ratio: share of vanilla records in the mixture; None takes each as often as the data says.
-        prompts: YAML of templates that go before the package's.
-        style: JSON lines with answers to show as examples, where a template has a place for them.
+        output: Output folder.
+        data: Data to read, in any form that `open_data` opens.
+        teacher: Folder or Hub id of a model. Default: the embedded teacher, if no endpoint is given either.
+        samples: Number of answers sampled per question.
+        temperature: Sampling temperature.
+        keep: Maximum number of answers kept per question.
+        select: Answers to keep: the `shortest` or `diverse` ones.
+        vanilla_ratio: Share of vanilla samples in the mixture. None takes each as often as the data says.
+        prompts: YAML file of templates that override those of the package.
+        style: JSON lines with answers to show as examples, for templates that have a placeholder for them.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If settings contradict each other.
     """
 
     output: Path
@@ -92,20 +93,20 @@ class CotConfig(AskingConfig):
 
 
 def cot(config: CotConfig) -> Path:
-    """Draw answers to every question with a short truth, and write the right ones as records.
+    """Sample answers to every question with a short truth, and write the correct ones as samples.
 
-    Writes to `config.output`: `cot-*.parquet` (`SampleFolder`, a record an answer), beside each a `cot-*.jsonl` with a
-    row for every answer drawn, `mixture.yaml` (worked answers and the data they come from, to train on), `yield.json`
-    and `yield.png` (what each task gave), `skipped.jsonl` and `stage.json`. A finished run is recognised, an
-    interrupted one resumed.
+    The function writes to `config.output`: `cot-*.parquet` (`SampleFolder`, one sample per answer), a `cot-*.jsonl` for
+    each of them with one row per sampled answer, `mixture.yaml` (the worked answers and their source data, for
+    training), `yield.json` and `yield.png` (the yield of each task), `skipped.jsonl` and `stage.json`. A finished run
+    is recognised, and an interrupted run is resumed.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the folder holds a run with other settings.
-        ValueError: the data, the teacher or a setting cannot be used, the endpoint gives up, or too many records went
-            without an answer.
+        StageError: If the folder has a run with other settings.
+        ValueError: If the data, the teacher or a setting cannot be used, if the endpoint fails, or if too many samples
+            remain without an answer.
     """
     samples = open_data(config.data, config.seed)
     teacher = config.answering(LocalTeacher, config.teacher or str(tiny_teacher_path()), config.temperature)
@@ -140,7 +141,7 @@ def cot(config: CotConfig) -> Path:
 
 @dataclass
 class _Question:
-    """A question of a record while it is sampled. left: why it is not asked."""
+    """Question of a sample during sampling. `left` is the reason why it is not asked."""
 
     index: int
     turn: int
@@ -150,7 +151,7 @@ class _Question:
     truths: list[str]
     load: Callable[[], list[Image.Image]]
     left: str = ""
-    kept: list[tuple[int, str]] = field(default_factory=list)  # the draw, its text
+    kept: list[tuple[int, str]] = field(default_factory=list)  # (number of the draw, text)
 
     def asked(self, samples: int) -> list[Asked]:
         drawn = range(0 if self.left else samples)
@@ -158,12 +159,12 @@ class _Question:
 
 
 class _Work:
-    """Shards of worked answers."""
+    """Work of `cot`: shards of worked answers."""
 
     def __init__(self, config: CotConfig, samples: Any, templates: Templates, style: Style) -> None:
         self.config, self.samples, self.templates, self.style = config, samples, templates, style
         self.yields = Yields()
-        # Draws of one question, and questions about one page, follow each other: its picture is decoded once.
+        # Draws of one question and questions about one page are consecutive, so its image is decoded once.
         self._pictures = lru_cache(8)(self._read)
 
     def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
@@ -172,7 +173,7 @@ class _Work:
         for index in indices:
             try:
                 questions += self._questions(index)
-            except Exception as error:  # as for training: odd files raise nearly anything
+            except Exception as error:  # as in training: unusual files may raise nearly anything
                 row = {"kind": kind_of(error), "reason": reason_of(error)}
                 rows.append({**place(origin_of(self.samples, index)), **row})
         asked = [one for question in questions for one in question.asked(self.config.samples)]
@@ -187,7 +188,7 @@ class _Work:
         self.yields.count(row)
 
     def _read(self, index: int) -> list[Image.Image]:
-        """A record's pictures, decoded: threads that share one must not decode it at the same time."""
+        """Return the decoded images of a sample. Threads that share an image must not decode it at the same time."""
         return [image.convert("RGB") for image in self.samples[index].images]
 
     def _questions(self, index: int) -> list[_Question]:
@@ -211,7 +212,10 @@ class _Work:
         return found
 
     def _judge(self, question: _Question, replies: Sequence[Reply]) -> list[Row]:
-        """A row an answer drawn, or one that says why none was; what is to be kept goes to the question."""
+        """Return one row per sampled answer, or one row with the reason why none was sampled.
+
+        The answers to keep are added to the question.
+        """
         common: Row = {
             "turn": question.turn,
             "task": question.task,
@@ -235,7 +239,7 @@ class _Work:
         return rows
 
     def _verdict(self, question: _Question, reply: Reply) -> Row:
-        """What an answer is by itself. A right one counts as a duplicate until it is found to be none."""
+        """Return the outcome of a single answer. A correct one counts as a duplicate until it proves to be distinct."""
         if reply.kind:
             return {"outcome": FAILED, "failed": reply.kind, "reason": reply.reason}
         answer = extract_answer(reply.text)

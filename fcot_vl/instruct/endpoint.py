@@ -1,7 +1,7 @@
-"""A teacher behind a server that speaks the OpenAI protocol: vLLM, SGLang and others.
+"""Teacher behind a server with the OpenAI protocol: vLLM, SGLang and others.
 
-Beside `teachers.py`. Nothing that was answered is lost: a reply is handed on in the thread it arrives in, and when
-the endpoint fails for good, the requests in flight are still waited for.
+No answer is lost. A reply is passed on in the thread in which it arrives. If the endpoint fails permanently, the
+requests in flight are still awaited.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ WAITS = (
     4.0,
     8.0,
     8.0,
-)  # seconds before a request is sent again, each shortened by up to a quarter
-MOST_WAIT = 60.0  # seconds that a server may ask for in Retry-After
-MALFORMED = 2  # times a reply that cannot be read is asked for again: those may have been paid for
-TEMPORARY = {408, 409, 425, 429}  # and all from 500 on
-OF_THIS_RECORD = {400, 413, 422}  # what the server says about one record, not about all
-PNG_BYTES = 4_000_000  # a picture larger than this as PNG is sent as JPEG of quality 95
+)  # seconds before each retry, each shortened by up to a quarter
+MOST_WAIT = 60.0  # maximum seconds that a server may request in Retry-After
+MALFORMED = 2  # maximum retries after an unreadable reply, because such replies may have been paid for
+TEMPORARY = {408, 409, 425, 429}  # temporary errors; all statuses from 500 are temporary as well
+OF_THIS_RECORD = {400, 413, 422}  # errors that concern one sample only
+PNG_BYTES = 4_000_000  # an image larger than this as PNG is sent as JPEG of quality 95
 
 
 class EndpointTeacher:
-    """A model behind an OpenAI-compatible endpoint, several requests in flight.
+    """Model behind an OpenAI-compatible endpoint, with several requests in flight.
 
-    The key is taken from the environment, `OPENAI_API_KEY`, and from nowhere else. Requests that the server was too
-    busy for (429, 5xx), that did not reach it or whose reply broke off are sent again with growing waits, or with
-    those the server asks for. A draw is one request with a `seed`; servers that do not know it draw by themselves.
+    The key is read only from the environment variable `OPENAI_API_KEY`. A request is sent again if the server was too
+    busy (429, 5xx), if it did not reach the server, or if its reply broke off. The waits grow, or they are those that
+    the server asks for. Each sampled answer is one request with a `seed`. Servers that do not support it sample with
+    their own randomness.
 
     Args:
-        endpoint: such as `http://127.0.0.1:8000/v1`; pictures of the data are sent there.
-        model: the name it goes by there.
-        decoding: how answers are made.
-        requests: most requests in flight.
-        timeout: seconds without a byte from the server after which a request counts as lost.
+        endpoint: Address such as `http://127.0.0.1:8000/v1`. The images of the data are sent there.
+        model: Name of the model at the endpoint.
+        decoding: Decoding settings.
+        requests: Maximum number of requests in flight.
+        timeout: Seconds without a byte from the server after which a request counts as lost.
 
     Raises:
-        ValueError: no address, or the `openai` package is missing.
+        ValueError: If the address is invalid or the `openai` package is missing.
     """
 
     def __init__(
@@ -66,16 +67,20 @@ class EndpointTeacher:
             ) from None
         self.endpoint, self.model, self.decoding = endpoint, model, decoding
         self.requests, self.timeout = requests, timeout
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # local servers want none
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # local servers do not need a key
         self._client = OpenAI(base_url=endpoint, api_key=key, max_retries=0, timeout=timeout)
         self._stop = threading.Event()
 
     def identity(self) -> dict[str, str]:
-        """The address is left out: the same model may be served elsewhere when a run is resumed."""
+        """Return the model name without the address: the same model may be served elsewhere when a run is resumed."""
         return {"teacher": f"{self.model} behind an endpoint"}
 
     def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
-        """Raises ValueError when the endpoint refuses or is not reached, after the retries."""
+        """Send all unknown conversations to the endpoint.
+
+        Raises:
+            ValueError: If the endpoint refuses or cannot be reached after the retries.
+        """
 
         def one(at: int) -> None:
             if not self._stop.is_set():
@@ -88,7 +93,7 @@ class EndpointTeacher:
                 for future in as_completed(waiting):
                     future.result()
             except BaseException:
-                # Those in flight may be paid for: they are waited for, but not sent again.
+                # Requests in flight may be paid for, so they are awaited, but not sent again.
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -96,7 +101,7 @@ class EndpointTeacher:
     def _ask(self, asked: Asked) -> Reply:
         try:
             messages = _with_data_urls(asked.messages, asked.load())
-        except Exception as error:  # decoders given damaged bytes raise nearly anything
+        except Exception as error:  # decoders may raise nearly any exception on damaged bytes
             return broken(error)
         body: dict[str, Any] = {
             "model": self.model,
@@ -117,7 +122,11 @@ class EndpointTeacher:
         return outcome
 
     def _once(self, body: dict[str, Any]) -> Reply | _Failed:
-        """Send a request. Raises ValueError for what would stand in the way of every other one too."""
+        """Send a request once.
+
+        Raises:
+            ValueError: If the error would affect every other request too.
+        """
         import openai
 
         try:
@@ -133,19 +142,27 @@ class EndpointTeacher:
             return _Failed(f"no answer within {self.timeout:g} seconds (--timeout)")
         except openai.APIConnectionError as error:
             return _Failed(f"not reached ({one_line(error.__cause__ or error)})")
-        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:  # odd JSON
+        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:  # unusual JSON
             return _Failed(one_line(error), malformed=True)
 
 
 class _Failed:
-    """A request that may be sent again. wait: seconds the server asks for. malformed: there was a reply, unreadable."""
+    """Failed request that may be sent again.
+
+    Attributes:
+        wait: Seconds that the server asks to wait.
+        malformed: True if a reply arrived but cannot be read.
+    """
 
     def __init__(self, said: str, wait: float = 0.0, malformed: bool = False) -> None:
         self.said, self.wait, self.malformed = said, wait, malformed
 
 
 def _asked_wait(headers: Any) -> float:
-    """Seconds of `retry-after-ms` or `Retry-After`, at most `MOST_WAIT`; a date there is left to our own waits."""
+    """Return the seconds of `retry-after-ms` or `Retry-After`, at most `MOST_WAIT`.
+
+    A date there gives 0, so that our own waits apply.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, min(float(headers[name]) * unit, MOST_WAIT))
@@ -155,7 +172,11 @@ def _asked_wait(headers: Any) -> float:
 
 
 def _reply(made: Any) -> Reply:
-    """What a completion says; servers differ in what they leave out. Raises ValueError where it holds no answer."""
+    """Read a completion. Servers differ in the fields that they omit.
+
+    Raises:
+        ValueError: If it has no answer.
+    """
     choices = getattr(made, "choices", None)
     first = choices[0] if isinstance(choices, list) and choices else None
     text = getattr(getattr(first, "message", None), "content", None)
@@ -164,7 +185,7 @@ def _reply(made: Any) -> Reply:
     usage = getattr(made, "usage", None)
     counts = [getattr(usage, name, None) for name in ("completion_tokens", "prompt_tokens")]
     used, before = (count if isinstance(count, int) else None for count in counts)
-    text = text.encode("utf-8", "replace").decode()  # half a character, which no file could hold
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
     return Reply(text.strip(), used, str(getattr(first, "finish_reason", None)), prompt_tokens=before)
 
 

@@ -1,9 +1,9 @@
-"""Does an answer survive its rewriting? Rules alone, no model, and in doubt the answer is "no".
+"""Check with rules alone, without a model, that an answer keeps its facts when rewritten. In doubt, it is rejected.
 
-`rewrite` keeps the original wherever `survives` gives a reason, so a refusal costs a rewrite and a wrong pass costs a
-wrong label. Both texts are first brought to one form (`tokens`): full-width characters, thousands separators, percent
-words, minus signs and currencies are written one way. Then every fact of the original must stand in the rewrite as
-whole tokens, and the rewrite must not add another number, another option, a negation or a hedge.
+`rewrite` keeps the original if `survives` gives a reason. A false rejection costs one rewrite; a false acceptance costs
+a wrong label. Both texts are first normalised (`tokens`): full-width characters, thousands separators, percent words,
+minus signs and currencies get one form. Every fact of the original must then be in the rewrite as whole tokens. The
+rewrite must not add a number, an option, a negation or a hedge.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def _words(text: str) -> set[str]:
     return set(text.split())
 
 
-SHORT = 20  # tokens: a longer answer is held to its numbers, names and quotations only
-ROOM = 300  # characters that a rewrite may have beside three times the original's
+SHORT = 20  # maximum tokens of a short answer; longer ones are only checked for numbers, names and quotations
+ROOM = 300  # characters that a rewrite may have in addition to three times those of the original
 
-JOINED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f"  # scripts whose words are not set apart
+JOINED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f"  # scripts without blanks between words
 FILLER = _words(
     "a an the is are was were be been being it its this that of to in on at by for from with and or as"
 )
@@ -50,7 +50,7 @@ REFUSALS = re.compile(
     r"|抱歉|对不起|無法|无法|作为一个?ai|申し訳"
 )
 ABOUT_ITSELF = re.compile(r"</?think|\brewrit|\brephras|\bparaphras|\bthe original answer\b|改写|重写")
-CURRENCIES = {  # one sign for each, written behind the number
+CURRENCIES = {  # one sign per currency, written after the number
     "$": r"us\$|usd\b|us dollars?\b|dollars?\b|美元",
     "€": r"eur\b|euros?\b|欧元",
     "£": r"gbp\b|pounds? sterling\b|英镑",
@@ -60,15 +60,15 @@ LETTER = re.compile(r"^\W*(?i:option |answer:? )?\(?([A-H])(?:[.):,]+\s*(.*))?$"
 
 
 def survives(original: str, rewritten: str, question: str = "") -> str | None:
-    """Why `rewritten` cannot stand for `original`, or None where it can.
+    """Return the reason why `rewritten` cannot replace `original`, or None if it can.
 
     Args:
-        original: the answer of the data, the truth.
-        rewritten: the same in other words, supposedly.
-        question: what was asked; its numbers and options may be named again, except as the answer.
+        original: Answer of the data, taken as the truth.
+        rewritten: Rewritten answer.
+        question: Question. Its numbers and options may be repeated, except as the answer.
 
     Returns:
-        A reason; before its first colon one of a few kinds, to count by.
+        Reason for the rejection. The text before its first colon is one of a few kinds, for counting.
     """
     if not rewritten.strip():
         return "empty"
@@ -93,7 +93,7 @@ def survives(original: str, rewritten: str, question: str = "") -> str | None:
 
 
 def fold(text: str) -> str:
-    """One form of a text, in lower case, for reading: widths, quotes, minus signs, percent, currencies, thousands."""
+    """Normalise a text for reading, in lower case: widths, quotes, minus signs, percent, currencies, thousands."""
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", text)  # 1 234 with a thin space
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate(str.maketrans("’‘“”−–—", "''\"\"-- "))
@@ -107,9 +107,10 @@ def fold(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """The words, numbers and signs of a text in one form; runs of scripts without blanks are one token.
+    """Split a text into words, numbers and signs in one form. Runs of scripts without blanks are one token.
 
-    A number is a whole token, so 42 is not in 142, 4.2, -42, 42% or 42nd; dates, times and codes are one token too.
+    A number is a whole token, so 42 does not match in 142, 4.2, -42, 42% or 42nd. Dates, times and codes are also
+    single tokens.
     """
     text = fold(text)
     text = re.sub(rf"(?<=[{JOINED}])(?=[^{JOINED}\s])|(?<=[^{JOINED}\s])(?=[{JOINED}])", " ", text)
@@ -125,7 +126,7 @@ def tokens(text: str) -> list[str]:
 
 
 def number(word: str) -> str:
-    """A number as it is always written: 1,234.50 is 1234.5; 007 and dates stay. Other words stay too."""
+    """Normalise a number: 1,234.50 becomes 1234.5. 007, dates and other words do not change."""
     sign, digits, percent = re.fullmatch(r"([+-]?)(.*?)(%?)", word, re.DOTALL).groups()  # type: ignore[union-attr]
     if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", digits):
         digits = digits.replace(",", "")
@@ -137,24 +138,27 @@ def number(word: str) -> str:
 
 
 def option_of(answer: str) -> tuple[str, str]:
-    """The letter and the text of an answer such as `B`, `(B)` or `B. Paris`; no letter and all of another answer."""
+    """Return the letter and the text of an answer such as `B`, `(B)` or `B. Paris`.
+
+    For other answers, return an empty letter and the whole answer.
+    """
     found = LETTER.match(unicodedata.normalize("NFKC", answer).strip())
     return (found.group(1), found.group(2) or "") if found else ("", answer)
 
 
 def options_of(question: str) -> dict[str, str]:
-    """The options of a question by letter, where each stands on a line or after its letter in brackets."""
+    """Return the options of a question by letter, if each is on its own line or follows its letter in brackets."""
     text = unicodedata.normalize("NFKC", question)
     found = re.findall(r"(?:^|\n|\s)\(?([A-H])[).:]\s*(.+?)(?=\s*(?:\n|\s\(?[A-H][).:]\s|$))", text)
     options = {letter: option.strip() for letter, option in found}
-    if not options and text.count(" / ") >= 2:  # MiniDoc's: a question, then options without letters
+    if not options and text.count(" / ") >= 2:  # MiniDoc: a question, then options without letters
         listed = re.split(r"(?<=\?)\s+", text, maxsplit=1)[-1].split(" / ")
         options = {str(at): option.strip() for at, option in enumerate(listed)}
     return options
 
 
 def _missing(original: str, facts: Sequence[str], there: Sequence[str]) -> str | None:
-    """The first fact that is not in the rewrite: of a short answer every word that says something, in their order."""
+    """Return the first fact that is missing in the rewrite. In a short answer, every content word counts, in order."""
     line = f" {' '.join(there)} "
     if len(facts) <= SHORT:
         return _in_order([fact for fact in facts if fact not in FILLER] or facts, line)
@@ -174,7 +178,7 @@ def _in_order(facts: Sequence[str], line: str) -> str | None:
         at = line.find(needle, at)
         if at < 0:
             return _lost(fact)
-        at += len(needle) - (not joined)  # the blank behind a word is the one before the next
+        at += len(needle) - (not joined)  # the blank after a word is also the one before the next word
     return None
 
 
@@ -183,7 +187,7 @@ def _lost(fact: str) -> str:
 
 
 def _numbers(facts: Sequence[str], there: Sequence[str], asked: Sequence[str]) -> str | None:
-    """A number, number word or currency that neither the original nor the question has."""
+    """Find a number, number word or currency that neither the original nor the question has."""
     allowed = set(facts) | set(asked)
     for token in there:
         words = re.split(r"[-']", token)
@@ -198,7 +202,7 @@ def _numbers(facts: Sequence[str], there: Sequence[str], asked: Sequence[str]) -
 
 
 def _turned(before: str, after: str, asked: str) -> str | None:
-    """A negation, the other of yes and no, or a hedge that the original does not have."""
+    """Find a negation, a swap of yes and no, or a hedge that the original does not have."""
     answer, told = (re.findall(r"[a-z]+(?:'t)?", text) for text in (before, after))
     for one, other in (("yes", {"no", "not"}), ("no", {"yes"}), ("true", {"false"}), ("false", {"true"})):
         if answer[:1] == [one] and other & set(told) - set(answer):
@@ -209,7 +213,7 @@ def _turned(before: str, after: str, asked: str) -> str | None:
     negated = sorted(surplus - _negations(asked))
     if negated:
         return f"negated: {negated[0]}"
-    if surplus:  # the question's own "not": it must not stand right before the answer
+    if surplus:  # the question's own "not" must not come directly before the answer
         first = next((fact for fact in tokens(before) if fact not in FILLER), "")
         near = re.search(rf"(?:\bnot|n't|\bno|不是|没有)\s+(?:\w+\s+){{0,2}}{re.escape(first)}(?!\w)", after)
         if near:
@@ -227,10 +231,10 @@ def _negations(text: str) -> Counter[str]:
 
 
 def _letter(letter: str, original: str, rewritten: str) -> str | None:
-    """An option's letter must be named as one, and no other letter."""
+    """Check that the rewrite names the letter of the option and no other letter."""
     text = unicodedata.normalize("NFKC", rewritten)
     named = set(re.findall(r"(?<![\w'])([B-H])(?![\w'+#])", text))
-    # "A" is also a word: it is an option in brackets, before a mark, after "option", or at the end.
+    # "A" is also a word. It is an option in brackets, before a mark, after "option", or at the end.
     told = r"(?i:\b(?:option|choice|letter)\s+|选项?\s*|答案[是为]?\s*)"
     if re.search(rf"\(A\)|\*A\b|{told}\(?A\b|(?<![\w'])A(?:[):]|[.,](?:\s|$)|\s*$)", text):
         named.add("A")
@@ -241,7 +245,7 @@ def _letter(letter: str, original: str, rewritten: str) -> str | None:
 
 
 def _others(mine: str, there: Sequence[str], question: str) -> str | None:
-    """Beside the answer, no other option of the question may be named."""
+    """Check that the rewrite names no option of the question other than the answer."""
     own, line = f" {' '.join(tokens(mine))} ", f" {' '.join(there)} "
     for option in options_of(question).values():
         words = f" {' '.join(tokens(option))} "

@@ -1,7 +1,7 @@
-"""The `label` stage: a teacher's answers over pictures, as Parquet shards of records.
+"""Stage `label`: a teacher's answers about images, written as Parquet shards of samples.
 
-Reads any data (`open_data`) or a folder of pictures; training reads what it writes. How it goes through the data, and
-how an interrupted run goes on, is in `shards.py`.
+The stage reads any data (`open_data`) or a folder of images, and training reads its output. `shards.py` describes the
+pass over the data and how an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ READ_ALL = "Read all text in this picture, line by line, exactly as it is printe
 
 @dataclass
 class LabelConfig(AskingConfig):
-    """Settings of labelling, beside those of every verb that asks.
+    """Settings of `label`, in addition to those of `AskingConfig`.
 
     Attributes:
-        output: folder to write.
-        data, images: what is labelled, one of both: anything `open_data` opens, or a folder of pictures.
-        teacher: folder or hub id of a model; the embedded teacher where neither it nor an endpoint is given.
-        questions: asked in place of the records' own, one drawn for each record by the seed. Where there is no
-            question at all, `READ_ALL` is asked.
-        keep_truth: an answer that the record has stays its label; the teacher's is written beside it.
-        seed: draws the questions, and the records of a mixture.
+        output: Output folder.
+        data, images: Data to label. Exactly one of them is given: data in any form that `open_data` opens, or a folder
+            of images.
+        teacher: Folder or Hub id of a model. Default: the embedded teacher, if no endpoint is given either.
+        questions: Questions that replace those of the samples. The seed draws one for each sample. Without any
+            question, `READ_ALL` is asked.
+        keep_truth: Keep the existing answer of a sample as its label. The teacher's answer is written beside it.
+        seed: Seed for drawing the questions and the samples of a mixture.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If settings contradict each other.
     """
 
     output: Path
@@ -59,18 +60,19 @@ class LabelConfig(AskingConfig):
 
 
 def label(config: LabelConfig) -> Path:
-    """Answer every record's questions and write the records with the answers.
+    """Answer the questions of every sample, and write the samples with the answers.
 
-    Writes to `config.output`: `label-*.parquet` (`SampleFolder`), beside each a `label-*.jsonl` with a row a question
-    (what was asked, the teacher's answer, the truth if the record has one, tokens, how it ended), `skipped.jsonl` with
-    a row for each record left out, and `stage.json`. A finished run is recognised, an interrupted one resumed.
+    The function writes to `config.output`: `label-*.parquet` (`SampleFolder`), a `label-*.jsonl` for each of them with
+    one row per question (the question, the teacher's answer, the truth if the sample has one, the tokens, the finish
+    reason), `skipped.jsonl` with one row per skipped sample, and `stage.json`. A finished run is recognised, and an
+    interrupted run is resumed.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the folder holds a run with other settings.
-        ValueError: the data, the teacher or a setting cannot be used, or too many records had to be skipped.
+        StageError: If the folder has a run with other settings.
+        ValueError: If the data, the teacher or a setting cannot be used, or if too many samples are skipped.
     """
     samples = _open(config)
     teacher = config.answering(LocalTeacher, config.teacher or str(tiny_teacher_path()))
@@ -107,12 +109,12 @@ def _open(config: LabelConfig) -> Any:
 
 @dataclass
 class _Page:
-    """A record while it is labelled: what is asked, and the conversation as it grows."""
+    """Sample that is being labelled: its questions, and the conversation so far."""
 
     index: int
     origin: Origin
     questions: list[str] = field(default_factory=list)
-    truths: list[str | None] = field(default_factory=list)  # of each question, where the record has one
+    truths: list[str | None] = field(default_factory=list)  # one per question, None where the sample has none
     messages: list[dict[str, str]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     skipped: bool = False
@@ -122,7 +124,7 @@ class _Page:
         self.rows.append({**place(self.origin), "kind": kind, "reason": reason})
 
     def take(self, turn: int, reply: Reply, keep_truth: bool) -> None:
-        """Add a reply. Where there is none, or it would be the label and cannot, the record is skipped."""
+        """Add a reply. The sample is skipped if there is none, or if it is unusable but needed as the label."""
         truth = self.truths[turn]
         if reply.kind:
             self.skip(reply.kind, reply.reason)
@@ -153,7 +155,7 @@ class _Page:
 
 
 class _Work:
-    """Shards of labels."""
+    """Work of `label`: shards of labels."""
 
     def __init__(self, config: LabelConfig, samples: Any) -> None:
         self.config, self.samples = config, samples
@@ -190,18 +192,18 @@ class _Work:
             page.questions = [message["content"] for message in own]
             truths: list[str | None] = [m["content"] for m in sample.messages if m["role"] == "assistant"]
             page.truths = truths + [None] * (len(own) - len(truths))
-        except Exception as error:  # as for training: odd files raise nearly anything
+        except Exception as error:  # as in training: unusual files may raise nearly anything
             page.skip(kind_of(error), reason_of(error))
         return page
 
     def _question(self, origin: Origin) -> str:
-        """Depends on the record and the seed alone, not on where in the data it stands."""
+        """Draw a question. It depends only on the sample and the seed, not on the position in the data."""
         drawn = random.Random(f"{self.config.seed}/{origin.source}/{origin.id}/{origin.index}")
         return drawn.choice(list(self.config.questions) or [READ_ALL])
 
     def _sample(self, page: _Page) -> Sample:
         sample: Sample = self.samples[page.index]
-        if page.truths == [None] and self.config.questions:  # accepted answers were to another question
+        if page.truths == [None] and self.config.questions:  # the accepted answers belong to another question
             return Sample(sample.id, sample.images, page.messages, "", sample.source)
         sample.messages = page.messages
         return sample

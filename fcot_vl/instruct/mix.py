@@ -1,4 +1,4 @@
-"""The mixture that puts worked answers beside the data they were made from (`docs/sources.md`)."""
+"""Mixture of worked answers and the data they were made from (`docs/sources.md`)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ HEADING = (
 
 
 def mix(output: Path, data: str, made: int, vanilla_ratio: float | None, seed: int) -> Path:
-    """Write `mixture.yaml` beside the worked answers.
+    """Write `mixture.yaml` to the folder of the worked answers.
 
     Args:
-        output: folder with the shards of worked answers.
-        data: what they were made from; its entries are taken over one by one.
-        made: worked answers there are.
-        vanilla_ratio: share of an epoch's records that are vanilla, 0 or more and below 1; None is each of them as
-            often as in `data`. Worked answers are always taken once.
-        seed: draws where `data` is a mixture with weights that are not whole.
+        output: Folder with the shards of worked answers.
+        data: Source data of the worked answers. Its entries are copied one by one.
+        made: Number of worked answers.
+        vanilla_ratio: Share of vanilla samples in an epoch, at least 0 and below 1. None takes each of them as often as
+            in `data`. Worked answers are always taken once.
+        seed: Seed for drawing samples if `data` is a mixture with fractional weights.
 
     Returns:
-        The file. Without a worked answer it holds the data alone.
+        Path of the file. Without worked answers, the mixture has only the data.
     """
     parts, settings = take_apart(Path(data), seed)
     whole = sum(part.weight * len(part.records) for part in parts)
-    # With `records` a mixture's weights only say how much beside another source: here they say how often.
+    # With `records`, the weights of a mixture are only relative to other sources. Here they are absolute.
     vanilla = settings.pop("records", None) or whole
     if vanilla_ratio is not None and made:
         vanilla = vanilla_ratio * made / (1 - vanilla_ratio)

@@ -1,7 +1,8 @@
-"""The `rewrite` stage: the answers of a data set in the teacher's tone, by a language model.
+"""Stage `rewrite`: the answers of a dataset, rewritten in the teacher's tone by a language model.
 
-The paper lets InternLM2.5-7B rewrite its instruction data with the tone of the teacher (section 3.1.2). The writer sees
-text alone. A rewrite that does not keep the facts of the answer (`facts.py`) is thrown away, and the answer stays.
+In the paper, InternLM2.5-7B rewrites the instruction data with the tone of the teacher (section 3.1.2). The writer only
+sees text. A rewrite that does not keep the facts of the answer (`facts.py`) is discarded, and the original answer is
+kept.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from fcot_vl.instruct.teachers import Asked, LocalWriter, Reply
 from fcot_vl.instruct.templates import Style, Templates
 from fcot_vl.stage import open_stage
 
-REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # what became of an answer
+REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # outcomes of an answer
 
 
 @dataclass
 class RewriteConfig(AskingConfig):
-    """Settings of rewriting, beside those of every verb that asks.
+    """Settings of `rewrite`, in addition to those of `AskingConfig`.
 
     Attributes:
-        output: folder to write.
-        data: anything `open_data` opens.
-        writer: folder or hub id of a language model with a chat template, where no endpoint is given.
-        style: JSON lines with the teacher's answers, such as `label` writes, to take the tone from.
-        prompts: YAML of templates that go before the package's.
+        output: Output folder.
+        data: Data to read, in any form that `open_data` opens.
+        writer: Folder or Hub id of a language model with a chat template, if no endpoint is given.
+        style: JSON lines with the teacher's answers, such as the output of `label`, as examples of the tone.
+        prompts: YAML file of templates that override those of the package.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If settings contradict each other.
     """
 
     output: Path
@@ -53,19 +54,20 @@ class RewriteConfig(AskingConfig):
 
 
 def rewrite(config: RewriteConfig) -> Path:
-    """Rewrite every answer whose task has a template, and write the records.
+    """Rewrite every answer whose task has a template, and write the samples.
 
-    Writes to `config.output`: `rewrite-*.parquet` (`SampleFolder`), beside each a `rewrite-*.jsonl` with a row an
-    answer (the original, the rewrite, what became of it and why), `skipped.jsonl` with a row for each record whose
-    pictures or text cannot be used, and `stage.json`. A finished run is recognised, an interrupted one resumed.
+    The function writes to `config.output`: `rewrite-*.parquet` (`SampleFolder`), a `rewrite-*.jsonl` for each of them
+    with one row per answer (the original, the rewrite, the outcome and its reason), `skipped.jsonl` with one row per
+    sample whose images or text cannot be used, and `stage.json`. A finished run is recognised, and an interrupted run
+    is resumed.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the folder holds a run with other settings.
-        ValueError: the data, the writer or a setting cannot be used, the endpoint gives up, or too many records went
-            without an answer.
+        StageError: If the folder has a run with other settings.
+        ValueError: If the data, the writer or a setting cannot be used, if the endpoint fails, or if too many samples
+            remain without an answer.
     """
     samples = open_data(config.data, config.seed)
     writer = config.answering(LocalWriter, str(config.writer))
@@ -101,7 +103,7 @@ def rewrite(config: RewriteConfig) -> Path:
 
 @dataclass
 class _Answer:
-    """An answer of a record: message number `at`, and what the writer is asked about it, if anything."""
+    """Answer of a sample: message number `at`, and the prompt for the writer, if any."""
 
     index: int
     at: int
@@ -116,7 +118,7 @@ class _Answer:
 
 
 class _Work:
-    """Shards of rewritten records."""
+    """Work of `rewrite`: shards of rewritten samples."""
 
     def __init__(self, samples: Any, templates: Templates, style: Style) -> None:
         self.samples, self.templates, self.style = samples, templates, style
@@ -129,7 +131,7 @@ class _Work:
         for index in indices:
             try:
                 answers[index] = self._answers(index)
-            except Exception as error:  # as for training: odd files raise nearly anything
+            except Exception as error:  # as in training: unusual files may raise nearly anything
                 row = {"kind": kind_of(error), "reason": reason_of(error)}
                 skipped[index] = {**place(origin_of(self.samples, index)), **row}
         asked = [one for found in answers.values() for one in found if one.prompt is not None]
@@ -160,7 +162,7 @@ class _Work:
     def _answers(self, index: int) -> list[_Answer]:
         sample: Sample = self.samples[index]
         for image in sample.images:
-            image.convert("RGB")  # a broken picture is found before its answer is paid for
+            image.convert("RGB")  # finds a broken image before its answer is paid for
         task, question, found = sample.task, "", []
         for at, message in enumerate(sample.messages):
             if message["role"] == "user":
@@ -186,7 +188,7 @@ class _Work:
 
 
 def _row(one: _Answer, reply: Reply | None) -> Row:
-    """What became of an answer."""
+    """Return the row of an answer with its outcome."""
     row: Row = {"turn": one.at, "task": one.task, "question": one.question, "answer": one.original}
     if reply is None:
         return {**row, "outcome": LEFT}

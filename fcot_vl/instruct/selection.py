@@ -1,4 +1,4 @@
-"""Which of several right answers to a question are kept: none twice, the shortest or the most different."""
+"""Select the correct answers to keep for a question: no duplicates, and the shortest or the most different ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 from fcot_vl.instruct.facts import JOINED, tokens
 
-ALIKE = 0.8  # share of word pairs from which two answers count as the same
-WORDS = 8  # words beside the answer that make it a reasoned one; or a calculation
+ALIKE = 0.8  # share of common word pairs from which two answers count as the same
+WORDS = 8  # minimum words besides the answer for a reasoned response without a calculation
 CUES = re.compile(
     r"\\boxed|\b(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\b:?|(?:最终)?答案(?:是|为)?[:：]?", re.IGNORECASE
 )
@@ -18,20 +18,29 @@ Select = Literal["shortest", "diverse"]
 
 
 def words(text: str) -> list[str]:
-    """Words and numbers in one form (`facts.tokens`); of scripts without blanks, every character."""
+    """Split a text into words and numbers in one form (`facts.tokens`).
+
+    Scripts without blanks are split into characters.
+    """
     return [
         word for token in tokens(text) for word in (token if re.match(rf"[{JOINED}]", token) else [token])
     ]
 
 
 def likeness(one: str, two: str) -> float:
-    """From 0 to 1: the word pairs two texts share, of all they have (Jaccard), their begin and end counted as words."""
+    """Compute the likeness of two texts from 0 to 1: the share of word pairs that they have in common (Jaccard).
+
+    The start and the end of a text count as words.
+    """
     first, second = _pairs(one), _pairs(two)
     return len(first & second) / len(first | second)
 
 
 def distinct(texts: Sequence[str]) -> list[int]:
-    """The texts that are not like a shorter one (likeness of at least 0.8), shortest first; whatever their order."""
+    """Return the texts that are not like a shorter one (likeness of at least 0.8), shortest first.
+
+    The result does not depend on the order of the texts.
+    """
     found: list[int] = []
     for at in sorted(range(len(texts)), key=lambda at: (len(texts[at]), texts[at], at)):
         if all(likeness(texts[at], texts[other]) < ALIKE for other in found):
@@ -40,10 +49,13 @@ def distinct(texts: Sequence[str]) -> list[int]:
 
 
 def choose(texts: Sequence[str], keep: int, select: Select) -> list[int]:
-    """At most `keep` of distinct texts: the shortest; or the shortest, then one by one the farthest from all chosen.
+    """Choose at most `keep` of the distinct texts.
+
+    `shortest` takes the shortest ones. `diverse` takes the shortest, and then one by one the text farthest from all
+    chosen ones. Among equally far texts, the shorter one is taken.
 
     Args:
-        texts: as `distinct` leaves them, shortest first; of equally far ones the shorter is taken.
+        texts: Texts in the order of `distinct`, shortest first.
     """
     if select == "shortest":
         return list(range(min(keep, len(texts))))
@@ -55,7 +67,7 @@ def choose(texts: Sequence[str], keep: int, select: Select) -> list[int]:
 
 
 def reasoned(response: str, answer: str) -> bool:
-    """Whether a response says how it came to its answer: a calculation, or at least 8 words beside the answer."""
+    """Return True if a response has reasoning: a calculation, or at least 8 words besides the answer."""
     rest = CUES.sub(" ", response)
     before, _, after = rest.rpartition(answer) if answer and answer in rest else (rest, "", "")
     rest = f"{before} {after}"

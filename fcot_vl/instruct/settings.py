@@ -1,4 +1,4 @@
-"""Settings that `label`, `rewrite` and `cot` share: who answers, how many at once, at what price."""
+"""Settings shared by `label`, `rewrite` and `cot`: the answering model, its parallelism and its price."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from fcot_vl.instruct.teachers import Decoding, LocalModel, Teacher
 
 @dataclass(kw_only=True)
 class AskingConfig:
-    """What every verb that asks a model takes. Only `max_new_tokens` and `seed` belong to the settings of a run.
+    """Settings of every verb that asks a model. Only `max_new_tokens` and `seed` belong to the settings of a run.
 
     Attributes:
-        endpoint, model: an OpenAI-compatible server and the name of a model there, in place of one loaded here.
-        max_new_tokens: most tokens of an answer; one cut off there is not used.
-        batch_size: most conversations decoded together here.
-        requests: most requests in flight at an endpoint.
-        timeout: seconds without a byte after which a request counts as lost and is sent again.
-        price_in, price_out: of a million tokens asked and answered; given, the run's cost is in its figures.
-        max_skipped: share of the records that may be unusable before the run stops.
-        seed: of everything that is drawn.
+        endpoint, model: OpenAI-compatible server and name of a model there, instead of a local model.
+        max_new_tokens: Maximum number of tokens of an answer. An answer that is cut off there is not used.
+        batch_size: Maximum number of conversations that a local model decodes together.
+        requests: Maximum number of requests in flight at an endpoint.
+        timeout: Seconds without a byte after which a request counts as lost and is sent again.
+        price_in, price_out: Prices per million prompt and completion tokens. If given, the cost is in the figures of
+            the run.
+        max_skipped: Maximum share of unusable samples before the run stops.
+        seed: Seed of all random draws.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If settings contradict each other.
     """
 
     endpoint: str | None = None
@@ -39,7 +40,15 @@ class AskingConfig:
     seed: int = 0
 
     def check(self, local: str | None, flag: str) -> None:
-        """Raises ValueError for what does not go together; `local` is what the flag of a model loaded here says."""
+        """Check that the settings do not contradict each other.
+
+        Args:
+            local: Value of the flag for a local model.
+            flag: Name of that flag, for error messages.
+
+        Raises:
+            ValueError: If settings contradict each other.
+        """
         if (self.endpoint is None) != (self.model is None):
             raise ValueError("--endpoint and --model, the model's name there, go together")
         if self.endpoint is not None and local is not None:
@@ -58,14 +67,14 @@ class AskingConfig:
             raise ValueError("--price-in and --price-out cannot be below 0")
 
     def answering(self, local: type[LocalModel], path: str, temperature: float = 0.0) -> Teacher:
-        """Who answers: the endpoint where one is given, else the model at `path`."""
+        """Return the answering teacher: the endpoint if one is given, otherwise the model at `path`."""
         decoding = Decoding(self.max_new_tokens, temperature, self.seed)
         if self.endpoint is not None and self.model is not None:
             return EndpointTeacher(self.endpoint, self.model, decoding, self.requests, self.timeout)
         return local(path, decoding, self.batch_size)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-        """`{"cost": ...}` of so many tokens, or nothing where no price was given."""
+        """Return `{"cost": ...}` for the given numbers of tokens, or an empty dict if no price was given."""
         if self.price_in is None or self.price_out is None:
             return {}
         cost = prompt_tokens * self.price_in + completion_tokens * self.price_out

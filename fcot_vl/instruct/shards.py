@@ -1,7 +1,8 @@
-"""The way through the data that `label`, `rewrite` and `cot` share: shard by shard, resumable, nothing asked twice.
+"""Pass over the data shared by `label`, `rewrite` and `cot`: shard by shard, resumable, with no question asked twice.
 
-Shard k holds what is made of records 200 k to 200 k + 199, whole or not at all. Every answer is appended to the
-shard's journal (`*.partial.jsonl`) as it arrives and read back by a run that goes on, until the shard is there.
+Shard k contains the results of samples 200 k to 200 k + 199. It is written completely or not at all. Every answer is
+appended to the journal of the shard (`*.partial.jsonl`) when it arrives. Until the shard exists, a resumed run reads
+the journal.
 """
 
 from __future__ import annotations
@@ -20,62 +21,60 @@ from fcot_vl.instruct.teachers import Asked, Reply, Teacher
 from fcot_vl.message import one_line
 from fcot_vl.progress import progress_bar
 
-SHARD = 200  # records of the data in one file
+SHARD = 200  # samples of the data per file
 SKIPPED = "skipped.jsonl"
 Row = dict[str, Any]
 Ask = Callable[[Sequence[Asked], float], list[Reply]]
 
 
 class Work(Protocol):
-    """What a verb does with records."""
+    """Work of a verb on the samples."""
 
     def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterable[Sample]]:
-        """Make rows and records of the data's records at `indices`.
+        """Make rows and samples from the samples of the data at `indices`.
 
         Args:
-            ask: gives a reply to each conversation; its second argument is how many records a reply stands for in
-                the progress bar.
+            ask: Function that returns a reply to each conversation. Its second argument is the number of samples by
+                which each reply advances the progress bar.
 
         Returns:
-            Rows, for the shard's `.jsonl`: with a `kind` and a `reason` where a record is left out, with `failed`
-            where an answer could not be had, with `tokens` and `prompt_tokens` where there was one. And the records,
-            their pictures opened as they are taken.
+            Rows for the `.jsonl` of the shard, and samples. A row has `kind` and `reason` if its sample is skipped,
+            `failed` if no answer was obtained, and `tokens` and `prompt_tokens` otherwise. The images of the samples
+            are opened as the samples are consumed.
         """
 
     def count(self, row: Row) -> None:
-        """Take in a row of a finished shard, of this run or of an interrupted one."""
+        """Count a row of a finished shard, from this run or from an interrupted one."""
 
 
 class Shards:
-    """The shards of one run.
+    """Shards of one run.
 
     Args:
-        verb: names the files.
-        output: folder of the run.
-        samples: the data.
-        teacher: who is asked.
-        max_skipped: share of the records that may be left out or go unanswered before the run stops.
+        verb: Prefix of the file names.
+        output: Output folder of the run.
+        samples: Data to read.
+        teacher: Teacher that answers.
+        max_skipped: Maximum share of samples that may be skipped or unanswered before the run stops.
     """
 
     def __init__(self, verb: str, output: Path, samples: Any, teacher: Teacher, max_skipped: float) -> None:
         self.verb, self.output, self.samples, self.teacher = verb, output, samples, teacher
         self.max_skipped = max_skipped
-        # A record drawn several times by a mixture's weight is asked once; the weight belongs to training.
+        # A sample that a mixture draws several times is asked once. Its weight only matters for training.
         self.indices = samples.distinct() if isinstance(samples, Mixture) else list(range(len(samples)))
         self.skipped: list[Row] = []
-        self.troubled: dict[
-            int, Row
-        ] = {}  # records left out or not answered in full, each with its first trouble
+        self.troubled: dict[int, Row] = {}  # samples skipped or not fully answered, with the first problem
         self.prompt_tokens = self.completion_tokens = 0
 
     def run(self, work: Work) -> dict[str, Any]:
-        """Make the shards that are missing, and count those that are there.
+        """Make the missing shards, and count those that exist.
 
         Returns:
-            `records`, `skipped`, `prompt_tokens` and `completion_tokens`, of the whole run.
+            `records`, `skipped`, `prompt_tokens` and `completion_tokens` of the whole run.
 
         Raises:
-            ValueError: the teacher gives up, too much is left out, or a shard cannot be written.
+            ValueError: If the teacher fails, too many samples are skipped, or a shard cannot be written.
         """
         total = len(self.indices)
         with progress_bar() as progress:
@@ -97,7 +96,7 @@ class Shards:
         }
 
     def path(self, first: int) -> Path:
-        """The shard that begins with item `first` of the data."""
+        """Return the path of the shard that begins with item `first` of the data."""
         return self.output / f"{self.verb}-{first // SHARD:05d}.parquet"
 
     def _write(self, first: int, last: int, work: Work, path: Path, advance: Callable[[float], None]) -> None:
@@ -123,7 +122,7 @@ class Shards:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             self.path(first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
-            # Last, so that a shard that is there is whole; pictures are opened anew, one at a time.
+            # Last, so that an existing shard is always complete. Images are opened again, one at a time.
             write_shard(self.path(first), samples)
         except OSError as error:
             raise ValueError(
@@ -143,7 +142,7 @@ class Shards:
                     work.count(row)
 
     def _stop_above(self) -> None:
-        """Write `skipped.jsonl` from what is finished, and stop when too much is in trouble."""
+        """Write `skipped.jsonl` for the finished shards, and stop if too many samples have problems."""
         refused = [
             {
                 "source": path.parent.name,
@@ -173,13 +172,13 @@ class Shards:
 
 
 class Journal:
-    """The answers of an unfinished shard, a line each, kept as they arrive.
+    """Journal of the answers of an unfinished shard, one line each, written as they arrive.
 
-    What a kill left of a line is cut off when the file is opened again. Replies without an answer are not kept: a
-    run that goes on asks again. Safe to use from several threads.
+    A partial line left by a kill is removed when the file is opened again. Replies without an answer are not kept, so a
+    resumed run asks again. The journal is thread-safe.
 
     Attributes:
-        replies: what is known, by key.
+        replies: Known replies by key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -195,13 +194,17 @@ class Journal:
                     row = json.loads(line)
                     key = row.pop("key")
                     self.replies[key] = Reply(**row)
-                except (ValueError, KeyError, TypeError, AttributeError):  # torn by a full disk: asked again
+                except (ValueError, KeyError, TypeError, AttributeError):  # torn by a full disk, asked again
                     continue
         self._file = path.open("ab")
         self._file.truncate(len(whole))
 
     def keep(self, key: str, reply: Reply) -> None:
-        """Write an answer down before anything else is done with it. Raises ValueError when that fails."""
+        """Write an answer to the journal before any other use of it.
+
+        Raises:
+            ValueError: If it cannot be written.
+        """
         if reply.kind:
             return
         row = {name: value for name, value in asdict(reply).items() if name not in ("kind", "reason")}
@@ -222,14 +225,14 @@ class Journal:
 
 
 def place(origin: Origin) -> Row:
-    """Where a record comes from, as the first columns of a row."""
+    """Return the origin of a sample as the first columns of a row."""
     return asdict(origin)
 
 
 def tasks_of(samples: Any) -> Iterator[str]:
-    """The tasks of the records that can be read, one after the other."""
+    """Yield the tasks of the readable samples in order."""
     for index in range(len(samples)):
         try:
             yield samples[index].task
-        except Exception:  # counted and named when its turn comes
+        except Exception:  # counted and reported when the sample is processed
             continue

@@ -1,7 +1,7 @@
-"""Who answers: what every teacher takes and gives, and models loaded here (`endpoint.py` has those behind a server).
+"""Interface of teachers, and local models (`endpoint.py` has models behind a server).
 
-All take conversations that end in a question and give a reply to each. What is wrong with one picture or one reply
-is told in that reply; what would go wrong with every one (no memory, a wrong key) raises.
+Every teacher takes conversations that end in a question, and gives a reply to each. A problem with one image or one
+reply is reported in that reply. A problem that would affect every reply (out of memory, a wrong key) raises an error.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from fcot_vl.stage import hash_files
 
 @dataclass(frozen=True)
 class Asked:
-    """A conversation that ends in a question.
+    """Conversation that ends in a question.
 
     Attributes:
-        key: names the reply within a run, and gives a drawn answer its seed.
-        messages: in turn; the pictures stand before the first question.
-        load: gives the pictures. Conversations about the same pictures may share it, and then they are prepared once.
+        key: Name of the reply within a run. The seed of a sampled answer is derived from it.
+        messages: Messages in order. The images come before the first question.
+        load: Function that returns the images. Conversations about the same images may share it, and the images are
+            then prepared once.
     """
 
     key: str
@@ -41,7 +42,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. finish: `stop` where the teacher ended it. kind, reason: why there is none."""
+    """Reply to a conversation.
+
+    Attributes:
+        text: The answer.
+        tokens: Number of tokens of the answer.
+        finish: Finish reason, `stop` if the teacher ended the answer.
+        kind, reason: Category and reason if there is no answer.
+        prompt_tokens: Number of tokens of the prompt.
+    """
 
     text: str = ""
     tokens: int | None = None  # of the answer
@@ -53,9 +62,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are made: greedy at temperature 0, else drawn by the seed and each question's key.
+    """Decoding settings: greedy at temperature 0, otherwise sampled with the seed and the key of each question.
 
-    max_new_tokens: most tokens of an answer.
+    Attributes:
+        max_new_tokens: Maximum number of tokens of an answer.
     """
 
     max_new_tokens: int
@@ -63,41 +73,39 @@ class Decoding:
     seed: int = 0
 
     def seed_of(self, key: str) -> int:
-        """The seed of one answer, 31 bits; the same for a question wherever in the data or a batch it stands."""
+        """Return the 31-bit seed of one answer. It does not depend on the position in the data or in a batch."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:4], "big") >> 1
 
 
-Known = Mapping[str, Reply]  # replies that are there already, by key
-Take = Callable[
-    [int, Reply], None
-]  # (which of the conversations, its reply); called as soon as the reply is there
+Known = Mapping[str, Reply]  # replies that are already known, by key
+Take = Callable[[int, Reply], None]  # (index of the conversation, its reply); called when the reply arrives
 
 
 class Teacher(Protocol):
-    """Answers conversations."""
+    """Model that answers conversations."""
 
     def identity(self) -> dict[str, str]:
-        """What its answers depend on, for `stage.json`."""
+        """Return the properties that its answers depend on, for `stage.json`."""
 
     def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
-        """Give a reply to each conversation that is not among `known`, in any order, from any thread."""
+        """Give a reply to each conversation that is not in `known`, in any order and from any thread."""
 
 
 def broken(error: BaseException) -> Reply:
-    """The reply where a conversation's pictures or text cannot be used."""
+    """Return the reply for a conversation whose images or text cannot be used."""
     return Reply(kind=kind_of(error), reason=reason_of(error))
 
 
 class LocalModel:
-    """What models loaded here share: left-padded batches of similar length.
+    """Base class of local models, which decode left-padded batches of prompts of similar length.
 
-    The batches are the same whether some of their replies are known or not (those are made again and not taken), so
-    an interrupted run ends with the answers of one that was not.
+    The batches do not depend on which replies are already known: known ones are generated again and ignored. An
+    interrupted run therefore ends with the same answers as an uninterrupted one.
 
     Args:
-        path: folder or hub id.
-        decoding: how answers are made.
-        batch_size: most conversations decoded together.
+        path: Folder or Hub id.
+        decoding: Decoding settings.
+        batch_size: Maximum number of conversations decoded together.
     """
 
     def __init__(self, path: str, decoding: Decoding, batch_size: int) -> None:
@@ -111,15 +119,19 @@ class LocalModel:
         return {"teacher": self.path, "weights": hash_files(files)}
 
     def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
-        """Raises ValueError when the model cannot be loaded or memory runs out."""
+        """Answer all unknown conversations in batches.
+
+        Raises:
+            ValueError: If the model cannot be loaded or memory runs out.
+        """
         if all(one.key in known for one in asked):
             return
-        self.loaded()  # before the first record, so that a model that cannot be loaded is not that record's fault
+        self.loaded()  # first, so that a model that fails to load is not reported as an error of a sample
         prompts: dict[int, Any] = {}
         for at, one in enumerate(asked):
             try:
                 prompts[at] = self.prompt(one)
-            except Exception as error:  # as for training: odd input raises nearly anything
+            except Exception as error:  # as in training: unusual input may raise nearly anything
                 take(at, broken(error))
         order = sorted(prompts, key=lambda at: (-self.length(prompts[at]), at))
         for first in range(0, len(order), self.batch_size):
@@ -131,21 +143,21 @@ class LocalModel:
                     take(at, reply)
 
     def prompt(self, asked: Asked) -> Any:
-        """A conversation tokenised up to where the answer starts. Raises whatever its pictures or text raise."""
+        """Tokenise a conversation up to the start of the answer. Errors of its images or text are raised."""
         raise NotImplementedError
 
     def length(self, prompt: Any) -> int:
-        """Tokens of a prompt."""
+        """Return the length of a prompt in tokens."""
         raise NotImplementedError
 
     def loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer, loaded when first used: a resumed run may have nothing left to ask."""
+        """Return the model and its tokenizer, loaded on first use. A resumed run may have nothing left to ask."""
         raise NotImplementedError
 
     def inputs(
         self, batch: dict[int, tuple[Asked, Any]], pad_id: int
     ) -> tuple[dict[str, Tensor], dict[int, Reply]]:
-        """What the model takes, for those of a batch that can be asked, and replies for the others."""
+        """Return the model inputs for the usable conversations of a batch, and replies for the others."""
         raise NotImplementedError
 
     def _batch(self, batch: dict[int, tuple[Asked, Any]]) -> dict[int, Reply]:
@@ -168,7 +180,7 @@ class LocalModel:
             with torch.inference_mode():
                 made = model.generate(
                     **inputs,
-                    do_sample=False,  # `Drawn` makes the most likely token a drawn one
+                    do_sample=False,  # `Drawn` makes a sampled token the most likely one
                     num_beams=1,
                     max_new_tokens=self.decoding.max_new_tokens,
                     eos_token_id=stops,
@@ -190,13 +202,14 @@ class LocalModel:
 
 
 class Drawn(LogitsProcessor):
-    """Greedy decoding made a draw from softmax(logits / temperature): the largest of logits plus Gumbel noise.
+    """Logits processor that turns greedy decoding into sampling from softmax(logits / temperature).
 
-    Each answer's noise comes from a generator of its own, so a draw does not depend on what is decoded beside it
-    (but for the rounding of padded sums), where `generate`'s sampling takes one stream for the whole batch.
+    It adds Gumbel noise, so that the largest value is a sample. Each answer has its own noise generator. A sampled
+    answer therefore does not depend on the other conversations of the batch (except for the rounding of padded sums).
+    `generate`'s own sampling uses one stream for the whole batch.
 
     Args:
-        seeds: one a row of the batch.
+        seeds: One seed per row of the batch.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
@@ -211,7 +224,7 @@ class Drawn(LogitsProcessor):
 
 
 class LocalTeacher(LocalModel):
-    """A teacher or student over pictures, through transformers."""
+    """Teacher or student with images, through transformers."""
 
     _loaded: tuple[Any, Any] | None = None
 
@@ -234,13 +247,13 @@ class LocalTeacher(LocalModel):
     ) -> tuple[dict[str, Tensor], dict[int, Reply]]:
         processor = self._both()[1]
         replies: dict[int, Reply] = {}
-        prepared: dict[Any, Any] = {}  # the pictures, by what loads them
+        prepared: dict[Any, Any] = {}  # prepared images, by their `load` function
         for at, (one, _) in batch.items():
             try:
                 if one.load not in prepared:
                     images = one.load()
                     prepared[one.load] = processor.picture_inputs(images) if images else None
-            except Exception as error:  # decoders given damaged bytes raise nearly anything
+            except Exception as error:  # decoders may raise nearly any exception on damaged bytes
                 replies[at] = broken(error)
         left = [one for at, one in batch.items() if at not in replies]
         if not left:
@@ -255,7 +268,7 @@ class LocalTeacher(LocalModel):
 
 
 class LocalWriter(LocalModel):
-    """A language model without eyes, through transformers; any decoder with a chat template."""
+    """Text-only language model through transformers: any decoder with a chat template."""
 
     _loaded: tuple[Any, Any] | None = None
 
@@ -266,7 +279,7 @@ class LocalWriter(LocalModel):
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.path)
                 model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype)
-            except Exception as error:  # a missing file, an unknown architecture, broken weights, the network
+            except Exception as error:  # missing file, unknown architecture, broken weights, network
                 raise ValueError(
                     f"{self.path}: no language model can be loaded ({one_line(error)})"
                 ) from None

@@ -1,4 +1,4 @@
-"""Prompt templates by task: the package's own in `prompts/*.yaml`, a person's over them, and examples of a tone."""
+"""Prompt templates by task: those of the package (`prompts/*.yaml`), those of the user, and examples of a tone."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from fcot_vl.stage import hash_file
 
 PLACEHOLDERS = ("question", "answer", "task", "examples")
 PROMPTS = Path(__file__).parent / "prompts"
-DRAWN = 3  # examples in a prompt
-LONGEST = 600  # characters of an example's answer: longer ones are not drawn
+DRAWN = 3  # number of examples in a prompt
+LONGEST = 600  # maximum characters of the answer of an example
 _BRACES = re.compile(r"\{([A-Za-z_]+)\}")
 
 
 class Templates:
-    """The templates of a verb.
+    """Templates of a verb.
 
     Args:
         verb: `rewrite` or `cot`.
-        own: a YAML file whose keys go before the package's.
-        tasks: gives the tasks of the data, read only where `own` names a task that the package does not know.
+        own: YAML file whose keys override those of the package.
+        tasks: Function that returns the tasks of the data. It is called only if `own` names a task that the package
+            does not know.
 
     Attributes:
-        by_task: a template, or None where a task's answers are left as they are.
+        by_task: Template of each task, or None if the answers of the task are not changed.
 
     Raises:
-        ValueError: a file that is no mapping of tasks to texts, an unknown placeholder, a task that no record has.
+        ValueError: If a file is not a mapping of tasks to texts, a placeholder is unknown, or a task in `own` occurs
+            neither in the package nor in the data.
     """
 
     def __init__(
@@ -48,9 +50,9 @@ class Templates:
             self.by_task |= mine
 
     def fill(self, task: str, **values: str) -> str | None:
-        """The prompt for a record of a task, None where it is to be left as it is.
+        """Return the prompt for a sample of a task, or None if the sample is not to be changed.
 
-        Only the template's own placeholders are filled: braces in `values` do no harm.
+        Only the placeholders of the template itself are filled, so braces in `values` are safe.
         """
         template = self.by_task.get(task, self.by_task["default"])
         if template is None:
@@ -58,7 +60,7 @@ class Templates:
         return _BRACES.sub(lambda found: {"task": task, **values}[found[1]], template)
 
     def fingerprint(self) -> dict[str, str | None]:
-        """What belongs to the settings of a run: the templates themselves."""
+        """Return the templates themselves, as a part of the settings of a run."""
         return dict(sorted(self.by_task.items()))
 
 
@@ -66,10 +68,10 @@ class Style:
     """Examples of the teacher's tone, drawn for each question by the seed.
 
     Args:
-        path: JSON lines with `question` and `answer`, such as `label` writes; other lines are passed over.
+        path: JSON lines with `question` and `answer`, such as the output of `label`. Other lines are ignored.
 
     Raises:
-        ValueError: a file that cannot be read, or holds no answer of at most 600 characters.
+        ValueError: If the file cannot be read or has no answer of at most 600 characters.
     """
 
     def __init__(self, path: Path | None, seed: int) -> None:
@@ -95,7 +97,7 @@ class Style:
             )
 
     def draw(self, key: str) -> str:
-        """Examples for the question named `key`, as a part of a prompt; nothing where there are none."""
+        """Return examples for the question with this `key` as a part of a prompt; an empty string if there are none."""
         if not self.examples:
             return ""
         drawn = random.Random(f"{self.seed}/{key}").sample(self.examples, min(DRAWN, len(self.examples)))
@@ -128,7 +130,7 @@ def _read(path: Path) -> dict[str, str | None]:
 
 
 def _refuse_strange(own: Path, strange: set[str], known: Iterable[str], tasks: Iterable[str]) -> None:
-    """A task the package does not know must be one of the data's: else it is a slip, and would do nothing."""
+    """Raise an error if a task that the package does not know is not a task of the data: it is probably a typo."""
     left, seen = set(strange), set()
     for task in tasks:
         seen.add(task)

@@ -1,4 +1,4 @@
-"""What sampling gave, task by task: counted from rows, as a table, a JSON file and a figure."""
+"""Yield of sampling by task, counted from rows, as a table, a JSON file and a figure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.table import Table
 from fcot_vl.figure import FAINT, INK, clean, finish, legend
 from fcot_vl.stage import made_here, write_json
 
-# What became of a drawn answer; the last three were right.
+# Outcomes of a sampled answer. Those in `RIGHT` are correct.
 FAILED, CUT_OFF, WRONG, BARE = "failed", "cut off", "wrong", "bare answer"
 DUPLICATE, SPARE, KEPT = "duplicate", "spare", "kept"
 RIGHT = (BARE, DUPLICATE, SPARE, KEPT)
-# Why a question was not asked.
+# Reasons why a question was not asked.
 LEFT, NO_ANSWER = "left by its task", "no short answer"
 BARS = {"sampled": "#c3cad3", "right": "#0b66a8", "kept": "#0f9d75"}
 
@@ -26,8 +26,8 @@ class Yields:
     """Counts by task.
 
     Attributes:
-        outcomes: how often each outcome, by task.
-        asked, solved: questions that were sampled, and those of which an answer was kept, by task.
+        outcomes: Number of each outcome, by task.
+        asked, solved: Questions that were sampled, and questions with a kept answer, by task.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Yields:
         self.solved: dict[str, set[tuple[int, int]]] = defaultdict(set)
 
     def count(self, row: dict[str, Any]) -> None:
-        """Take in a row of a drawn answer, or of a question that was not asked."""
-        # Foreign data mostly has no task: its source's name says more than nothing.
+        """Count a row of a sampled answer, or of a question that was not asked."""
+        # External data mostly has no task. The name of its source is used instead.
         task, question = row["task"] or row["source"], (row["index"], row["turn"])
         self.outcomes[task][row["outcome"]] += 1
         if row["outcome"] not in (LEFT, NO_ANSWER):
@@ -46,7 +46,7 @@ class Yields:
             self.solved[task].add(question)
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """For each task, and for `all`: questions, answers sampled, right and kept, and the shares of them."""
+        """Return the questions, the sampled, correct and kept answers and their shares, for each task and for `all`."""
         tasks = sorted(self.outcomes)
         rows = {task: self._row([task]) for task in tasks}
         return {**rows, "all": self._row(tasks)}
@@ -71,7 +71,7 @@ class Yields:
         }
 
     def print(self) -> None:
-        """The table, to the terminal."""
+        """Print the table to the terminal."""
         table = Table(box=None, pad_edge=False)
         table.add_column("task")
         for column in ("questions", "not asked", "sampled", "right", "kept", "solved"):
@@ -86,7 +86,7 @@ class Yields:
         Console(highlight=False).print(table)
 
     def write(self, folder: Path, title: str) -> None:
-        """`yield.json` and `yield.png`."""
+        """Write `yield.json` and `yield.png`."""
         write_json(folder / "yield.json", self.rows())
         rows = {task: row for task, row in self.rows().items() if row["sampled"] and task != "all"}
         if rows:
@@ -94,7 +94,7 @@ class Yields:
 
 
 def draw(rows: dict[str, dict[str, Any]], path: Path, title: str) -> None:
-    """Bars by task: answers drawn, right and kept."""
+    """Draw bars by task: answers sampled, correct and kept."""
     figure = Figure(figsize=(8.4, 1.5 + 0.75 * len(rows)))
     axes = figure.add_subplot()
     clean(axes, "x")

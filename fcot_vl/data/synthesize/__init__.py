@@ -1,1 +1,1 @@
-"""Synthetic document pages: the embedded benchmark MiniDoc and, later, OCR-like training pages."""
+"""Synthetic document pages: the embedded benchmark MiniDoc, and OCR-like training pages."""

@@ -1,6 +1,6 @@
-"""The `synthesize` stage: MiniDoc records written as Parquet shards, seeded per record, resumable per shard.
+"""Stage `synthesize` for MiniDoc: samples written as Parquet shards, seeded per sample, resumable per shard.
 
-Record k is the same whatever the shard size; a shard already complete is kept, so an interrupted run goes on.
+Sample k is the same for every shard size. Complete shards are kept, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ def synthesize(
     tasks: list[str] | None = None,
     shard_size: int = 500,
 ) -> Path:
-    """Write `records` MiniDoc records of `split` to ``folder/*.parquet`` and return the folder.
+    """Write `records` MiniDoc samples of `split` to ``folder/*.parquet`` and return the folder.
 
     Args:
-        folder: output folder, with its `stage.json`.
-        split: ``train`` (every question of a page), ``validation`` or ``test`` (one question a page).
-        records: number of pages; tasks take turns.
-        seed: of the content; the split's content words never depend on it.
-        tasks: only these tasks (all eight by default).
-        shard_size: records a Parquet file.
+        folder: Output folder, with its `stage.json`.
+        split: ``train`` (every question of a page), ``validation`` or ``test`` (one question per page).
+        records: Number of pages. The tasks alternate.
+        seed: Seed of the content. The content words of the split never depend on it.
+        tasks: Tasks to use. Default: all eight.
+        shard_size: Number of samples per Parquet file.
 
     Raises:
-        ValueError: unknown split or task, or no record asked for.
-        StageError: the folder holds another stage or other settings.
+        ValueError: If the split or a task is unknown, or no sample is requested.
+        StageError: If the folder belongs to another stage or to other settings.
     """
     chosen = list(TASKS) if tasks is None else tasks
     if split not in SPLITS:

@@ -1,4 +1,4 @@
-"""Whether a response gives the right answer, by rules alone. What the rules decide is in the package's docstring."""
+"""Check responses against accepted answers with rules alone. The package's docstring lists the rules."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ THE_ANSWER = re.compile(
 
 
 def verify(response: str, truths: Sequence[str], *, question: str = "", options: Sequence[str] = ()) -> bool:
-    """Whether the final answer of a response equals one of the accepted answers, by the rules of this package.
+    """Return True if the final answer of a response equals one of the accepted answers under the rules of this package.
 
     Args:
-        response: a bare answer, or reasoning that ends in one.
-        truths: the accepted answers, each of which is enough.
-        question: says what is asked, where a rule depends on it: options it lists, percent, an order.
-        options: the texts of a multiple choice in order, with or without their letters.
+        response: A bare answer, or reasoning that ends in one.
+        truths: Accepted answers. Matching one of them is enough.
+        question: The question, for rules that depend on it: options that it lists, percent, an order.
+        options: Texts of a multiple choice in order, with or without their letters.
 
     Returns:
-        True only where a rule says so; what is doubtful, hedged, taken back or contradicted is False.
+        True only if a rule accepts the answer. Doubtful, hedged, retracted and contradicted answers give False.
 
     Raises:
-        ValueError: no accepted answer, or one string in place of a list of them.
+        ValueError: If there is no accepted answer, or if `truths` is a string instead of a list.
     """
     if isinstance(truths, str):
         raise ValueError(
@@ -79,12 +79,12 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
         raise ValueError("there is no accepted answer to verify against; leave such a record out")
     given = bare_options(options) if options else listed_options(question)
     final = find_final(response)
-    asked = question if options or not given else question[: question.find(given[0])]  # not its options
+    asked = question if options or not given else question[: question.find(given[0])]  # without its options
     same = partial(same_value, question=asked)
     if len(response) <= LONGEST_TEXT and any(
         plain(response) == plain(x) and same(response, x) for x in truths
     ):
-        return True  # word for word, whatever the words are
+        return True  # equal word for word, whatever the words are
     if not final.text or len(final.text) > LONGEST_TEXT:
         return False
     if not _stands(final, same):
@@ -94,7 +94,7 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
 
 
 def _stands(final: Final, same: Callable[[str, str], bool]) -> bool:
-    """Whether nothing around a final answer denies it, takes it back, or gave another one."""
+    """Return True if no text around a final answer denies it, retracts it, or gives another answer."""
     if not final.marked:
         return True
     if DOUBT.search(final.before) or HEARSAY.search(final.before) or RETRACTION.search(final.after):
@@ -109,7 +109,7 @@ def _stands(final: Final, same: Callable[[str, str], bool]) -> bool:
 
 
 def _without_echo(answer: str, same: Callable[[str, str], bool]) -> str:
-    """An answer without what it says it is not (`42, not 43`), or says again in other words (`42 (forty-two)`)."""
+    """Remove a contrast (`42, not 43`) or a restatement (`42 (forty-two)`) from an answer."""
     if (found := CONTRAST.match(answer)) and _kind(found[1]) == _kind(found[2]) in ("letter", "number"):
         return found[1]
     if (found := GLOSS.match(answer)) and same(found[1], found[2]):
@@ -118,7 +118,7 @@ def _without_echo(answer: str, same: Callable[[str, str], bool]) -> str:
 
 
 def _kind(text: str) -> str:
-    """A coarse kind of value, for telling an answer that contradicts from words that happen to follow a mark."""
+    """Return a coarse kind of value, to tell a contradicting answer from words that happen to follow a mark."""
     if letter_of(text):
         return "letter"
     if POLAR.fullmatch(text):
@@ -161,7 +161,7 @@ def _matches(answer: str, truth: str, options: Sequence[str], same: Callable[[st
 
 
 def _several_letters(answer: str) -> bool:
-    """Whether an answer names more than one option, as in `B and C`, `either A or B`."""
+    """Return True if an answer names more than one option, as in `B and C` or `either A or B`."""
     return (
         re.search(
             r"(?<![A-Za-z])[(\[]?[A-J][)\].]?\s*(?:,|/|\bor\b|\band\b|&)\s*(?:option\s+)?[(\[]?[A-J][)\].]?(?![A-Za-z'])",
@@ -172,7 +172,7 @@ def _several_letters(answer: str) -> bool:
 
 
 def _polar(answer: str, truth: str) -> bool:
-    """Yes and no, true and false, with an explanation behind the answer that does not take it back."""
+    """Compare yes and no, or true and false. An explanation after the answer is accepted if it does not retract it."""
     wanted = plain(truth)
     if wanted not in TRUE | FALSE:
         return False
@@ -190,9 +190,9 @@ def _polar(answer: str, truth: str) -> bool:
 
 
 def claims(answer: str) -> list[str]:
-    """The values that a short sentence asserts in answer position: behind its verb, or all of it but an opening word.
+    """Return the values that a short sentence asserts: after its verb, or all of it except an opening word.
 
-    A sentence with a doubt, a negation or several numbers behind verbs asserts nothing.
+    A sentence with a doubt, a negation, or several numbers after verbs asserts nothing.
     """
     found: list[str] = []
     lines = sentences(answer)
@@ -227,7 +227,7 @@ def claims(answer: str) -> list[str]:
 
 
 def _numbers_differ(lines: Sequence[str]) -> bool:
-    """Whether sentences behind the first hold a number that the first one does not."""
+    """Return True if the sentences after the first contain a number that the first does not."""
     inside = set(re.findall(r"\d[\d.,]*", lines[0]))
     return bool(inside) and bool(
         set(re.findall(r"\d[\d.,]*\d|\d", " ".join(lines[1:]))) - {x.rstrip(".,") for x in inside}
@@ -239,7 +239,7 @@ def _loose(text: str) -> Quantity | None:
 
 
 def _bare(text: str) -> str:
-    """A quantity in front of a few words, cut down until the strict reader takes it."""
+    """Cut the words after a quantity until the strict reader accepts it."""
     words = unwrap(text).split()
     for length in range(len(words), 0, -1):
         if read_quantity(" ".join(words[:length])) is not None:

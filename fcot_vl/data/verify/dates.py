@@ -1,4 +1,4 @@
-"""Dates and times of day, read into numbers only where there is one reading."""
+"""Dates and times of day, parsed only if they have a single reading."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?"
 
 @dataclass(frozen=True)
 class Date:
-    """A date, or the part of one that was written; `order` keeps day and month where it is unknown which is which."""
+    """Date, or the written part of one. `order` keeps the two numbers if day and month cannot be distinguished."""
 
     year: int | None
     month: int | None
@@ -51,7 +51,11 @@ class Date:
 
 
 def read_date(text: str) -> Date | None:
-    """The date that a cleaned string is, or None: `2024-03-05`, `5th of March, 2024`, `March 2024`, `2024年3月5日`."""
+    """Parse a cleaned string as a date.
+
+    Examples are `2024-03-05`, `5th of March, 2024`, `March 2024` and `2024年3月5日`. Return None if the string is not a
+    date.
+    """
     text = re.sub(r"\s+", " ", text.casefold()).strip()
     if len(text) > 60:
         return None
@@ -102,9 +106,9 @@ def _falls_on(date: Date, weekday: str) -> bool:
 
 
 def same_date(a: Date, b: Date) -> bool:
-    """Whether two dates are the same day, month or year; a part that only one of them has makes them different.
+    """Return True if two dates are the same day, month or year. A part that only one of them has makes them different.
 
-    `05/03/2024` may be March or May: it equals only the same digits in the same order.
+    `05/03/2024` may be in March or May, so it equals only the same digits in the same order.
     """
     if (a.order is None) != (b.order is None) or a.order != b.order:
         return False
@@ -116,7 +120,7 @@ def same_date(a: Date, b: Date) -> bool:
 
 
 def read_time(text: str) -> tuple[int, int, int] | None:
-    """The time of day that a cleaned string is, as hours (24), minutes and seconds: `3:45 PM`, `15:45`, `3 pm`."""
+    """Parse a cleaned string as a time of day in hours (24), minutes and seconds: `3:45 PM`, `15:45`, `3 pm`."""
     found = TIME.fullmatch(text.casefold().strip())
     if found is None or (found[2] is None and found[4] is None):
         return None

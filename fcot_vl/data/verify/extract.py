@@ -1,7 +1,7 @@
-"""Where a response says its final answer, and whether what stands around takes it back.
+"""Find the final answer of a response and the text around it that may retract it.
 
-The last mark decides (`Answer:`, `the answer is`, `\\boxed{}`, `####`, `<answer>`, `答案`, `故选`); without one the
-last line that is not empty, or the text set in bold in it.
+The last mark decides (`Answer:`, `the answer is`, `\\boxed{}`, `####`, `<answer>`, `答案`, `故选`). Without a mark, the
+answer is the last non-empty line, or the bold text in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fcot_vl.data.verify.text import clean, unwrap, without_emphasis
 
-LONGEST = 10_000  # characters; of a longer response the end is read, where answers are
+LONGEST = 10_000  # characters; of a longer response, only the end is read, where the answer is
 _KIND = r"(?:(?:final|correct|right|best|overall|exact|short|direct)\s+){0,3}"
 _HEAD = rf"(?<![A-Za-z]){_KIND}(?:answer|ans(?=\s*[:=.]))"
 MARK = re.compile(
@@ -52,20 +52,20 @@ SENTENCE = re.compile(
 BOLD = re.compile(r"(?<![0-9A-Za-z)\]*])\*\*(?=\S)([^*\n]+?)\*\*")
 
 
-MARKS = 20  # the last ones are read
-LINE = 1_000  # characters of a marked answer
+MARKS = 20  # number of last marks that are read
+LINE = 1_000  # maximum characters of a marked answer
 
 
 @dataclass(frozen=True)
 class Final:
-    """The final answer of a response and what decides whether it counts.
+    """Final answer of a response, with the context that decides if it counts.
 
     Attributes:
-        text: the answer, unwrapped; empty without one.
-        before: the clause in front of its mark.
-        after: what follows it.
-        earlier: answers marked before it, oldest first, each with the text between it and the next.
-        marked: whether a mark pointed to it.
+        text: The answer, unwrapped; empty if there is none.
+        before: The clause before its mark.
+        after: The text after it.
+        earlier: Answers marked before it, oldest first, each with the text between it and the next mark.
+        marked: True if a mark points to it.
     """
 
     text: str
@@ -76,16 +76,16 @@ class Final:
 
 
 def sentences(text: str) -> list[str]:
-    """A line's sentences; the points of numbers, initials and usual abbreviations do not end one."""
+    """Split a line into sentences. The points of numbers, initials and usual abbreviations do not end a sentence."""
     return [part for part in SENTENCE.split(text) if part.strip()]
 
 
 def extract_answer(text: str) -> str:
-    """The final answer inside a reasoned response, without what wraps it.
+    """Extract the final answer of a reasoned response, without its wrapping.
 
-    What follows the last mark of an answer (to the end of its line, of its sentence after `the answer is`, to the
-    closing brace of `\\boxed{`); without a mark the bold text of the last line, or that line. Reasoning in `<think>`
-    tags is not read. Empty when there is nothing. Extracting twice gives the same.
+    The answer is the text after the last mark: up to the end of the line, of the sentence after `the answer is`, or up
+    to the closing brace of `\\boxed{`. Without a mark, it is the bold text of the last line, or that line. Reasoning in
+    `<think>` tags is not read. The result is empty if there is no answer. Extracting twice gives the same result.
     """
     for _ in range(20):
         found = find_final(text).text
@@ -96,7 +96,7 @@ def extract_answer(text: str) -> str:
 
 
 def find_final(text: str) -> Final:
-    """One step of `extract_answer`, with what stands around the answer."""
+    """Run one step of `extract_answer`, and return the answer with the text around it."""
     text = re.sub(r"\n\s*\n", "\n\n", re.sub(r"[ \t]+", " ", clean(text[-LONGEST:])))
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
@@ -127,7 +127,7 @@ def _inside(end: int, following: re.Match[str]) -> bool:
 
 
 def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
-    """What a mark points to and where it ends."""
+    """Return the text that a mark points to, and the position where it ends."""
     if mark["boxed"]:
         depth, at = 1, mark.end()
         while at < len(text) and depth and at < mark.end() + LINE:
@@ -155,11 +155,11 @@ def _captured(text: str, mark: re.Match[str]) -> tuple[str, int]:
 
 
 def _unpaired(line: str) -> str:
-    """A line without the closing stars of an emphasis that began before it."""
+    """Remove from a line the closing stars of an emphasis that began before it."""
     return line.replace("**", "", 1) if line.count("**") % 2 and not re.search(r"\d\*\*\d", line) else line
 
 
 def _clause_before(text: str, start: int) -> str:
-    """The words of the same clause in front of a mark."""
+    """Return the words of the same clause before a mark."""
     before = text[max(0, start - 200) : start]
     return re.split(r"[.!?;。！？；\n]|,\s*(?:so|thus|therefore|hence|and)\b|，(?:所以|因此)", before)[-1]

@@ -1,8 +1,8 @@
-"""Mathematics that our own rules do not settle, compared by math-verify where it is installed (extra `cot`).
+"""Compare mathematics that the other rules do not cover, with math-verify if it is installed (extra `cot`).
 
-math-verify's own time limit uses signals, which only the main thread may: it is off, and what it is given is bounded
-instead. Only short expressions of known commands, small numbers and small plain exponents pass the gate.
-Source: https://github.com/huggingface/Math-Verify.
+math-verify's own time limit uses signals, which are only available in the main thread. It is therefore off, and the
+input is limited instead: only short expressions of known commands, small numbers and small plain exponents are passed
+to it. Source: https://github.com/huggingface/Math-Verify.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 
-LONGEST = 120  # characters
+LONGEST = 120  # maximum number of characters
 COMMANDS = re.compile(
     r"frac|dfrac|tfrac|sqrt|pi|cdot|times|div|left|right|pm|sin|cos|tan|log|ln|infty|cup|le|ge|leq|geq|lt|gt|in|mathbb|"
     r"alpha|beta|gamma|theta|lambda|mu|phi|omega|circ|angle|triangle"
@@ -21,7 +21,7 @@ POWER = re.compile(r"\^\s*(?:\{\s*-?\w{1,2}(?:\s*/\s*\d)?\s*\}|\w|-?\d)(?!\s*\^)
 
 
 def looks_like_mathematics(text: str) -> bool:
-    """Whether a string is an expression that is worth, and safe for, symbolic comparison."""
+    """Return True if a string is an expression that is useful and safe to compare symbolically."""
     if not text or len(text) > LONGEST or not ALLOWED.fullmatch(text):
         return False
     commands = re.findall(r"\\([A-Za-z]+)", text)
@@ -38,7 +38,7 @@ def looks_like_mathematics(text: str) -> bool:
 
 
 def same_mathematics(a: str, b: str) -> bool:
-    """Whether two expressions are mathematically equal; False where math-verify is missing or cannot read one."""
+    """Return True if two expressions are equal. False if math-verify is not installed or cannot read one of them."""
     if not (looks_like_mathematics(a) or looks_like_mathematics(b)):
         return False
     for text in (a, b):
@@ -61,7 +61,7 @@ def same_mathematics(a: str, b: str) -> bool:
             return False
         forward = compare(gold, target, timeout_seconds=None, raise_on_error=False)
         return bool(forward and compare(target, gold, timeout_seconds=None, raise_on_error=False))
-    except Exception:  # sympy and its parsers fail in many ways on text; none of them is a proof of equality
+    except Exception:  # sympy and its parsers fail in many ways on text; no failure proves equality
         return False
 
 

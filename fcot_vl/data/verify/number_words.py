@@ -1,4 +1,4 @@
-"""Numbers spelled out: English words up to trillions, Chinese numerals."""
+"""Parse spelled-out numbers: English words up to trillions, and Chinese numerals."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ COUNTED = (
 
 
 def leading_words(text: str) -> tuple[int, str] | None:
-    """The number spelled at the start of an English text, and the rest; None without one.
+    """Parse a number spelled at the start of an English text, and return it with the rest of the text.
 
-    `twenty-one apples` gives (21, " apples"). An ordinal is one only alone: `third`.
+    `twenty-one apples` gives (21, " apples"). An ordinal such as `third` is only read if it is the whole text. Return
+    None if there is no number.
     """
     if (alone := ORDINALS.get(text.strip().casefold())) is not None:
         return alone, ""
@@ -60,7 +61,11 @@ def leading_words(text: str) -> tuple[int, str] | None:
 
 
 def chinese_number(text: str) -> tuple[Fraction, int | None, str] | None:
-    """The Chinese numeral that a text is, beside a measure word: value, decimals (None: a fraction), the rest."""
+    """Parse a text that is a Chinese numeral with an optional measure word.
+
+    Returns:
+        Value, number of decimals (None for a fraction), and the rest of the text; None if the text is not a numeral.
+    """
     if found := re.fullmatch(rf"({NUMERAL}+|\d+)分之({NUMERAL}+|\d+)", text):
         under, over = (_chinese(part) for part in found.groups())
         if under is None or over is None or under == 0:

@@ -1,6 +1,6 @@
-"""Numbers as people write them, with percent signs, currencies, units and number words, as exact fractions.
+"""Parse numbers with percent signs, currencies, units and number words as exact fractions.
 
-A quantity is read from the start of a cleaned string to its end or not at all: `42 apples` is one, `42 or 43` is not.
+A quantity must span a cleaned string from start to end: `42 apples` is one, `42 or 43` is not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 from fcot_vl.data.verify.number_words import chinese_number, leading_words
 from fcot_vl.data.verify.units import CURRENCY, SCALES, Units, read_unit
 
-SIGNIFICANT = 3  # digits a decimal needs to stand for a fraction that has none, such as 0.333 for 1/3
+SIGNIFICANT = 3  # minimum digits for a decimal to equal a non-terminating fraction, such as 0.333 for 1/3
 GROUPED = r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|[1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?"
 SPACED = r"[1-9]\d{0,2}(?: \d{3})+(?:[.,]\d+)?|[1-9]\d{0,2}(?:'\d{3})+(?:[.,]\d+)?"
 EUROPEAN = r"[1-9]\d{0,2}(?:\.\d{3}){2,}(?:,\d+)?|[1-9]\d{0,2}(?:\.\d{3})+,\d+"
@@ -42,15 +42,15 @@ STOP = re.compile(
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number with what was written around it.
+    """Number with its percent sign, scale, units and noun.
 
     Attributes:
-        value: percent signs and words such as `million` are counted in.
-        decimals: digits after the point of `value`; None for a fraction, which is exact.
-        percent: a percent sign was written.
-        scale: the word or suffix that multiplied it (`million`), or 1.
-        units: what a known unit may be, each dimension with its factor; empty without one.
-        noun: what else it counts, in small letters, without a plural s.
+        value: Value, with percent signs and words such as `million` applied.
+        decimals: Number of digits after the point of `value`; None for a fraction, which is exact.
+        percent: True if a percent sign was written.
+        scale: Factor of the word or suffix that multiplied it (`million`), or 1.
+        units: Possible dimensions of a known unit, each with its factor; empty without a unit.
+        noun: Other counted noun, in lower case, without a plural s.
     """
 
     value: Fraction
@@ -62,11 +62,11 @@ class Quantity:
 
 
 def read_quantity(text: str, words: int = 3) -> Quantity | None:
-    """The quantity that a cleaned string is, or None.
+    """Parse a cleaned string as a quantity. Return None if it is not one.
 
     Args:
-        text: one line, as `clean` leaves it.
-        words: how many words may follow the number and its unit, counted things for example.
+        text: One line, as returned by `clean`.
+        words: Maximum number of words after the number and its unit, for example counted nouns.
     """
     text = text.strip()
     if not text or len(text) > 200 or is_code(text) or re.fullmatch(r"'?\d*\d{2}0s", text):
@@ -81,7 +81,7 @@ def read_quantity(text: str, words: int = 3) -> Quantity | None:
 
 
 def is_code(text: str) -> bool:
-    """Whether a string is digits with a zero in front (`007`): a code, compared as text, never by value."""
+    """Return True if a string has digits with a leading zero (`007`): a code, compared as text, never by value."""
     return re.match(r"[-+]?0\d", text.strip()) is not None
 
 
@@ -135,7 +135,11 @@ def _sign(text: str) -> tuple[int, str]:
 
 
 def _number(text: str) -> tuple[Fraction, int | None, str, bool] | None:
-    """The number in front, its decimals (None: a fraction), the rest, and whether it was spelled out."""
+    """Parse the number at the start of a text.
+
+    Returns:
+        Value, number of decimals (None for a fraction), the rest of the text, and True if the number was spelled out.
+    """
     if found := ORDINAL.match(text):
         return Fraction(found[1]), 0, text[found.end() :], False
     if found := MIXED.match(text):
@@ -180,7 +184,7 @@ def _scale(rest: str, currency: bool) -> tuple[int, str]:
 
 
 def _compound(text: str) -> Quantity | None:
-    """`1 hour 30 minutes`, `5 ft 3 in`: the sum, of units of one dimension in falling order."""
+    """Parse `1 hour 30 minutes` or `5 ft 3 in` as the sum. The units must have one dimension, in falling order."""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)(?:\s*,?\s*(?:and\s+)?)", text)
     if len(parts) < 2 or re.sub(r"[\d.\s,]|and\b", "", text) != "".join(unit for _, unit in parts):
         return None
@@ -197,12 +201,12 @@ def _compound(text: str) -> Quantity | None:
 
 
 def same_quantity(a: Quantity, b: Quantity, question: str = "") -> bool:
-    """Whether two quantities say the same.
+    """Return True if two quantities are the same.
 
     Values are compared exactly, after converting units of one dimension. A unit, a currency or a noun that only one
-    side has does not count against it; two different ones do. A missing percent sign or `million` is forgiven only
-    where the question asks for percent or millions. A fraction without an end equals its decimal rounding of three
-    significant digits or more.
+    side has is ignored; two different ones make the quantities different. A missing percent sign or `million` is
+    accepted only if the question asks for percent or millions. A non-terminating fraction equals its decimal rounding
+    to three or more significant digits.
     """
     if a.noun and b.noun and a.noun != b.noun:
         return False
@@ -249,12 +253,12 @@ def _equal(a: Quantity, b: Quantity) -> bool:
             significant = len(str(abs(round(rounded.value / step))))
             if significant >= SIGNIFICANT and abs(exact.value - rounded.value) <= step / 2:
                 return True
-    noise = max(a.decimals or 0, b.decimals or 0) >= 12  # a printed float: 2.9999999999999996
+    noise = max(a.decimals or 0, b.decimals or 0) >= 12  # a printed float such as 2.9999999999999996
     return noise and abs(a.value - b.value) <= Fraction(1, 10**10) * max(abs(a.value), abs(b.value))
 
 
 def _ends(value: Fraction) -> bool:
-    """Whether a fraction has finitely many decimals."""
+    """Return True if a fraction has finitely many decimals."""
     under = value.denominator
     for prime in (2, 5):
         while under % prime == 0:

@@ -1,4 +1,4 @@
-"""Multiple choice: which option an answer names, by its letter, its text, or both where they agree."""
+"""Multiple choice: find the option that an answer names by its letter, its text, or both if they agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Same = Callable[[str, str], bool]
 
 
 def listed_options(question: str) -> list[str]:
-    """The options a question lists as `A. ... B. ...` or `(A) ... (B) ...`, without their letters."""
+    """Return the options that a question lists as `A. ... B. ...` or `(A) ... (B) ...`, without their letters."""
     marks = list(LISTED.finditer(question))[-60:]
     best: list[re.Match[str]] = []
     for start, mark in enumerate(marks):
@@ -51,7 +51,7 @@ def listed_options(question: str) -> list[str]:
 
 
 def bare_options(options: Sequence[str]) -> list[str]:
-    """Options without the letters in front (`B. Paris` -> `Paris`), where each carries its own."""
+    """Remove the leading letters from options (`B. Paris` -> `Paris`) if each option has its own."""
     found = [
         re.match(rf"\s*\(?{LETTERS[at]}\s*[).:、．]\s*(\S.*)", option, re.DOTALL)
         for at, option in enumerate(options[:10])
@@ -62,7 +62,10 @@ def bare_options(options: Sequence[str]) -> list[str]:
 
 
 def letter_of(answer: str) -> str | None:
-    """The letter that an answer is and nothing else: `B`, `(b)`, `B.`, `option B`, `B is correct`, `B because ...`."""
+    """Return the letter of an answer that is only a letter.
+
+    Examples are `B`, `(b)`, `B.`, `option B`, `B is correct` and `B because ...`. Return None for other answers.
+    """
     if found := BARE.fullmatch(answer.strip()):
         return found[1].upper()
     for pattern in (NAMED_RIGHT, BECAUSE):
@@ -72,7 +75,7 @@ def letter_of(answer: str) -> str | None:
 
 
 def split_label(answer: str) -> tuple[str, str] | None:
-    """`B) Paris` as (`B`, `Paris`); None unless a letter with its punctuation stands before a text."""
+    """Split `B) Paris` into (`B`, `Paris`). Return None unless a letter with its punctuation comes before a text."""
     found = WITH_TEXT.fullmatch(answer.strip())
     if found is None:
         return None
@@ -81,12 +84,15 @@ def split_label(answer: str) -> tuple[str, str] | None:
 
 
 def choose(answer: str, options: Sequence[str], same: Same) -> int | None:
-    """The option that an answer names, or None: none, several, or a letter whose text is another's.
+    """Return the index of the option that an answer names.
 
     Args:
-        answer: a cleaned final answer.
-        options: their texts without letters, in order.
-        same: whether two values say the same.
+        answer: Cleaned final answer.
+        options: Texts of the options without letters, in order.
+        same: Function that compares two values.
+
+    Returns:
+        Index of the option. None if the answer names no option or several, or if its letter and its text disagree.
     """
     for form in _forms(answer):
         by_text = [at for at, option in enumerate(options) if same(form, option)]
@@ -113,7 +119,7 @@ def _forms(answer: str) -> list[str]:
 
 
 def chosen_letter(answer: str) -> str | None:
-    """The letter that an answer names where the options are unknown; `B) Paris` is B, `A cat` is none."""
+    """Return the letter that an answer names if the options are unknown. `B) Paris` gives B, `A cat` gives None."""
     for form in _forms(answer):
         if letter := letter_of(form):
             return letter

@@ -1,6 +1,7 @@
-"""The forms a string comes in (LaTeX, HTML, Markdown, full width, odd dashes), brought to one.
+"""Normalise the variants of a string: LaTeX, HTML, Markdown, full-width characters, unusual dashes.
 
-The first step of a check: `clean` keeps case, lines and meaning, `plain` is what two texts are compared by.
+This is the first step of a check. `clean` keeps case, lines and meaning. `plain` returns the form in which two texts
+are compared.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import html
 import re
 import unicodedata
 
-ESCAPED_DOLLAR = (
-    "\ue000"  # a private character: stands for \$ while dollars that enclose mathematics are taken out
-)
+ESCAPED_DOLLAR = "\ue000"  # a private character: replaces \$ while the dollars around mathematics are removed
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 CHARACTERS = str.maketrans(
     {
@@ -69,7 +68,7 @@ ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\S)")
 
 
 def clean(text: str) -> str:
-    """The text without HTML, LaTeX wrappers and typographic variants; case, lines and Markdown emphasis stay.
+    """Remove HTML, LaTeX wrappers and typographic variants; keep case, lines and Markdown emphasis.
 
     Digits of every script become ASCII, `1½` becomes `1 1/2`, `10³` becomes `10^3`, `\\text{B}` becomes `B`.
     """
@@ -87,7 +86,7 @@ def clean(text: str) -> str:
 
 
 def _character(text: str, at: int) -> str:
-    """One character: vulgar fractions apart from the digits beside them, digits as ASCII, invisible ones gone."""
+    """Normalise one character: separate vulgar fractions from digits, convert digits to ASCII, drop invisible ones."""
     char = text[at]
     if char.isascii():
         return char
@@ -104,12 +103,12 @@ def _character(text: str, at: int) -> str:
 
 
 def without_emphasis(text: str) -> str:
-    """The text without Markdown's `**bold**`; `2**3` keeps its stars."""
+    """Remove Markdown's `**bold**` from a text. `2**3` keeps its stars."""
     return EMPHASIS.sub(lambda found: found[1] or found[2], text)
 
 
 def unwrap(text: str) -> str:
-    """One line without what stands around it: bullets, paired quotes and stars, a final period."""
+    """Strip bullets, paired quotes and stars, and a final period from one line."""
     while True:
         before = text
         text = BULLET.sub("", text.strip()).strip()
@@ -128,7 +127,10 @@ def unwrap(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """What two texts are compared by: no case, articles, outer punctuation; hyphens between letters are spaces."""
+    """Return the form of a text used for comparison.
+
+    It has no upper case, articles or outer punctuation. Hyphens between letters become spaces.
+    """
     text = unwrap(without_emphasis(clean(text)))
     text = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text.casefold())).strip()
     text = ARTICLE.sub("", text.replace("&", " and "))

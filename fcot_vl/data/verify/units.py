@@ -1,13 +1,13 @@
-"""Units, currencies and scales: what a word behind a number may mean."""
+"""Units, currencies and scales: possible meanings of a word after a number."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-Units = frozenset[tuple[str, Fraction]]  # (dimension, factor to its base); several where a word is ambiguous
+Units = frozenset[tuple[str, Fraction]]  # (dimension, factor to its base unit); several if ambiguous
 
-_TABLE: dict[str, dict[str, str]] = {  # dimension -> factor -> its names
+_TABLE: dict[str, dict[str, str]] = {  # dimension -> factor -> names
     "length": {
         "1/1000000000": "nm nanometer nanometers nanometre nanometres",
         "1/1000000": "µm μm um micrometer micrometers micrometre micrometres",
@@ -82,7 +82,7 @@ _TABLE: dict[str, dict[str, str]] = {  # dimension -> factor -> its names
     "NZD": {"1": "nz$ nzd"},
 }
 MONEY = {"USD", "EUR", "GBP", "JPY", "CNY", "INR", "KRW", "RUB", "CHF", "CAD", "AUD", "HKD", "SGD", "NZD"}
-CASED = {"MB", "mW", "MW", "GW", "mV", "K", "°C", "°F"}  # names whose case says what they are
+CASED = {"MB", "mW", "MW", "GW", "mV", "K", "°C", "°F"}  # names whose case matters
 
 
 def _collect() -> dict[str, Units]:
@@ -95,7 +95,7 @@ def _collect() -> dict[str, Units]:
 
 
 UNITS = _collect()
-CURRENCY: list[tuple[str, Units]] = sorted(  # what may stand before a number, longest first
+CURRENCY: list[tuple[str, Units]] = sorted(  # symbols and names allowed before a number, longest first
     (
         (name, frozenset(unit for unit in units if unit[0] in MONEY))
         for name, units in UNITS.items()
@@ -105,9 +105,7 @@ CURRENCY: list[tuple[str, Units]] = sorted(  # what may stand before a number, l
     ),
     key=lambda pair: -len(pair[0]),
 )
-SCALES: dict[
-    str, tuple[int, bool]
-] = {  # name -> factor, and whether it is a letter that must touch its number
+SCALES: dict[str, tuple[int, bool]] = {  # name -> (factor, True if it must directly follow a number)
     "thousand": (10**3, False),
     "million": (10**6, False),
     "billion": (10**9, False),
@@ -134,7 +132,7 @@ _TEMPERATURE = re.compile(r"(?:°|degrees?)\s*(celsius|centigrade|fahrenheit)\b"
 
 
 def read_unit(text: str) -> tuple[Units, str]:
-    """The known unit in front of a text and the rest; an empty set and the text itself without one."""
+    """Read a known unit at the start of a text, and return it with the rest; without one, an empty set and the text."""
     text = _TEMPERATURE.sub(lambda found: f"°{found[1][0].upper()}", text, count=1)
     squared = re.match(r"\s*(?:square|sq\.?)\s+([A-Za-z]+)", text, re.IGNORECASE)
     if squared and (units := UNITS.get(squared[1].casefold())):

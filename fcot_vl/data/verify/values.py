@@ -1,4 +1,4 @@
-"""Whether two bare values say the same, kind by kind: text, dates, times, quantities, ratios, lists."""
+"""Compare two bare values by kind: text, dates, times, quantities, ratios, lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fcot_vl.data.verify.maths import same_mathematics
 from fcot_vl.data.verify.numbers import is_code, read_quantity, same_quantity
 from fcot_vl.data.verify.text import clean, plain, unwrap
 
-LONGEST_TEXT = 2_000  # characters of an answer that is compared by anything but equality
+LONGEST_TEXT = 2_000  # maximum characters of an answer for comparisons other than equality
 TRUE, FALSE = {"yes", "true", "是", "是的", "对", "正确"}, {"no", "false", "否", "不是", "不对", "错", "错误"}
 ORDERED = re.compile(
     r"\b(?:order|sort(?:ed)?|rank(?:ed|ing)?|ascending|descending|sequence)\b|顺序|排序|排列", re.IGNORECASE
@@ -25,7 +25,7 @@ LONGEST_LIST = 50
 
 
 def same_value(a: str, b: str, question: str = "") -> bool:
-    """Whether two bare values say the same: equal text, dates, quantities, ratios, lists or mathematics."""
+    """Return True if two bare values are the same: equal text, dates, quantities, ratios, lists or mathematics."""
     if len(a) > LONGEST_TEXT or len(b) > LONGEST_TEXT:
         return a == b
     x, y = plain(a), plain(b)
@@ -62,13 +62,16 @@ def same_value(a: str, b: str, question: str = "") -> bool:
 
 
 def _case_matters(a: str, b: str) -> bool:
-    """Whether two quantities that differ in case only are two: 5 mW and 5 MW."""
+    """Return True if two quantities that differ only in case are different, such as 5 mW and 5 MW."""
     first, second = read_quantity(a), read_quantity(b)
     return first is not None and second is not None and not same_quantity(first, second)
 
 
 def _same_ratio(a: str, b: str, question: str) -> bool | None:
-    """`6:8` and `3:4`; a ratio and a fraction only where a ratio is asked for. None: neither is a ratio."""
+    """Compare ratios such as `6:8` and `3:4`. Return None if neither value is a ratio.
+
+    A ratio equals a fraction only if the question asks for a ratio.
+    """
     ratios = [re.fullmatch(r"(\d{1,9})\s*:\s*(\d{1,9})", text) for text in (a, b)]
     if ratios[0] and ratios[1]:
         return (
@@ -89,7 +92,7 @@ def _same_ratio(a: str, b: str, question: str) -> bool | None:
 
 
 def _items(text: str) -> tuple[str, list[str]]:
-    """The opening bracket of a list, if it has one, and its items; one item means that it is none."""
+    """Return the opening bracket of a list (if any) and its items. A text with one item is not a list."""
     bracket = ""
     if len(text) > 2 and (text[0], text[-1]) in {("(", ")"), ("[", "]"), ("{", "}")}:
         bracket, text = text[0], text[1:-1]
@@ -100,7 +103,10 @@ def _items(text: str) -> tuple[str, list[str]]:
 
 
 def _same_list(a: str, b: str, question: str) -> bool:
-    """As many items, each with its own partner; order counts in brackets and where it is asked for."""
+    """Return True if both lists have the same items, one to one.
+
+    The order matters in brackets, or if the question asks for it.
+    """
     (opened, first), (its, second) = _items(a), _items(b)
     if len(first) != len(second) or not 2 <= len(first) <= LONGEST_LIST or (opened and its and opened != its):
         return False

@@ -1,7 +1,8 @@
-"""OCR-like training pages: documents, layouts, tables, charts, handwriting, scenes and web pages with exact answers.
+"""OCR-like training pages with exact answers: documents, layouts, tables, charts, handwriting, scenes and web pages.
 
-`make_sample` gives record k of a kind, a function of seed, kind, k, the content source and the installed fonts, never
-of how many records, shards or processes there are. `write.synthesize_ocr` writes them.
+`make_sample` returns sample k of a kind. The sample is a function of the seed, the kind, k, the content source and the
+installed fonts. It does not depend on the number of samples, shards or processes. `write.synthesize_ocr` writes the
+samples.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["KINDS", "Kind", "Sources", "make_sample"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of page: how it is made, the language on it, and the fonts it needs."""
+    """Kind of page: the function that makes it, its language, and the fonts it needs."""
 
     make: Callable[[random.Random, Content], Printed]
     language: Language
@@ -48,14 +49,15 @@ KINDS: dict[str, Kind] = {
 
 
 def make_sample(kind: str, index: int, seed: int = 0, sources: Sources | None = None) -> Sample:
-    """Record `index` of `kind`.
+    """Make sample `index` of `kind`.
 
     Args:
-        kind: one of `KINDS`.
-        sources: the user's texts and HTML files; Faker's where there are none.
+        kind: One of `KINDS`.
+        sources: Texts and HTML files of the user. Default: text from Faker.
 
     Raises:
-        ValueError: unknown kind, a missing library, a font (`FontError`), or a source without what the kind needs.
+        ValueError: If the kind is unknown, a library or a font (`FontError`) is missing, or a source lacks content that
+            the kind needs.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of page {kind!r}: choose from {', '.join(KINDS)}")

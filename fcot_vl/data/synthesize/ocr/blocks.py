@@ -1,7 +1,7 @@
-"""What a structured page is made of (headings, paragraphs, lists, tables, quotations, code), and the same as Markdown.
+"""Blocks of a structured page (headings, paragraphs, lists, tables, quotations, code), and their Markdown.
 
-Layout pages print these blocks, web pages turn them into HTML; the answer of both is `markdown`. CommonMark, with
-tables as GitHub writes them. Text is escaped so that a Markdown reader gives back exactly what was printed.
+Layout pages print these blocks and web pages convert them to HTML. The answer of both is `markdown`. The format is
+CommonMark with GitHub's tables. Text is escaped, so that a Markdown reader returns exactly the printed text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OPENING = re.compile(r"^(\d+)(?=[.)](\s|$))|^(?=[#+\-=~|]|:-)")
 
 @dataclass(frozen=True)
 class Span:
-    """A run of text in one mark."""
+    """Run of text with one mark."""
 
     text: str
     mark: Mark = ""
@@ -30,7 +30,7 @@ Spans = tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of `level` 1 to 6."""
+    """Heading of `level` 1 to 6."""
 
     level: int
     spans: Spans
@@ -45,7 +45,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Items:
-    """A list, numbered from 1 if `ordered`."""
+    """List, numbered from 1 if `ordered`."""
 
     items: tuple[Spans, ...]
     ordered: bool = False
@@ -53,21 +53,21 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain text, the first of them the header; all rows as long."""
+    """Rows of plain text, all of the same length. The first row is the header."""
 
     rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class Quote:
-    """A quotation set off from the text."""
+    """Block quotation."""
 
     spans: Spans
 
 
 @dataclass(frozen=True)
 class Code:
-    """Lines printed as they are."""
+    """Lines of code, printed verbatim."""
 
     text: str
 
@@ -76,17 +76,17 @@ Block = Heading | Paragraph | Items | Table | Quote | Code
 
 
 def plain(text: str) -> Spans:
-    """`text` without marks."""
+    """Return `text` as spans without marks."""
     return (Span(text),)
 
 
 def escape(text: str) -> str:
-    """`text` so that Markdown shows it as it is, inside of a line."""
+    """Escape `text` so that Markdown shows it verbatim inside a line."""
     return _SPECIAL.sub(lambda found: "\\" + found.group(), text)
 
 
 def _inline(spans: Spans) -> str:
-    """Spans as one line of Markdown that does not turn into a heading, a list or a table row by its beginning."""
+    """Convert spans to one line of Markdown whose start is not read as a heading, a list or a table row."""
     parts = []
     for span in spans:
         around = _AROUND[span.mark]
@@ -98,7 +98,7 @@ def _inline(spans: Spans) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown; the first row is the header."""
+    """Convert a table to Markdown. The first row is the header."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(escape(cell).replace("|", "\\|") for cell in cells) + " |"
@@ -122,5 +122,5 @@ def _one(block: Block) -> str:
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """The blocks as Markdown, a blank line between them."""
+    """Convert blocks to Markdown, separated by blank lines."""
     return "\n\n".join(_one(block) for block in blocks)

@@ -1,7 +1,7 @@
-"""How print gets into a picture: pages turned, seen aslant, blurred, faded, lit unevenly, stored as JPEG.
+"""Capture effects on printed pages: rotation, perspective, blur, fading, uneven light, JPEG compression.
 
-The same changes as in `scan`, for pages of which it is known where each character stands: every change takes the image
-and the characters' points `[n, 2]` (x, y in pixels) and gives both back, so that the points still lie on the print.
+These are the same changes as in `scan`, for pages with known character positions. Each geometric change takes the image
+and the points of the characters, `[n, 2]` (x, y in pixels), and returns both, so that the points stay on the print.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Corners = list[tuple[float, float]]
 
 
 def perspective(seen: Corners, source: Corners) -> list[float]:
-    """The eight numbers that take four points of the picture to four points of the source (as Pillow wants them)."""
+    """Compute Pillow's eight coefficients that map four points of the output to four points of the source."""
     rows, values = [], []
     for (x, y), (u, v) in zip(seen, source, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -30,7 +30,7 @@ def perspective(seen: Corners, source: Corners) -> list[float]:
 
 
 def corners_of(size: tuple[float, float]) -> Corners:
-    """The corners of an image of `size` (width, height): top left, top right, bottom right, bottom left."""
+    """Return the corners of an image of `size` (width, height): top left, top right, bottom right, bottom left."""
     width, height = size
     return [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
 
@@ -38,7 +38,7 @@ def corners_of(size: tuple[float, float]) -> Corners:
 def warp(
     image: Image.Image, points: Points, seen: Corners, size: tuple[int, int], fill: Any
 ) -> tuple[Image.Image, Points]:
-    """Show `image` in a picture of `size` so that its corners (see `corners_of`) come to lie at `seen`."""
+    """Project `image` into a picture of `size` so that its corners (see `corners_of`) are at `seen`."""
     numbers = perspective(seen, corners_of(image.size))
     picture = image.transform(
         size, Image.Transform.PERSPECTIVE, numbers, Image.Resampling.BICUBIC, fillcolor=fill
@@ -51,7 +51,7 @@ def warp(
 def tilt(
     rng: random.Random, image: Image.Image, points: Points, degrees: float, bend: float, fill: Any
 ) -> tuple[Image.Image, Points]:
-    """Turn by up to `degrees` and move each corner by up to `bend` of the size; the size stays as it is."""
+    """Rotate by up to `degrees` and move each corner by up to `bend` of the size. The size does not change."""
     width, height = image.size
     angle = np.radians(rng.uniform(-degrees, degrees))
     middle = np.array([width / 2, height / 2])
@@ -70,10 +70,11 @@ def rescale(image: Image.Image, points: Points, size: tuple[int, int]) -> tuple[
 def wear(rng: random.Random, image: Image.Image, strength: float = 1.0) -> Image.Image:
     """Degrade a grey or RGB image without moving anything on it.
 
-    Fewer pixels and back, thin or fat print, faded ink on grey paper, shadow, blur, noise, JPEG, each by chance.
+    Each of these happens by chance: downscaling and upscaling, thin or fat print, faded ink on grey paper, shadow,
+    blur, noise, JPEG compression.
 
     Args:
-        strength: 0 for no change; multiplies the chances.
+        strength: Factor on the probabilities; 0 for no change.
     """
     size = image.size
     if rng.random() < 0.2 * strength:

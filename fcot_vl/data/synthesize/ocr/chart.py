@@ -1,8 +1,8 @@
-"""Charts by matplotlib in varied styles: bars, lines, pies, scatters. The answer is a Python dict of what is plotted.
+"""Charts drawn by matplotlib in varied styles: bars, lines, pies, scatters.
 
-``{"type": "bar", "title": ..., "x_label": ..., "y_label": ..., "data": {series: {category: value}}}``; a pie's data are
-``{label: percent}``, a scatter's ``{series: [(x, y), ...]}``. Values without a printed label are round enough to be
-read off the axis.
+The answer is a Python dict of the plotted data: ``{"type": "bar", "title": ..., "x_label": ..., "y_label": ..., "data":
+{series: {category: value}}}``. The data of a pie are ``{label: percent}``, those of a scatter ``{series: [(x, y),
+...]}``. Values without a printed label are round enough to be read from the axis.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
 _COLOURS = ("tab10", "Set2", "Dark2", "Paired", "Pastel1", "Greys", "viridis", "cividis")
-_THIN = ("tab10", "Dark2", "Set1", "cividis")  # a pale line or point is lost on white
+_THIN = ("tab10", "Dark2", "Set1", "cividis")  # no pale colours: thin lines and points would be invisible
 _MARKERS = "osD^v*"
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A chart and its data."""
+    """Make a chart and its data."""
     labelled = rng.random() < 0.6
     data = chart_data(rng, content, labelled)
     figure = draw(rng, data, content.language, labelled)
@@ -38,7 +38,7 @@ def make(rng: random.Random, content: Content) -> Printed:
 
 
 def chart_data(rng: random.Random, content: Content, labelled: bool) -> dict[str, Any]:
-    """What will be plotted; if not `labelled`, values are round enough to be read off an axis."""
+    """Draw the data of a chart. If not `labelled`, the values are round enough to be read from an axis."""
     kind = rng.choices(("bar", "line", "pie", "scatter"), (0.4, 0.25, 0.15, 0.2))[0]
     keep = _face(content.language).keep
     data: dict[str, Any] = {"type": kind, "title": keep(content.title())}
@@ -64,7 +64,7 @@ def _face(language: Language) -> Any:
 
 
 def _distinct(rng: random.Random, content: Content, count: int) -> list[str]:
-    """`count` different short names."""
+    """Return `count` different short names."""
     keep = _face(content.language).keep
     found: dict[str, None] = {}
     while len(found) < count:
@@ -87,19 +87,19 @@ def _categories(rng: random.Random, content: Content, count: int) -> list[str]:
 
 
 def _value(rng: random.Random, top: int, steps: int) -> float | int:
-    """A value from a twentieth of `top` to all of it, one of `steps` between nothing and all."""
+    """Draw a value between a twentieth of `top` and `top`, from `steps` equal steps."""
     value = round(rng.randint(steps // 20, steps) * top / steps, 2)
     return int(value) if value == int(value) else value
 
 
 def _shares(rng: random.Random, count: int) -> list[int]:
-    """Whole percents, each at least 3, that sum to 100."""
+    """Draw whole percentages, each at least 3, that sum to 100."""
     cuts = sorted(rng.sample(range(1, 100 - 3 * count), count - 1))
     return [b - a + 3 for a, b in zip([0, *cuts], [*cuts, 100 - 3 * count], strict=True)]
 
 
 def _points(rng: random.Random) -> list[tuple[int, int]]:
-    """Points about a line, by x, none twice."""
+    """Draw points around a line, sorted by x, with distinct x."""
     slope, start, spread = rng.uniform(-0.9, 0.9), rng.uniform(20, 80), rng.uniform(2, 20)
     points = {}
     for _ in range(rng.randint(4, 10)):
@@ -109,7 +109,7 @@ def _points(rng: random.Random) -> list[tuple[int, int]]:
 
 
 def draw(rng: random.Random, data: dict[str, Any], language: Language, labelled: bool) -> Figure:
-    """The chart of `data`, styled at random and drawn; `labelled` prints the values of bars and lines."""
+    """Draw the chart of `data` in a random style. `labelled` prints the values of bars and lines."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -149,17 +149,17 @@ def draw(rng: random.Random, data: dict[str, Any], language: Language, labelled:
         if data["type"] != "pie":
             if count > 1 or rng.random() < 0.5:
                 axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=rng.random() < 0.5)
-            elif count == 1:  # the only series has to be named somewhere
+            elif count == 1:  # the only series must be named somewhere
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
-        figure.canvas.draw()  # here, because text takes its settings when it is drawn
+        figure.canvas.draw()  # inside the context, because text reads its settings when it is drawn
     return figure
 
 
 def _font(rng: random.Random, language: Language) -> dict[str, Any]:
-    """The settings that make matplotlib print with an installed family."""
+    """Return the settings that make matplotlib print with an installed family."""
     from matplotlib import font_manager
 
-    # UMing's small sizes are bitmaps, which matplotlib prints as nothing at all.
+    # The small sizes of UMing are bitmaps, which matplotlib does not print at all.
     usable = [family for family in families("print", language) if family.name != "AR PL UMing CN"]
     if not usable:
         raise FontError("charts in Chinese need another font than AR PL UMing: apt install fonts-noto-cjk")
@@ -197,7 +197,7 @@ def _bars(rng: random.Random, axes: Axes, data: dict[str, Any], palette: list[An
 
 
 def _turned(labels: list[str]) -> dict[str, Any]:
-    """Long labels are set aslant, so that they do not run into each other."""
+    """Return the settings that rotate long labels, so that they do not overlap."""
     if sum(2 if ord(c) > 0x2E80 else 1 for label in labels for c in label) + 2 * len(labels) > 52:
         return {"rotation": 35, "ha": "right"}
     return {}
@@ -205,7 +205,7 @@ def _turned(labels: list[str]) -> dict[str, Any]:
 
 def _lines(rng: random.Random, axes: Axes, data: dict[str, Any], palette: list[Any], labelled: bool) -> None:
     marked = rng.random() < 0.8
-    single = len(data["data"]) == 1  # labels of several lines run into each other
+    single = len(data["data"]) == 1  # the labels of several lines would overlap
     axes.grid(visible=not (labelled and single), axis="y")
     labels = list(next(iter(data["data"].values())))
     for i, (name, values) in enumerate(data["data"].items()):

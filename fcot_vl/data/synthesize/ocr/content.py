@@ -1,8 +1,8 @@
-"""What stands on the pages: Faker's text in several languages, or a folder of the user's own.
+"""Content of the pages: Faker's text in several languages, or a folder of the user's own texts.
 
-A `Content` belongs to one record and draws only from that record's random numbers, so that a record is the same in
-whatever process and order it is made. Faker's instances are slow to build: one a process and locale, seeded anew for
-every record.
+A `Content` belongs to one sample and only uses the random numbers of that sample. A sample is therefore the same in
+every process and in every order. Faker's instances are slow to build. There is one per process and locale, and it is
+seeded again for every sample.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOCALES: dict[Language, tuple[str, ...]] = {
     "zh": ("zh_CN",),
 }
 _CHUNK = 8192  # bytes read from a corpus file at a time
-_HEAD = 65536  # bytes that say which language a corpus file is in
+_HEAD = 65536  # bytes used to detect the language of a corpus file
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]+[”\"')）]*")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _LONGEST = 300
@@ -36,16 +36,17 @@ _LAST_DAY = datetime.date(2030, 12, 31).toordinal()
 
 @dataclass(frozen=True)
 class Sources:
-    """The user's own content: a folder of texts, a folder of HTML files; Faker where there is none."""
+    """Content of the user: a folder of texts and a folder of HTML files. Default: Faker."""
 
     corpus: Path | None = None
     html: Path | None = None
 
 
 class Corpus:
-    """A folder's ``*.txt`` and ``*.md`` files (UTF-8), by language; text is read where it is needed, never whole.
+    """Texts of a folder (``*.txt`` and ``*.md``, UTF-8), by language. Files are read in parts, never as a whole.
 
-    Raises ValueError when the folder holds no text.
+    Raises:
+        ValueError: If the folder has no text.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +66,10 @@ class Corpus:
             )
 
     def sentences(self, rng: random.Random, language: Language) -> list[str]:
-        """Consecutive sentences from a random place, at least one.
+        """Return consecutive sentences from a random position, at least one.
 
-        Raises ValueError when the folder has no text of that language.
+        Raises:
+            ValueError: If the folder has no text of that language.
         """
         files = self.files[language]
         if not files:
@@ -82,12 +84,12 @@ class Corpus:
             text = " ".join(file.read(_CHUNK).decode("utf-8", "ignore").split())
         found = [s.strip() for s in _SENTENCE.findall(text)]
         if start and len(found) > 1:
-            found = found[1:]  # the first was begun before the place
+            found = found[1:]  # the first sentence started before the position
         return [s for s in (cut(s) for s in found or [text]) if s] or ["."]
 
 
 def cut(text: str, most: int = _LONGEST) -> str:
-    """`text`, cut after the last word (Chinese: character) that ends within `most` characters."""
+    """Cut `text` after the last word (in Chinese, character) that ends within `most` characters."""
     if len(text) <= most:
         return text
     head = text[:most]
@@ -96,7 +98,7 @@ def cut(text: str, most: int = _LONGEST) -> str:
 
 @lru_cache(maxsize=4)
 def read_corpus(folder: Path) -> Corpus:
-    """The folder's corpus, looked through once a process."""
+    """Read the corpus of a folder. The folder is scanned once per process."""
     return Corpus(folder)
 
 
@@ -109,14 +111,12 @@ def _faker(locale: str) -> Faker:
     fake = Faker(locale)
     for provider in fake.get_providers():
         if locale == "it_IT" and isinstance(getattr(provider, "cities", None), list):
-            provider.cities = sorted(
-                provider.cities
-            )  # Faker makes the list from a set: its order is another in every process
+            provider.cities = sorted(provider.cities)  # Faker's own order differs between processes
     return fake
 
 
 class Content:
-    """Words, sentences, names and numbers for one record, all drawn from `rng`."""
+    """Words, sentences, names and numbers for one sample, all drawn from `rng`."""
 
     def __init__(self, rng: random.Random, language: Language, sources: Sources | None = None) -> None:
         self.rng = rng
@@ -127,7 +127,7 @@ class Content:
         self._waiting: list[str] = []
 
     def sentence(self) -> str:
-        """One sentence, with its full stop; from the corpus they follow each other as there."""
+        """Return one sentence with its full stop. Sentences of a corpus keep their order."""
         if self.sources.corpus is None:
             return self._chinese() if self.language == "zh" else self._latin()
         if not self._waiting:
@@ -135,12 +135,15 @@ class Content:
         return self._waiting.pop(0)
 
     def paragraph(self, least: int = 2, most: int = 7) -> str:
-        """Several sentences."""
+        """Return several sentences."""
         between = "" if self.language == "zh" else " "
         return between.join(self.sentence() for _ in range(self.rng.randint(least, most)))
 
     def words(self, least: int, most: int) -> str:
-        """A few words without a full stop, as of a title or a list item; in Chinese two characters a word."""
+        """Return a few words without a full stop, as in a title or a list item.
+
+        In Chinese, a word has two characters.
+        """
         count = self.rng.randint(least, most)
         sentence = self.sentence()
         if self.language == "zh":
@@ -150,34 +153,34 @@ class Content:
         return " ".join([word for word in taken if word][:count]).capitalize() or "Note"
 
     def title(self) -> str:
-        """A heading."""
+        """Return a heading."""
         return self.words(2, 7)
 
     def name(self) -> str:
-        """A person."""
+        """Return the name of a person."""
         return self.fake.name()
 
     def company(self) -> str:
-        """A company."""
+        """Return the name of a company."""
         return self.fake.company()
 
     def place(self) -> str:
-        """A town."""
+        """Return the name of a town."""
         return self.fake.city()
 
     def address(self) -> list[str]:
-        """A postal address, a line an entry."""
+        """Return a postal address, one line per entry."""
         return [line for line in self.fake.address().splitlines() if line.strip()]
 
     def date(self) -> str:
-        """A date in one of several ways of writing it."""
-        day = datetime.date.fromordinal(self.rng.randint(_FIRST_DAY, _LAST_DAY))  # Faker's end with today
+        """Return a date in one of several formats."""
+        day = datetime.date.fromordinal(self.rng.randint(_FIRST_DAY, _LAST_DAY))  # Faker's end today
         if self.language == "zh":
             return self.rng.choice([f"{day.year}年{day.month}月{day.day}日", day.isoformat()])
         return self.rng.choice([day.isoformat(), day.strftime("%d.%m.%Y"), day.strftime("%B %d, %Y")])
 
     def number(self) -> str:
-        """A number: whole, decimal, in thousands, a share, or money."""
+        """Return a number: an integer, a decimal, thousands, a percentage, or an amount of money."""
         rng = self.rng
         money = "¥" if self.language == "zh" else rng.choice("$€£")
         return rng.choice(
@@ -191,17 +194,20 @@ class Content:
         )
 
     def code(self) -> str:
-        """An identifier such as ``KX-40715``."""
+        """Return an identifier such as ``KX-40715``."""
         letters = "".join(self.rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ", k=self.rng.randint(1, 3)))
         return f"{letters}-{self.rng.randrange(10**5):05d}"
 
     def value(self) -> str:
-        """Something to fill in: a name, a place, a date, a number, a code, a mail address."""
+        """Return a value for a form: a name, a place, a date, a number, a code, or an email address."""
         make = self.rng.choice([self.name, self.place, self.date, self.number, self.code, self.fake.email])
         return make()
 
     def _latin(self) -> str:
-        """Faker's sentence, with the numbers, brackets and marks that its own lack."""
+        """Return a sentence of Faker's words.
+
+        Numbers, brackets and punctuation are added, which Faker's own sentences lack.
+        """
         rng = self.rng
         words = [str(word) for word in self.fake.words(rng.randint(5, 18))]
         draw = rng.random()

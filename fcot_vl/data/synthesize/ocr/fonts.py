@@ -1,7 +1,7 @@
-"""The fonts pages are printed with: looked up on the system by family; where none is, the Debian package is named.
+"""Fonts for printing pages, looked up on the system by family. Errors name the Debian package to install.
 
-The lowest room of the OCR-like pages. Only the families listed here are used, so that what a page looks like depends on
-which of them are installed and on nothing else. DejaVu always is: matplotlib ships it.
+This is the lowest layer of the OCR-like pages. Only the families listed here are used, so that the look of a page
+depends only on which of them are installed. DejaVu is always available, because matplotlib ships it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ SYSTEM = (
     Path.home() / ".local/share/fonts",
     Path.home() / ".fonts",
 )
-# FCOT_VL_FONTS, folders separated as in PATH, stands in for those of the system; empty: none but matplotlib's.
+# FCOT_VL_FONTS replaces the system's font folders. Its folders are separated as in PATH. If it is empty, only
+# matplotlib's fonts are used.
 _GIVEN = os.environ.get("FCOT_VL_FONTS")
 FOLDERS = SYSTEM if _GIVEN is None else tuple(map(Path, filter(None, _GIVEN.split(os.pathsep))))
-# What handwriting fonts often lack, and how people write it instead.
+# Characters that handwriting fonts often lack, and how people write them instead.
 _PLAIN = str.maketrans("“”„‘’–—…•−", '"""\'\'--.·-')
 
 
 class FontError(ValueError):
-    """No installed font prints what was asked for; the message names the Debian packages that bring one."""
+    """Error when no installed font supports the requested text. The message names the Debian packages to install."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family: its name, its regular and bold files, its place in a collection, and the package that brings it."""
+    """Font family: name, regular and bold files, Debian package, and index in a font collection."""
 
     name: str
     regular: str
@@ -69,7 +70,7 @@ FAMILIES: dict[tuple[Role, Language], tuple[Family, ...]] = {
         Family("AR PL UMing CN", "uming.ttc", "uming.ttc", "fonts-arphic-uming"),
         Family("AR PL UKai CN", "ukai.ttc", "ukai.ttc", "fonts-arphic-ukai"),
     ),
-    # Not here: Humor Sans, whose small letters are drawn as capitals, so that nobody could read which was meant.
+    # Humor Sans is excluded: it draws lower-case letters as capitals, so that the case cannot be read.
     ("hand", "latin"): (
         Family(
             "Dancing Script", "DancingScript-Regular.otf", "DancingScript-Bold.otf", "fonts-dancingscript"
@@ -80,7 +81,7 @@ FAMILIES: dict[tuple[Role, Language], tuple[Family, ...]] = {
         Family("dkg", "dkg.ttf", "dkgBd.ttf", "fonts-dkg-handwriting"),
         Family("Klee One", "KleeOne-Regular.ttf", "KleeOne-SemiBold.ttf", "fonts-klee"),
     ),
-    # Klee One is Japanese and lacks most simplified characters; the regular script of UKai is what is left.
+    # Klee One is Japanese and lacks most simplified characters, which leaves only the regular script of UKai.
     ("hand", "zh"): (Family("AR PL UKai CN", "ukai.ttc", "ukai.ttc", "fonts-arphic-ukai"),),
 }
 _WHAT = {"print": "printed", "hand": "handwritten"}
@@ -89,16 +90,16 @@ _IN = {"latin": "Latin", "zh": "Chinese"}
 
 @dataclass(frozen=True)
 class Face:
-    """One font file (and its place in a collection) of an installed family."""
+    """Font file (and its index in a collection) of an installed family."""
 
     family: str
     path: str
     index: int = 0
 
     def keep(self, text: str) -> str:
-        """`text` without the characters this face cannot print.
+        """Return `text` without the characters that this face cannot print.
 
-        Where need be, quotes and dashes become plain ones and letters lose their accents.
+        If necessary, quotes and dashes are replaced by plain ones, and letters lose their accents.
         """
         covered = _coverage(self.path, self.index)
         if covered.issuperset(map(ord, text)):
@@ -109,7 +110,7 @@ class Face:
 
 @lru_cache
 def _files() -> dict[str, Path]:
-    """File name -> path of every font file on the system and of those matplotlib ships."""
+    """Map file name to path for every font file on the system and those that matplotlib ships."""
     folders = list(FOLDERS)
     spec = importlib.util.find_spec("matplotlib")  # found without importing it
     if spec is not None and spec.submodule_search_locations:
@@ -123,7 +124,11 @@ def _files() -> dict[str, Path]:
 
 @lru_cache
 def families(role: Role, language: Language) -> tuple[Family, ...]:
-    """The installed families for `role` and `language`. Raises FontError naming the packages when there is none."""
+    """Return the installed families for `role` and `language`.
+
+    Raises:
+        FontError: If there is none. The message names the packages to install.
+    """
     files = _files()
     wanted = FAMILIES[role, language]
     found = tuple(f for f in wanted if f.regular in files and f.bold in files)
@@ -138,9 +143,10 @@ def families(role: Role, language: Language) -> tuple[Family, ...]:
 
 @lru_cache
 def system_families(language: Language) -> tuple[Family, ...]:
-    """The families to print with that other programs find too: without those only matplotlib brings.
+    """Return the print families that other programs also find, without those that only matplotlib brings.
 
-    Raises FontError naming the packages when there is none.
+    Raises:
+        FontError: If there is none. The message names the packages to install.
     """
     system = {path.name for folder in FOLDERS for path in folder.rglob("*.[ot]t[fc]")}
     found = tuple(family for family in families("print", language) if family.regular in system)
@@ -150,7 +156,7 @@ def system_families(language: Language) -> tuple[Family, ...]:
 
 
 def face(family: Family, bold: bool = False) -> Face:
-    """The file of an installed family."""
+    """Return the file of an installed family."""
     return Face(family.name, str(_files()[family.bold if bold else family.regular]), family.index)
 
 
@@ -164,5 +170,5 @@ def _coverage(path: str, index: int) -> frozenset[int]:
 
 @lru_cache(maxsize=256)
 def truetype(path: str, index: int, size: int) -> ImageFont.FreeTypeFont:
-    """A font at `size` pixels, opened once a process; basic layout, because it is the fast one."""
+    """Open a font at `size` pixels, once per process. The basic layout is used because it is the fast one."""
     return ImageFont.truetype(path, size, index=index, layout_engine=ImageFont.Layout.BASIC)

@@ -1,6 +1,6 @@
-"""Handwritten notes: handwriting fonts, every word a little higher, larger, darker or more aslant than the last.
+"""Handwritten notes in handwriting fonts, with random changes of height, size, darkness and slant for each word.
 
-The answer is what is written, line by line.
+The answer is the written text, line by line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _PAPERS = ("blank", "blank", "ruled", "ruled", "squared", "dotted")
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A note on blank, ruled, squared or dotted paper."""
+    """Make a note on blank, ruled, squared or dotted paper."""
     family = rng.choice(families("hand", content.language))
-    # Kristi and Dancing Script draw small letters for their size
+    # The letters of Kristi and Dancing Script are small for their size.
     size = rng.randint(34, 52) + (12 if family.name in ("Kristi", "Dancing Script") else 0)
     letters = Type(face(family, bold=rng.random() < 0.3), size)
     width = rng.randint(900, 1240)
@@ -47,7 +47,7 @@ def make(rng: random.Random, content: Content) -> Printed:
 def write(
     rng: random.Random, page: Image.Image, letters: Type, start: tuple[float, float], line: str, ink: int
 ) -> None:
-    """One line by hand from pen position `start`, climbing or falling a little."""
+    """Write one line by hand from pen position `start`, slightly rising or falling."""
     x, baseline = start
     climb = rng.uniform(-0.012, 0.012)
     sizes = [letters, letters, letters.sized(0.95), letters.sized(1.05)]
@@ -55,7 +55,7 @@ def write(
     gap = letters.space if " " in line else 0.0
     for word in words:
         now = rng.choice(sizes)
-        mask, left, top, advance = rasterise(now.font, word)  # whole, because scripts kern
+        mask, left, top, advance = rasterise(now.font, word)  # the whole word, because scripts kern
         if mask is not None:
             slant = rng.uniform(-0.12, 0.12)
             lean = round(abs(slant) * mask.height) + 1
@@ -72,13 +72,13 @@ def write(
 
 
 def _pieces(line: str) -> list[str]:
-    """A line without blanks: Chinese is written character by character, one Latin word stays whole."""
+    """Split a line without blanks: Chinese into characters; one Latin word stays whole."""
     return list(line) if any(ord(c) > 0x2E80 for c in line) else [line]
 
 
 @lru_cache(maxsize=8)
 def paper(kind: str, size: tuple[int, int], step: int, margin: int) -> Image.Image:
-    """Writing paper, grey; lines lie where the lines of the hand do."""
+    """Draw grey writing paper whose lines match the lines of the handwriting."""
     page = Image.new("L", size, 255)
     pen = ImageDraw.Draw(page)
     width, height = size

@@ -1,4 +1,4 @@
-"""What is asked about a page, in varied words, in the language of the page."""
+"""Questions about a page, in varied words, in the language of the page."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ STAMPED: dict[Language, tuple[str, ...]] = {
 
 
 def instruction(rng: random.Random, request: Request, language: Language, stamped: bool) -> str:
-    """One wording of `request`; on a stamped page with the word that the stamp does not count."""
+    """Return one wording of `request`. On a stamped page, add that the stamp is to be ignored."""
     text = rng.choice(INSTRUCTIONS[request][language])
     if stamped:
         text += ("" if language == "zh" else " ") + rng.choice(STAMPED[language])

@@ -1,6 +1,6 @@
-"""Records in InternVL's own layout: a JSON line and a picture file each, and the meta file its training reads.
+"""Samples in InternVL's format: one JSON line and one image file per sample, and the meta file that its training reads.
 
-Made from finished shards, so that both forms hold the same records and the same JPEG bytes.
+They are made from finished shards, so that both forms contain the same samples and the same JPEG bytes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def write_internvl(shards: list[Path], folder: Path, name: str) -> int:
-    """Write ``annotations.jsonl``, ``images/`` and ``meta.json`` below `folder`; returns how many records.
+    """Write ``annotations.jsonl``, ``images/`` and ``meta.json`` to `folder`, and return the number of samples.
 
-    Each line is ``{id, image, width, height, conversations}``, `image` relative to `folder`; ``meta.json`` is
+    Each line is ``{id, image, width, height, conversations}``, with `image` relative to `folder`. ``meta.json`` is
     ``{name: {root, annotation, repeat_time, length, data_augment}}`` with absolute paths.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_internvl(shards: list[Path], folder: Path, name: str) -> int:
 
 
 def _rows(shard: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a shard, a few at a time: a shard of pages is hundreds of megabytes."""
+    """Yield the rows of a shard in small batches, because a shard of pages has hundreds of megabytes."""
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(batch_size=32, columns=["id", "images", "messages"]):
             yield from batch.to_pylist()

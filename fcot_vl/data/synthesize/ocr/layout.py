@@ -14,14 +14,14 @@ from fcot_vl.data.synthesize.ocr.typeset import Type, unwrap
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A page of blocks, in reading order: title, then column by column."""
+    """Make a page of blocks in reading order: the title, then each column."""
     sheet, blocks = compose(rng, content)
     image, stamped = scan(rng, sheet.image, content.language)
     return Printed(image, "markdown", markdown(blocks), stamped)
 
 
 def compose(rng: random.Random, content: Content) -> tuple[Sheet, list[Block]]:
-    """The page before it is scanned, and the blocks on it."""
+    """Return the page before it is scanned, and the blocks on it."""
     sheet = Sheet(A4, ink=rng.randint(0, 40))
     columns = rng.choices((1, 2), (0.6, 0.4))[0]
     size = rng.randint(20, 27) if columns == 1 else rng.randint(18, 22)
@@ -43,7 +43,7 @@ def compose(rng: random.Random, content: Content) -> tuple[Sheet, list[Block]]:
 
 @dataclass
 class _Flow:
-    """Prints blocks one below the other into the present column; `blocks` are those that reached the paper."""
+    """Printer of blocks, one below the other, into the current column. `blocks` has those that were printed."""
 
     rng: random.Random
     content: Content
@@ -65,11 +65,11 @@ class _Flow:
         self.style: Style = self.rng.choice(["grid", "rules", "zebra", "rows"])
 
     def place(self, x: float, y: float, width: float, bottom: float) -> None:
-        """Go on in another column."""
+        """Continue in another column."""
         self.x, self.y, self.width, self.bottom = x, y, width, bottom
 
     def fill(self) -> None:
-        """Blocks until hardly a paragraph's room is left; a heading never stands last."""
+        """Print blocks until the space left is less than about a paragraph. A heading is never last."""
         makers = (self.section, self.text, self.listing, self.table, self.figure)
         while self.bottom - self.y > self.body.size * 6:
             before = self.y
@@ -80,7 +80,7 @@ class _Flow:
                 break
 
     def _print(self, text: str, letters: Type, indent: float = 0, align: str = "left") -> str:
-        """Print into what is left of the column; returns what was printed."""
+        """Print into the rest of the column, and return the printed text."""
         box = (self.x + indent, self.y, self.width - indent, self.bottom)
         count = len(self.sheet.paragraphs)
         self.y = self.sheet.print(text, letters, box, align=align, leading=self.leading)
@@ -94,7 +94,7 @@ class _Flow:
             self.y += self.body.size * 0.4
 
     def section(self) -> None:
-        """A heading with at least three lines of text below it."""
+        """Print a heading with at least three lines of text below it."""
         if self.bottom - self.y < self.body.size * 9:
             return
         level = self.rng.choice((2, 2, 3)) if self.numbers[0] else 2
@@ -114,7 +114,7 @@ class _Flow:
             self.y += self.body.size * 0.7
 
     def listing(self) -> None:
-        """A list; an item that did not fit whole is cut where the column ends."""
+        """Print a list. An item that does not fit is cut at the end of the column."""
         ordered = self.rng.random() < 0.4
         items: list[Spans] = []
         hang = self.body.size * 1.8
@@ -131,7 +131,7 @@ class _Flow:
             self.y += self.body.size * 0.6
 
     def table(self) -> None:
-        """A small table, if it fits."""
+        """Print a small table if it fits."""
         columns = (2, 3) if self.width < 600 else (2, 5)
         cells = plain_cells(self.rng, self.content, (2, 6), columns)
         ruled = Ruled(
@@ -144,7 +144,7 @@ class _Flow:
         self.y += ruled.height + self.body.size * 1.2
 
     def figure(self) -> None:
-        """A grey picture with a caption below; the caption is text, the picture is not."""
+        """Print a grey figure with a caption below. The caption is text; the figure is not."""
         height = self.rng.randint(140, 320)
         if self.bottom - self.y < height + self.body.size * 5:
             return

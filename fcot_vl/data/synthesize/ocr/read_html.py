@@ -1,7 +1,7 @@
-"""A user's HTML file as blocks: headings, paragraphs, lists, tables, quotations and code; everything else is left out.
+"""Reader that converts HTML files to blocks: headings, paragraphs, lists, tables, quotations and code.
 
-Scripts, styles, pictures, forms and hidden elements do not become blocks, nor do tables with merged cells: what is kept
-can be printed and written as Markdown without loss.
+Scripts, styles, images, forms, hidden elements and tables with merged cells are dropped. The rest can be printed and
+written as Markdown without loss.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ _MOST_COLUMNS, _MOST_ROWS, _LONGEST_CODE = 6, 20, 70
 
 
 def files(folder: Path) -> dict[Language, list[Path]]:
-    """The ``*.html`` and ``*.htm`` files of a folder by language. Raises ValueError when there is none."""
+    """Return the ``*.html`` and ``*.htm`` files of a folder, by language.
+
+    Raises:
+        ValueError: If there is none.
+    """
     found: dict[Language, list[Path]] = {"latin": [], "zh": []}
     for path in sorted(folder.rglob("*.htm*")):
         text = re.sub(r"<[^>]*>", "", path.read_text(encoding="utf-8", errors="ignore"))
@@ -66,9 +70,10 @@ def _files(folder: Path) -> dict[Language, list[Path]]:
 
 
 def passage(rng: random.Random, folder: Path, language: Language, characters: int) -> list[Block]:
-    """Consecutive blocks from a random place of a random file, about `characters` of them.
+    """Return consecutive blocks from a random position of a random file, with about `characters` characters.
 
-    Raises ValueError when the folder has no page of that language with a block that can be printed.
+    Raises:
+        ValueError: If the folder has no page of that language with a printable block.
     """
     paths = _files(folder)[language]
     for path in rng.sample(paths, len(paths)):
@@ -88,7 +93,7 @@ def passage(rng: random.Random, folder: Path, language: Language, characters: in
 
 @lru_cache(maxsize=64)
 def read_html(path: Path) -> tuple[Block, ...]:
-    """The blocks of one file."""
+    """Return the blocks of one file."""
     reader = _Reader()
     reader.feed(path.read_text(encoding="utf-8", errors="ignore"))
     reader.close()
@@ -97,7 +102,7 @@ def read_html(path: Path) -> tuple[Block, ...]:
 
 
 def tidy(spans: list[Span]) -> Spans:
-    """Spans with single blanks, none at the ends; a mark Markdown could not write unambiguously is dropped."""
+    """Normalise blanks and strip the ends. Drop marks that Markdown cannot write unambiguously."""
     merged: list[Span] = []
     for span in spans:
         text = re.sub(r"\s+", " ", span.text)
@@ -112,7 +117,7 @@ def tidy(spans: list[Span]) -> Spans:
         apart = not merged or not merged[-1].text[-1].isalnum()
         mark = span.mark if whole and (apart or span.mark == "link") else ""
         if merged and merged[-1].mark in ("bold", "italic", "code") and text[0].isalnum():
-            merged[-1] = Span(merged[-1].text)  # `**a**b` is not bold to every reader
+            merged[-1] = Span(merged[-1].text)  # some readers do not show `**a**b` as bold
         if merged and merged[-1].mark == mark == "":
             merged[-1] = Span(merged[-1].text + text)
         else:
@@ -140,7 +145,7 @@ class _Reader(HTMLParser):
         self.merged = False
 
     def flush(self) -> None:
-        """End the block that is being read."""
+        """End the current block."""
         spans = tidy(self.spans)
         self.spans = []
         if not spans:
@@ -220,7 +225,7 @@ class _Reader(HTMLParser):
             self._close(tag)
 
     def _close(self, tag: str) -> None:
-        self.marks = []  # a mark does not reach into the next block
+        self.marks = []  # a mark does not extend into the next block
         if tag in ("ul", "ol") and self.lists:
             ordered, items = self.lists.pop()
             if self.lists:

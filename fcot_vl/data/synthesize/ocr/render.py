@@ -1,7 +1,8 @@
-"""HTML as a picture: headless Chromium where it is installed, weasyprint otherwise. Nothing is fetched from anywhere.
+"""Render HTML to an image, with headless Chromium if it is installed and with weasyprint otherwise.
 
-Only pages written by `web` come here: no script, no address, no picture. All the same the pages forbid it themselves
-(Content-Security-Policy), Chromium resolves no name, and weasyprint's fetcher refuses everything.
+Nothing is fetched from the network. Only pages written by `web` are rendered, and these have no scripts, addresses or
+images. As additional protection, the pages forbid them with a Content-Security-Policy, Chromium resolves no names, and
+weasyprint's fetcher refuses every request.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fcot_vl.data.synthesize.ocr.content import INSTALL
 from fcot_vl.data.truncation import kept_setting
 
 TALLEST = 2600  # pixels
-# The last thing on every page: if this colour is not found, the page did not fit.
+# Colour of the last element of every page. If it is not found, the page did not fit.
 END = (255, 0, 254)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _PANGO = "libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
@@ -33,13 +34,17 @@ _SECONDS = 60
 
 @lru_cache
 def browser() -> str | None:
-    """Path of an installed Chromium, or None."""
+    """Return the path of an installed Chromium, or None."""
     return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 
 @lru_cache
 def renderer() -> str:
-    """Name and version of what renders pages here. Raises ValueError naming what to install when there is nothing."""
+    """Return the name and version of the renderer used on this machine.
+
+    Raises:
+        ValueError: If there is no renderer. The message names the package to install.
+    """
     path = browser()
     if path is not None:
         ran = subprocess.run(
@@ -53,19 +58,22 @@ def renderer() -> str:
 
 def _weasyprint() -> Any:
     try:
-        with kept_setting():  # importing it tells Pillow to accept truncated pictures
+        with kept_setting():  # its import makes Pillow accept truncated images
             import weasyprint
     except ModuleNotFoundError:
         raise ValueError(f"web pages need Chromium (apt install chromium) or weasyprint: {INSTALL}") from None
-    except OSError:  # it loads pango by name
+    except OSError:  # pango, loaded by name, is missing
         raise ValueError(f"weasyprint needs pango: apt install {_PANGO} (or chromium)") from None
     return weasyprint
 
 
 def picture(html: str, width: int) -> Image.Image | None:
-    """`html` as an RGB picture of `width` pixels, as high as its content; None where that is more than `TALLEST`.
+    """Render `html` as an RGB image of `width` pixels, as high as its content; None if higher than `TALLEST`.
 
-    `html` ends with a block in the colour `END`. Raises ValueError when the renderer fails.
+    `html` ends with a block in the colour `END`.
+
+    Raises:
+        ValueError: If the renderer fails.
     """
     path = browser()
     image = _by_weasyprint(html, width) if path is None else _by_chromium(path, html, width)
@@ -88,7 +96,7 @@ def _by_chromium(path: str, html: str, width: int) -> Image.Image:
             "--disable-dev-shm-usage",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             "--force-device-scale-factor=1",
-            # the headless window is higher than what it shows; the rest of the picture stays empty
+            # The headless window is higher than its viewport; the rest of the image stays empty.
             f"--window-size={width},{TALLEST + 200}",
             f"--user-data-dir={folder}/profile",
             f"--screenshot={shot}",

@@ -1,7 +1,7 @@
-"""What a scanner, a copier or a phone does to a page: skew, blur, shadow, noise, low-quality JPEG, stamps.
+"""Effects of a scanner, a copier or a phone on a page: skew, blur, shadow, noise, low-quality JPEG, stamps.
 
-The last step before a page becomes a record. The size never changes, and nothing is cut off a page with a margin of
-a twentieth of its size. Everything is done in grey as long as it can be: colour costs three times the time.
+This is the last step before a page becomes a sample. The size never changes, and nothing is cut off a page with margins
+of a twentieth of its size. Images stay grey as long as possible, because colour takes three times as long.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _INKS = ((200, 30, 40), (40, 60, 160), (30, 110, 60))
 
 
 def scan(rng: random.Random, page: Image.Image, language: Language) -> tuple[Image.Image, bool]:
-    """A grey page as it comes back from paper, and whether it bears a stamp (then it is RGB).
+    """Scan a grey page, and return it with True if it has a stamp (then it is RGB).
 
-    A third stays clean. Same size as `page`.
+    A third of the pages stays clean. The size is that of `page`.
     """
     if rng.random() < 0.33:
         return page, False
@@ -54,7 +54,7 @@ def scan(rng: random.Random, page: Image.Image, language: Language) -> tuple[Ima
 
 
 def skew(image: Image.Image, degrees: float, fill: Any) -> Image.Image:
-    """Turned about its middle, same size; what comes in at the edges is `fill`."""
+    """Rotate an image around its centre without changing its size. New areas at the edges are filled with `fill`."""
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     x, y = image.width / 2, image.height / 2
     turned = (cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y)
@@ -64,7 +64,7 @@ def skew(image: Image.Image, degrees: float, fill: Any) -> Image.Image:
 
 
 def shadow(rng: random.Random, size: tuple[int, int]) -> Image.Image:
-    """Uneven light, grey: 255 where full; a fold or a hand's soft shadow, never darker than 150."""
+    """Draw uneven light as a grey image: 255 for full light, with a fold or soft shadow, never darker than 150."""
     across, down = 6, 8
     along = rng.uniform(0, 2 * math.pi)
     deep, edge, width = rng.uniform(20, 95), rng.uniform(-0.6, 0.6), rng.uniform(0.15, 0.8)
@@ -78,7 +78,7 @@ def shadow(rng: random.Random, size: tuple[int, int]) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _grain() -> list[Image.Image]:
-    """Noise tiles about 128 of three strengths, the same in every process; the last one is grain of paper."""
+    """Return noise tiles around 128 in three strengths, the same in every process. The last one is paper grain."""
     values = np.random.default_rng(0).standard_normal((_TILE, _TILE)).astype(np.float32)
     tiles = [Image.fromarray(np.clip(128 + s * values, 0, 255).astype(np.uint8)) for s in (3, 7, 24)]
     tiles[-1] = tiles[-1].filter(ImageFilter.GaussianBlur(1.2))
@@ -86,7 +86,7 @@ def _grain() -> list[Image.Image]:
 
 
 def noise(rng: random.Random, size: tuple[int, int]) -> Image.Image:
-    """A piece of a grain tile, about 128; larger pages repeat it."""
+    """Return a crop of a grain tile, around 128. Larger pages repeat the tile."""
     tile = rng.choice(_grain())
     width, height = size
     if width > _TILE or height > _TILE:
@@ -100,7 +100,7 @@ def noise(rng: random.Random, size: tuple[int, int]) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """Through JPEG and back."""
+    """Encode an image as JPEG and decode it."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     back = Image.open(buffer)
@@ -109,7 +109,7 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def stamp(rng: random.Random, image: Image.Image, language: Language) -> Image.Image:
-    """A seal pressed on the page, RGB: ink that lets the print below show through."""
+    """Press a seal on the page, and return it as RGB. The print below shows through the ink."""
     seal = _seal(rng.choice(_STAMPS[language]), language)
     mask = seal.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR, expand=True)
     mask.thumbnail((image.width // 3, image.height // 3))
@@ -126,7 +126,7 @@ def stamp(rng: random.Random, image: Image.Image, language: Language) -> Image.I
 
 @lru_cache(maxsize=16)
 def _seal(text: str, language: Language) -> Image.Image:
-    """Ink of a seal, grey: a round one with a star for Chinese, a framed word otherwise."""
+    """Draw the ink of a seal in grey: round with a star for Chinese, a framed word otherwise."""
     where = face(families("print", language)[0], bold=True)
     if language != "zh":
         font = truetype(where.path, where.index, 54)

@@ -1,7 +1,7 @@
-"""Text as it stands in a street: signs and labels on textured grounds, seen aslant, lit unevenly, a little blurred.
+"""Scene text: signs and labels on textured backgrounds in perspective, with uneven light and a little blur.
 
-The grounds are drawn, not photographed: stripes, bricks, boards, spots, grain and light. The answer is the text, line
-by line.
+The backgrounds are drawn, not photographed: stripes, bricks, boards, spots, grain and light. The answer is the text,
+line by line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Colour = tuple[int, int, int]
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """One sign of one to five lines."""
+    """Make a sign with one to five lines."""
     size = (rng.randint(560, 1100), rng.randint(480, 900))
     sign, lines = _sign(rng, content, round(size[0] * rng.uniform(0.6, 0.85)), round(size[1] * 0.75))
     image = _ground(rng, size)
@@ -38,13 +38,13 @@ def make(rng: random.Random, content: Content) -> Printed:
 
 
 def _colour(rng: random.Random, light: bool) -> Colour:
-    """A colour that stands off from one of the other lightness."""
+    """Draw a light or dark colour that contrasts with any colour of the other lightness."""
     low, high = (175, 256) if light else (0, 95)
     return (rng.randrange(low, high), rng.randrange(low, high), rng.randrange(low, high))
 
 
 def _sign(rng: random.Random, content: Content, width: int, height: int) -> tuple[Image.Image, list[str]]:
-    """A board with text, RGBA at the size it takes, and its lines."""
+    """Draw a board with text as RGBA, cropped to its content, and return it with its lines."""
     language = content.language
     body, bold = types(rng, language, rng.randint(34, 80))
     letters = bold if rng.random() < 0.7 else body
@@ -77,14 +77,14 @@ def _sign(rng: random.Random, content: Content, width: int, height: int) -> tupl
     if rng.random() < 0.5:
         frame = (4, 4, ink.width - 5, ink.height - 5)
         draw.rounded_rectangle(frame, rng.randint(0, 25), outline=(*_colour(rng, not light), 255), width=4)
-    if rng.random() < 0.3:  # letters stand out: a shadow below
+    if rng.random() < 0.3:  # raised letters: a shadow below
         sign.paste((*(channel * 2 // 3 for channel in board), 255), (3, 3), ink)
     sign.paste((*_colour(rng, not light), 255), (0, 0), ink)
     return sign, lines
 
 
 def _ground(rng: random.Random, size: tuple[int, int]) -> Image.Image:
-    """A textured wall, RGB."""
+    """Draw a textured wall as RGB."""
     width, height = size
     base = np.array(_colour(rng, rng.random() < 0.5), np.float32)
     values = np.random.default_rng(rng.getrandbits(32))
@@ -115,7 +115,7 @@ def _ground(rng: random.Random, size: tuple[int, int]) -> Image.Image:
 
 
 def _hang(rng: random.Random, image: Image.Image, sign: Image.Image) -> None:
-    """Put the sign on the ground as seen from the side; all of it stays inside the picture."""
+    """Paste the sign on the background in perspective. All of it stays inside the image."""
     room = 0.92
     factor = min(room * image.width / sign.width, room * image.height / sign.height, 1.0)
     width, height = sign.width * factor, sign.height * factor

@@ -1,7 +1,7 @@
-"""A page being printed: paper, and what was printed on it in reading order.
+"""Page being printed: the paper, and the text printed on it in reading order.
 
-Between `typeset` and the kinds of pages. What `Sheet` keeps is what reached the paper, so that the answer of a record
-is never more or less than what can be read.
+This module sits between `typeset` and the kinds of pages. `Sheet` only keeps text that was printed, so that the answer
+of a sample is exactly the readable text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ A4 = (1240, 1754)  # 150 dpi
 
 @dataclass(frozen=True)
 class Printed:
-    """A finished page: the picture, what is asked about it, the answer, and whether a stamp is to be left out."""
+    """Finished page: the image, the request, the answer, and a flag if a stamp is to be ignored."""
 
     image: Image.Image
     request: Request
@@ -30,7 +30,7 @@ class Printed:
 
 @dataclass
 class Sheet:
-    """Grey paper of `size` (width, height in pixels); `paragraphs` are the lines printed, in order."""
+    """Grey paper of `size` (width, height in pixels). `paragraphs` are the printed lines, in order."""
 
     size: tuple[int, int] = A4
     ink: int = 0
@@ -50,15 +50,16 @@ class Sheet:
         indent: float = 0,
         leading: float = 1.35,
     ) -> float:
-        """Print as many lines of `text` as fit into `box` and remember them as a paragraph.
+        """Print as many lines of `text` as fit into `box`, and record them as a paragraph.
 
         Args:
-            box: left, top, width and bottom, pixels.
+            box: Left, top, width and bottom in pixels.
             align: ``left``, ``center``, ``right``, or ``justify``.
-            indent: of the first line.
-            leading: distance of lines, times the size of the type.
+            indent: Indent of the first line in pixels.
+            leading: Distance between lines, as a multiple of the type size.
 
-        Returns the y below the last line; `box`'s top when nothing fitted.
+        Returns:
+            The y below the last line, or the top of `box` if nothing fitted.
         """
         x, top, width, bottom = box
         step = letters.size * leading
@@ -82,21 +83,24 @@ class Sheet:
         return top + step * len(lines)
 
     def rule(self, x: float, y: float, width: float, grey: int = 0, thick: int = 1) -> None:
-        """A horizontal line."""
+        """Draw a horizontal line."""
         self.pen.rectangle((round(x), round(y), round(x + width), round(y) + thick - 1), fill=grey)
 
     def text(self, lines: bool) -> str:
-        """What was printed: line by line, or with the lines of a paragraph joined and a blank line between."""
+        """Return the printed text.
+
+        Args:
+            lines: Return it line by line. Otherwise the lines of a paragraph are joined, with a blank line between
+                paragraphs.
+        """
         if lines:
             return "\n".join(line for paragraph in self.paragraphs for line in paragraph)
         return "\n\n".join(unwrap(paragraph) for paragraph in self.paragraphs)
 
 
 def types(rng: random.Random, language: Language, size: int) -> tuple[Type, Type]:
-    """Body and bold type of one installed family, `size` pixels (in Chinese the even number that is not less)."""
-    if (
-        language == "zh"
-    ):  # a page has hundreds of different characters: fewer sizes, more of them rasterised before
+    """Return body and bold type of one installed family, `size` pixels; in Chinese, rounded up to an even number."""
+    if language == "zh":  # a page has hundreds of characters; fewer sizes mean that more are cached
         size += size % 2
     family = rng.choice(families("print", language))
     return Type(face(family), size), Type(face(family, bold=True), size)

@@ -1,4 +1,4 @@
-"""Tables with and without merged cells, in several styles. The answer is the table as Markdown, or as HTML."""
+"""Tables with and without merged cells, in several styles. The answer is the table as Markdown or as HTML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDEST_WORD = 500  # pixels
 
 @dataclass
 class Cell:
-    """A cell over `rows` x `columns` places from (`row`, `column`); `text` is what is printed in it."""
+    """Cell that spans `rows` x `columns` places from (`row`, `column`), with the printed `text`."""
 
     row: int
     column: int
@@ -34,10 +34,10 @@ class Cell:
 
 
 class Ruled:
-    """Cells laid out for a width: which lines each holds, how wide the columns are, how high the rows.
+    """Cells laid out for a width: the lines of each cell, the column widths and the row heights.
 
-    Words stay whole, so that a table of long words is wider than asked. What is too wide all the same is left out, and
-    `text` of the cell says so.
+    Words are never split, so a table with long words may be wider than requested. Words that are still too wide are
+    left out, also from the `text` of the cell.
     """
 
     def __init__(
@@ -55,19 +55,23 @@ class Ruled:
 
     @property
     def width(self) -> float:
-        """Of the table, pixels."""
+        """Width of the table in pixels."""
         return sum(self.widths)
 
     @property
     def height(self) -> float:
-        """Of the table, pixels."""
+        """Height of the table in pixels."""
         return sum(self.heights)
 
     def _type(self, cell: Cell) -> Type:
         return self.bold if cell.header else self.body
 
     def _widths(self, most: float) -> list[float]:
-        """As wide as the text wants, shrunk in proportion where that is more than `most`, words kept whole."""
+        """Compute the column widths.
+
+        Columns are as wide as their text. If the sum exceeds `most`, they are shrunk in proportion, without splitting
+        words.
+        """
         natural = [self.body.size * 2.0] * self.columns
         least = list(natural)
         for cell in self.cells:
@@ -77,7 +81,7 @@ class Ruled:
                 word = max((letters.width(w) for w in cell.text.split()), default=0.0) + 2 * self.padding
                 natural[cell.column] = max(natural[cell.column], wide)
                 least[cell.column] = max(least[cell.column], min(word, _WIDEST_WORD))
-        for cell in self.cells:  # a merged header widens what it stands over
+        for cell in self.cells:  # a merged header widens the columns below it
             if cell.columns > 1:
                 part = slice(cell.column, cell.column + cell.columns)
                 words = [self._type(cell).width(word) for word in cell.text.split()]
@@ -108,7 +112,7 @@ class Ruled:
         return heights
 
     def draw(self, sheet: Sheet, x: float, y: float) -> None:
-        """Rule and print the table with its top left corner at (`x`, `y`)."""
+        """Draw the lines and the text of the table, with its top left corner at (`x`, `y`)."""
         lefts = [x + sum(self.widths[:i]) for i in range(self.columns + 1)]
         tops = [y + sum(self.heights[:i]) for i in range(self.count + 1)]
         body_rows = [cell.row for cell in self.cells if not cell.header]
@@ -128,7 +132,7 @@ class Ruled:
             if self.style == "rows" or cell.columns > 1:
                 sheet.pen.line((box[0], box[3], box[2], box[3]), fill=90)
             if cell.rows > 1 and cell.row >= headers and self.style in ("rules", "zebra"):
-                sheet.rule(x, box[3], self.width, 130)  # else nobody sees where the merged cell ends
+                sheet.rule(x, box[3], self.width, 130)  # shows where the merged cell ends
             self._print(sheet, cell, lines, box)
         if self.style in ("rules", "zebra"):
             for place, thick in ((tops[0], 3), (tops[min(headers, self.count)], 2), (tops[-1], 3)):
@@ -145,7 +149,7 @@ class Ruled:
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A table on its own: Markdown or HTML where no cell is merged, HTML where one is."""
+    """Make a single table: Markdown or HTML without merged cells, HTML with merged cells."""
     merged = rng.random() < 0.5
     cells = merged_cells(rng, content) if merged else plain_cells(rng, content)
     size = rng.randint(18, 28) + (2 if content.language == "zh" else 0)
@@ -162,7 +166,7 @@ def make(rng: random.Random, content: Content) -> Printed:
 
 
 def text_rows(cells: list[Cell]) -> list[list[str]]:
-    """Texts by row and column of a table without merged cells."""
+    """Return the texts by row and column of a table without merged cells."""
     rows: list[list[str]] = [[] for _ in range(1 + max(cell.row for cell in cells))]
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
         rows[cell.row].append(cell.text)
@@ -170,7 +174,7 @@ def text_rows(cells: list[Cell]) -> list[list[str]]:
 
 
 def html_table(cells: list[Cell]) -> str:
-    """The table as HTML, one row a line."""
+    """Convert the table to HTML, one line per row."""
     rows: list[list[str]] = [[] for _ in range(1 + max(cell.row for cell in cells))]
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
         tag = "th" if cell.header else "td"
@@ -182,7 +186,7 @@ def html_table(cells: list[Cell]) -> str:
 
 
 def _makers(rng: random.Random, content: Content, columns: int) -> list[tuple[Callable[[], str], str]]:
-    """What fills each column, and how it is set: words first, then mostly numbers."""
+    """Return a text function and an alignment for each column: words first, then mostly numbers."""
     words = [content.name, content.place, content.company, lambda: content.words(1, 3)]
     numbers = [content.number, content.date, content.code]
     right = rng.choice(["right", "center", "left"])
@@ -196,7 +200,7 @@ def _makers(rng: random.Random, content: Content, columns: int) -> list[tuple[Ca
 def plain_cells(
     rng: random.Random, content: Content, rows: tuple[int, int] = (3, 16), columns: tuple[int, int] = (2, 7)
 ) -> list[Cell]:
-    """A header row and `rows` (least, most) rows below it, no merged cell; a few cells are empty."""
+    """Make a header row and `rows` (least, most) rows below it, without merged cells. A few cells are empty."""
     down, across = rng.randint(*rows), rng.randint(*columns)
     makers = _makers(rng, content, across)
     cells = [Cell(0, c, content.words(1, 2), header=True, align=makers[c][1]) for c in range(across)]
@@ -208,7 +212,7 @@ def plain_cells(
 
 
 def merged_cells(rng: random.Random, content: Content) -> list[Cell]:
-    """Headers in two rows with merged groups, rows in merged groups, or both."""
+    """Make a table with merged header groups in two rows, merged row groups, or both."""
     across, down = rng.randint(3, 6), rng.randint(4, 14)
     above = rng.random() < 0.7
     beside = not above or rng.random() < 0.5
@@ -229,7 +233,7 @@ def merged_cells(rng: random.Random, content: Content) -> list[Cell]:
 def _headers(
     rng: random.Random, content: Content, across: int, makers: list[tuple[Callable[[], str], str]]
 ) -> tuple[list[Cell], int]:
-    """Two rows of headers: groups of two or three columns with a header of their own; single columns are tall."""
+    """Make two header rows: groups of two or three columns under a common header, single columns over both rows."""
     cells = [Cell(0, 0, content.words(1, 2), rows=2, header=True)]
     column = 1
     while column < across:

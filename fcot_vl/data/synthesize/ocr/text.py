@@ -1,4 +1,4 @@
-"""Pages of running text: articles in one to three columns, letters, forms. The answer is the text, in reading order."""
+"""Pages of running text: articles in one to three columns, letters, forms. The answer is the text in reading order."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fcot_vl.data.synthesize.ocr.scan import scan
 from fcot_vl.data.synthesize.ocr.sheet import A4, Printed, Sheet, types
 from fcot_vl.data.synthesize.ocr.typeset import Type
 
-_PAPER = (A4, A4, A4, (1276, 1650), (877, 1240), (1754, 1240))  # A4, US Letter, A5, A4 across
+_PAPER = (A4, A4, A4, (1276, 1650), (877, 1240), (1754, 1240))  # A4, US Letter, A5, A4 landscape
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A page of text: most are articles."""
+    """Make a page of text. Most pages are articles."""
     sheet = rng.choices((_article, _letter, _form), (0.6, 0.2, 0.2))[0](rng, content)
     lines = rng.random() < 0.5
     image, stamped = scan(rng, sheet.image, content.language)
@@ -21,7 +21,7 @@ def make(rng: random.Random, content: Content) -> Printed:
 
 
 def _size(rng: random.Random, content: Content, least: int, most: int) -> int:
-    """Size of the type, pixels; Chinese needs a little more to be read."""
+    """Draw the type size in pixels. Chinese needs slightly larger type to be readable."""
     return rng.randint(least, most) + (3 if content.language == "zh" else 0)
 
 
@@ -33,7 +33,7 @@ def _article(rng: random.Random, content: Content) -> Sheet:
     margin, gutter = rng.randint(width // 13, width // 8), rng.randint(36, 64)
     inner = width - 2 * margin
     top, bottom = margin, height - margin
-    if rng.random() < 0.4:  # a running head
+    if rng.random() < 0.4:  # running head
         sheet.print(content.title(), body.sized(0.8), (margin, margin * 0.5, inner, margin), align="right")
         sheet.rule(margin, margin * 0.5 + body.size * 1.15, inner)
     if rng.random() < 0.7:
@@ -67,7 +67,7 @@ def _flow(
     body: Type,
     boxes: list[tuple[float, float, float, float]],
 ) -> None:
-    """Paragraphs until the boxes are full, one box after the other; a paragraph ends where its box does."""
+    """Print paragraphs until the boxes are full, one box after the other. A paragraph ends with its box."""
     leading = rng.uniform(1.25, 1.7)
     align = rng.choice(["left", "justify"])
     indent = body.size * 2 if rng.random() < 0.5 or content.language == "zh" else 0
@@ -121,7 +121,7 @@ _LABELS = {
 
 
 def _form(rng: random.Random, content: Content) -> Sheet:
-    """Labels and what is filled in, on dotted lines or in boxes."""
+    """Make a form: labels with values, on dotted lines or in boxes."""
     sheet = Sheet(A4, ink=rng.randint(0, 50))
     width, height = sheet.size
     body, bold = types(rng, content.language, _size(rng, content, 21, 28))

@@ -1,7 +1,7 @@
-"""Lines of text: breaking, measuring and printing them, fast.
+"""Typesetting: break, measure and print lines of text, fast.
 
-Above `fonts`, below every kind of page. Every letter of a face and size is rasterised once a process and then only
-copied, which costs a fraction of drawing it.
+This module is above `fonts` and below every kind of page. Each letter of a face and size is rasterised once per process
+and then copied, which takes a fraction of the time of drawing it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from PIL import Image, ImageDraw, ImageFont
 from fcot_vl.data.synthesize.ocr.fonts import Face, truetype
 
 _CJK = "\u2e80-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef"
-# One Chinese character or one word, with the marks that must not end or begin a line; or a space.
+# A Chinese character or a word, with the marks that must not end or begin a line; or whitespace.
 _UNITS = re.compile(rf"[“‘（《「『【]*(?:[{_CJK}]|[^\s{_CJK}]+)[，。、；：！？）》」』】”’]*|\s+")
 _IS_CJK = re.compile(rf"[{_CJK}“”‘’]")
 
 
 class _Glyphs(dict[str, tuple[np.ndarray | None, int, int, float]]):
-    """The letters of a face at a size: ink (None for blank), left and top from the pen on the baseline, advance."""
+    """Letters of a face at a size: ink (None for blank), left and top from the pen on the baseline, advance."""
 
     def __init__(self, path: str, index: int, size: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def _glyphs(path: str, index: int, size: int) -> _Glyphs:
 
 
 def rasterise(font: ImageFont.FreeTypeFont, text: str) -> tuple[Image.Image | None, int, int, float]:
-    """Ink of `text` (None for blank), its left and top relative to the pen on the baseline, and its advance."""
+    """Return the ink of `text` (None for blank), its left and top from the pen on the baseline, and its advance."""
     left, top, right, bottom = (int(v) for v in font.getbbox(text, anchor="ls"))
     advance = font.getlength(text)
     if right <= left or bottom <= top:
@@ -53,40 +53,40 @@ def rasterise(font: ImageFont.FreeTypeFont, text: str) -> tuple[Image.Image | No
 
 @dataclass(frozen=True)
 class Type:
-    """A face at a size in pixels."""
+    """Face at a size in pixels."""
 
     face: Face
     size: int
 
     def sized(self, factor: float) -> Type:
-        """The same face, `factor` times as large."""
+        """Return the same face, `factor` times as large."""
         return replace(self, size=round(self.size * factor))
 
     @property
     def font(self) -> ImageFont.FreeTypeFont:
-        """The font, opened."""
+        """Open font of this face and size."""
         return truetype(self.face.path, self.face.index, self.size)
 
     @property
     def glyphs(self) -> _Glyphs:
-        """The letters rasterised so far; asking for one more makes it."""
+        """Letters rasterised so far. Looking up another letter rasterises it."""
         return _glyphs(self.face.path, self.face.index, self.size)
 
     @property
     def space(self) -> float:
-        """Width of a blank."""
+        """Width of a blank in pixels."""
         return self.glyphs[" "][3]
 
     def width(self, text: str) -> float:
-        """Width of a line as `draw` prints it, pixels."""
+        """Compute the width in pixels of a line as `draw` prints it."""
         glyphs = self.glyphs
         return sum(glyphs[letter][3] for letter in text)
 
     def wrap(self, text: str, width: float, first: float | None = None) -> list[str]:
-        """Lines of `text` no wider than `width`; characters the face lacks, and words too wide, are left out.
+        """Break `text` into lines of at most `width`, without words that are too wide and characters the face lacks.
 
         Args:
-            first: width of the first line, where it is indented.
+            first: Width of the first line, if it is indented.
         """
         room = width if first is None else first
         lines: list[str] = []
@@ -118,7 +118,7 @@ class Type:
     ) -> None:
         """Print `line` on a grey or RGB page from pen position (`x`, `baseline`), stretched to `width` if given."""
         glyphs = self.glyphs
-        above, side = 2 * self.size, self.size  # room for accents and for what leans over
+        above, side = 2 * self.size, self.size  # space for accents and for slanted letters
         whole = self.width(line)
         reach = round(whole if width is None else max(whole, width)) + 2 * side
         strip = np.zeros((above + self.size, reach), np.uint8)
@@ -134,7 +134,10 @@ class Type:
     def centres(
         self, line: str, x: float, baseline: float, width: float | None = None
     ) -> list[tuple[str, float, float]]:
-        """Every character of `line` that leaves ink, with the middle (x, y) of its ink as `draw` prints it, pixels."""
+        """Return every character of `line` that leaves ink, with the centre of its ink.
+
+        The centre (x, y) is in pixels, as `draw` prints the character.
+        """
         found = []
         for letter, pen in self._pens(line, x, width):
             mask, left, top, _ = self.glyphs[letter]
@@ -144,10 +147,10 @@ class Type:
         return found
 
     def _pens(self, line: str, pen: float, width: float | None) -> Iterator[tuple[str, float]]:
-        """Every character with its pen position, from `pen` on; stretched to `width` if given."""
+        """Yield every character with its pen position, starting at `pen`, stretched to `width` if given."""
         units = _UNITS.findall(line) if width is not None else [line]
         gaps = [unit.isspace() for unit in units]
-        if not any(gaps):  # Chinese: between all characters
+        if not any(gaps):  # Chinese: stretch between all characters
             gaps = [i < len(units) - 1 for i in range(len(units))]
         spare = width - self.width(line) if width is not None else 0.0
         stretch = spare / sum(gaps) if any(gaps) else 0.0
@@ -159,7 +162,7 @@ class Type:
 
 
 def unwrap(lines: Sequence[str]) -> str:
-    """The paragraph that `lines` were broken from: a blank between them, none beside a Chinese character."""
+    """Join `lines` to the paragraph they were broken from, with blanks except beside Chinese characters."""
     text = ""
     for line in lines:
         glued = not text or bool(_IS_CJK.match(text[-1]) or _IS_CJK.match(line[:1]))

@@ -1,7 +1,7 @@
-"""Web pages: HTML made from blocks in one of many style sheets, rendered; the answer is the same blocks as Markdown.
+"""Web pages: blocks rendered as HTML with one of many style sheets. The answer is the same blocks as Markdown.
 
-The blocks are invented, or taken from the user's own HTML files. Those files are never rendered themselves: only so can
-the answer be exactly what is seen, and nothing be run or fetched.
+The blocks are invented or taken from the user's own HTML files. Those files are never rendered themselves. This way the
+answer is exactly the visible content, and nothing is run or fetched.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _CODE = (
 )
 
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no script, nothing fetched
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no scripts, no requests
 
 
 def make(rng: random.Random, content: Content) -> Printed:
-    """A web page; shortened until it fits the picture."""
+    """Make a web page, shortened until it fits the image."""
     family = rng.choice(system_families(content.language))
     shown = face(family)
     if content.sources.html is None:
@@ -67,7 +67,7 @@ def make(rng: random.Random, content: Content) -> Printed:
 
 
 def keep(block: Block, shown: Face) -> Block | None:
-    """The block with what `shown` can print; None when nothing is left."""
+    """Return the block with only the text that `shown` can print, or None if nothing is left."""
 
     def kept(spans: Spans) -> Spans:
         return tidy([Span(shown.keep(span.text), span.mark) for span in spans])
@@ -78,13 +78,13 @@ def keep(block: Block, shown: Face) -> Block | None:
     if isinstance(block, Table):
         return Table(tuple(tuple(" ".join(shown.keep(cell).split()) for cell in row) for row in block.rows))
     if isinstance(block, Code):
-        return block if block.text.isascii() else None  # printed in the renderer's monospace
+        return block if block.text.isascii() else None  # printed in the renderer's monospace font
     spans = kept(block.spans)
     return replace(block, spans=spans) if spans else None
 
 
 def invent(rng: random.Random, content: Content) -> list[Block]:
-    """A page's blocks: menu, title, sections, a last line."""
+    """Invent the blocks of a page: menu, title, sections, footer."""
     blocks: list[Block] = []
     if rng.random() < 0.6:
         blocks.append(Items(tuple(plain(content.words(1, 1)) for _ in range(rng.randint(3, 6)))))
@@ -115,7 +115,7 @@ def invent(rng: random.Random, content: Content) -> list[Block]:
 
 
 def _marked(rng: random.Random, content: Content) -> Spans:
-    """A paragraph with some words in bold, italic, code, or underlined as a link."""
+    """Make a paragraph with some words in bold, italic, code, or underlined as a link."""
     spans: list[Span] = []
     between = "" if content.language == "zh" else " "
     for i in range(rng.randint(2, 6)):
@@ -129,7 +129,7 @@ def _marked(rng: random.Random, content: Content) -> Spans:
 
 
 def style(rng: random.Random, family: str) -> str:
-    """A style sheet."""
+    """Make a random style sheet."""
     dark = rng.random() < 0.2
     paper, ink = (
         ("#1d1f24", "#e6e6e6") if dark else (rng.choice(["#ffffff", "#fdfcf7", "#f5f7fa"]), "#222222")
@@ -163,7 +163,7 @@ pre {{ padding: 12px; white-space: pre-wrap }}
 
 
 def document(blocks: list[Block], sheet: str) -> str:
-    """The whole HTML page; a list that comes first is its menu."""
+    """Build the whole HTML page. If the first block is a list, it becomes the menu."""
     body = [_html(block, menu=i == 0) for i, block in enumerate(blocks)]
     return (
         '<!DOCTYPE html><html><head><meta charset="utf-8">'

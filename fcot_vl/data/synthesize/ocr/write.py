@@ -1,7 +1,7 @@
-"""The `synthesize` stage for OCR-like pages: shards made side by side, each whole in one process.
+"""Stage `synthesize` for OCR-like pages. Shards are made in parallel, each in one process.
 
-A shard is the unit of work and of resumption: pages never travel between processes, a shard that is there is kept, and
-record i is kind ``i % len(kinds)``, its number ``i // len(kinds)``, whatever the number of shards and workers.
+A shard is the unit of work and of resumption. Pages never travel between processes, and existing shards are kept.
+Sample i is number ``i // len(kinds)`` of kind ``i % len(kinds)``, whatever the number of shards and workers.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from fcot_vl.progress import progress_bar
 from fcot_vl.stage import StageError, open_stage
 
 _SHARD_SIZE = 200
-_LOOK = 0.5  # seconds between two looks at the workers' counter
+_LOOK = 0.5  # seconds between two reads of the workers' counter
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Records `first` to `last` (not included) of a run, and the file that holds them."""
+    """Samples `first` to `last` (exclusive) of a run, and the file that stores them."""
 
     path: Path
     first: int
@@ -45,7 +45,7 @@ class Shard:
     sources: Sources
 
     def samples(self) -> Iterator[Sample]:
-        """The records, in order; each is counted when it is made."""
+        """Yield the samples in order, and count each when it is made."""
         for i in range(self.first, self.last):
             yield make_sample(self.kinds[i % len(self.kinds)], i // len(self.kinds), self.seed, self.sources)
             _count()
@@ -61,17 +61,17 @@ def synthesize_ocr(
     internvl: bool = False,
     shard_size: int = _SHARD_SIZE,
 ) -> Path:
-    """Write `records` OCR-like records of `kinds`, which take turns, to ``folder/*.parquet``; returns the folder.
+    """Write `records` OCR-like samples of alternating `kinds` to ``folder/*.parquet``, and return the folder.
 
     Args:
-        workers: processes that make shards.
-        sources: the user's texts and HTML files; Faker's content where there are none.
-        internvl: also write InternVL's JSONL, images and meta file to ``folder/internvl``.
-        shard_size: records a Parquet file.
+        workers: Number of processes that make shards.
+        sources: Texts and HTML files of the user. Default: text from Faker.
+        internvl: Also write InternVL's JSONL, images and meta file to ``folder/internvl``.
+        shard_size: Number of samples per Parquet file.
 
     Raises:
-        ValueError: unknown kind, no record asked for, a missing library, font or source (named), a dead worker.
-        StageError: the folder holds another stage, or this one with other settings, fonts or sources.
+        ValueError: If a kind is unknown, no sample is requested, or a library, font or source (named) is missing.
+        StageError: If the folder belongs to another stage or to other settings, fonts or sources, or if a worker died.
     """
     sources = _checked(kinds, records, shard_size, workers, sources or Sources())
     settings = {"kinds": kinds, "records": records, "shard_size": shard_size, "internvl": internvl}
@@ -79,7 +79,7 @@ def synthesize_ocr(
     if stage.done:
         print(f"synthesize: {folder} is finished, {records} records")
         return folder
-    for kind in kinds[:records]:  # what is missing shows here, in one line, and not in a worker
+    for kind in kinds[:records]:  # raises here in one line, and not in a worker, if something is missing
         make_sample(kind, 0, seed, sources)
     shards = [
         Shard(
@@ -101,7 +101,11 @@ def synthesize_ocr(
 
 
 def _checked(kinds: list[str], records: int, shard_size: int, workers: int, sources: Sources) -> Sources:
-    """The sources with absolute paths; ValueError for what cannot be made."""
+    """Check the arguments, and return the sources with absolute paths.
+
+    Raises:
+        ValueError: If the arguments are invalid.
+    """
     if not kinds or any(kind not in KINDS for kind in kinds):
         raise ValueError(f"unknown kind of page among {kinds}: choose from {', '.join(KINDS)}")
     if len(set(kinds)) < len(kinds):
@@ -115,7 +119,11 @@ def _checked(kinds: list[str], records: int, shard_size: int, workers: int, sour
 
 
 def _inputs(kinds: list[str], sources: Sources) -> dict[str, str]:
-    """What decides the records beside the settings: fonts, content. Raises ValueError for what is missing."""
+    """Return the inputs that determine the samples in addition to the settings: fonts and content.
+
+    Raises:
+        ValueError: If something is missing.
+    """
     try:
         found = {"faker": importlib.metadata.version("faker"), "pillow": importlib.metadata.version("pillow")}
     except importlib.metadata.PackageNotFoundError as error:
@@ -134,7 +142,7 @@ def _inputs(kinds: list[str], sources: Sources) -> dict[str, str]:
 
 
 def _make(shards: list[Shard], workers: int) -> None:
-    """Write the shards that are missing, `workers` at a time."""
+    """Write the missing shards, `workers` at a time."""
     missing = [shard for shard in shards if not shard.path.exists()]
     done = sum(shard.last - shard.first for shard in shards) - sum(s.last - s.first for s in missing)
     workers = min(workers, len(missing))
@@ -164,9 +172,10 @@ def _make(shards: list[Shard], workers: int) -> None:
 
 
 def _context() -> Any:
-    """How workers come into being: not by a fork of this process, whose threads' locks would be copied as they stand.
+    """Return the context that starts workers without a plain fork of this process.
 
-    A fork server imports everything once, where there is one; else every worker does.
+    A fork would copy the locks of the threads in their current state. With a fork server, everything is imported once.
+    Where none is available, every worker imports it.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -176,7 +185,7 @@ def _context() -> Any:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Let nothing run on: after an error or Ctrl-C the shards being made are given up."""
+    """Stop all workers. After an error or Ctrl-C, the unfinished shards are abandoned."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in multiprocessing.active_children():
         process.terminate()
@@ -187,7 +196,7 @@ _counter: Any = None
 
 
 def _begin(counter: Any) -> None:
-    """In a new worker: count pages into `counter`; end without a word on Ctrl-C, or when the parent is gone."""
+    """Initialise a worker: count pages into `counter`, and exit silently on Ctrl-C or when the parent is gone."""
     global _counter
     _counter = counter
     signal.signal(signal.SIGINT, signal.SIG_DFL)
