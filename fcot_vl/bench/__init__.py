@@ -1,7 +1,8 @@
-"""The `bench` stage: what compression and its peers save in time, cache and arithmetic, side by side.
+"""The `bench` stage: compare the time, KV cache and operations of compressed models and their baselines.
 
-`entrant` runs a contender once and measures it by `clock`; `bound` says what the teacher's times and the paper's cost
-model predict for it; `summary` makes figures of many runs, `table` shows them, `stage` does it all.
+`entrant` runs one candidate and measures it with `clock`. `bound` predicts the times of a candidate from the measured
+times of the baseline and the paper's cost model. `summary` computes statistics over many runs, `table` formats them,
+and `stage` runs everything.
 """
 
 from fcot_vl.bench.entrant import PARTS, Contender

@@ -1,16 +1,18 @@
-"""How fast a contender ought to be: what arithmetic and bytes predict from the first contender's measured times.
+"""Upper bound on the speed-up of a candidate, predicted from the measured times of the baseline.
 
-Fewer visual tokens make nothing faster but the decoder, and not even all of it. The bound for a contender, run by run:
+The baseline is the first candidate. Fewer visual tokens speed up only the decoder, and only a part of it. The bound for
+a candidate is computed run by run:
 
-    preprocessing, ViT    as measured of the first contender: the same page, the same ViT
-    projector             the first's time x operations of (compressor and) projector / the first's
-    prefill               the first's time x operations by paper eq. 6-7 over the decoder's layers / the first's
-    a decoding step       the first's time x bytes it reads (weights and cache) / the first's: it waits for memory
-    what is left          as measured of the first
+    preprocessing, ViT    baseline time (same page, same ViT)
+    projector             baseline time x operations of (compressor and) projector / operations of the baseline
+    prefill               baseline time x operations by paper eq. 6-7 over all decoder layers / the same of the baseline
+    one decoding step     baseline time x bytes read (weights and cache) / bytes read by the baseline (memory-bound)
+    everything else       baseline time
 
-`faster` is the first's measured time over the one predicted, `share` the predicted over the measured one, which is the
-measured speed-up's share of the bound. It is a model, no law: a share above 1 says that the first contender was
-further from what its device can do than this one.
+`faster` is the measured time of the baseline divided by the predicted time of the candidate. `share` is the predicted
+time divided by the measured time of the candidate, that is, the fraction of the bound that the candidate reaches. The
+bound is a model, not a law: a share above 1 means that the baseline was further from the limits of the device than the
+candidate.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ BOUND = ("prefill", "ttft", "decode", "end_to_end")
 
 
 def predicted_seconds(first: Measurement, other: Measurement, new_tokens: int) -> dict[str, float] | None:
-    """Seconds of the parts in `BOUND` that `first`'s times predict for `other` on the same pages.
+    """Predict the seconds of each part in `BOUND` for `other` from the times of `first` on the same pages.
 
-    None for a contender with another ViT: nothing measured of the first one's says how long that takes.
+    Returns None if the ViT operations of `other` differ (another ViT, or another number of tiles): the times of `first`
+    do not predict the time of the ViT then.
     """
     if first.counts["flops_vit"] != other.counts["flops_vit"]:
         return None

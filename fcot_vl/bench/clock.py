@@ -1,7 +1,7 @@
-"""Moments of a run and the seconds between them, the memory it took, and how fast the device's memory is.
+"""Timestamps of a run, the memory the run uses, and the memory bandwidth of the device.
 
-On a CPU by the host's clock. On a GPU by events in its stream, read only when the run is over: host and device go on
-side by side as they do when nobody measures.
+On a CPU, timestamps come from the host clock. On a GPU, they are CUDA events in its stream. The events are read only
+after the run, so host and device overlap as they do without measurement.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 
 import torch
 
-COPIED = 2**28  # bytes copied to measure a memory's rate
+COPIED = 2**28  # bytes per copy when measuring memory bandwidth
 
 
 class Clock:
-    """Notes moments by name; `seconds` between two of them may be asked after `stop`.
+    """Record named timestamps; read the `seconds` between two of them after `stop`.
 
-    now: the host's clock. On a machine that others use, `time.process_time` tells what this process did itself.
+    Attributes:
+        now: Clock of the host. On a machine shared with other processes, `time.process_time` counts only the CPU time
+            of this process.
     """
 
     now: ClassVar[Callable[[], float]] = time.perf_counter
@@ -28,10 +30,10 @@ class Clock:
         self.on_gpu = device.type == "cuda"
         self.moments: dict[str, Any] = {}
         if self.on_gpu:
-            torch.cuda.synchronize()  # what was begun before is none of this run's business
+            torch.cuda.synchronize()  # earlier work must not count towards this run
 
     def mark(self, name: str) -> None:
-        """Note this moment: on a GPU, when its stream gets here."""
+        """Record a timestamp; on a GPU, the time at which its stream reaches this point."""
         if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -40,19 +42,19 @@ class Clock:
             self.moments[name] = Clock.now()
 
     def stop(self) -> None:
-        """Wait for the device, once."""
+        """Wait for the device once."""
         if self.on_gpu:
             torch.cuda.synchronize()
 
     def seconds(self, since: str, until: str) -> float:
-        """Seconds from one moment to another."""
+        """Return the seconds between two timestamps."""
         if self.on_gpu:
             return float(self.moments[since].elapsed_time(self.moments[until])) / 1e3
         return float(self.moments[until] - self.moments[since])
 
 
 class Peak:
-    """Memory a run takes on top of what was held before: of the GPU, or of the process where Linux tells."""
+    """Peak memory of a run beyond the memory held before it: of the GPU, or of the process on Linux."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -61,14 +63,14 @@ class Peak:
             self.before: int | None = torch.cuda.memory_allocated(device)
             return
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the process's peak to what it holds now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
         except OSError:
             self.before = None
         else:
             self.before = _resident("VmRSS")
 
     def extra_bytes(self) -> int | None:
-        """Bytes, or None where nobody tells."""
+        """Return the number of bytes, or None if the platform does not report it."""
         if self.before is None:
             return None
         after = torch.cuda.max_memory_allocated() if self.cuda else _resident("VmHWM")
@@ -83,11 +85,14 @@ def _resident(field_name: str) -> int | None:
 
 
 def memory_rate(device: torch.device) -> float:
-    """Bytes a second that the device's memory gives and takes: the fastest of five copies, read and written bytes."""
+    """Measure the memory bandwidth of the device in bytes per second, as the fastest of several copies.
+
+    Counts both the bytes read and the bytes written.
+    """
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     best = float("inf")
-    for _ in range(6):  # the first one warms up
+    for _ in range(6):  # the first copy warms up
         clock = Clock(device)
         clock.mark("begun")
         target.copy_(source)

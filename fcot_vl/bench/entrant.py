@@ -1,8 +1,8 @@
-"""A contender, loaded, and one run of it: pages in, seconds of every part and counts out.
+"""A loaded candidate and one measured run of it: pages in, seconds and counts of every part out.
 
-Pages of one run are answered together, padded on the left; one page alone is a batch of one. Moments are noted by
-hooks on vision tower and projector and by a stopping criterion, which `generate` calls after every token: nothing that
-is measured is asked for its value, so on a GPU the host never waits for it.
+All pages of a run are answered as one batch, padded on the left. Timestamps are recorded by hooks on the vision tower
+and the projector, and by a stopping criterion that `generate` calls after every token. No measured tensor is read
+during the run, so the host never waits for the GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ PARTS = ("preprocess", "vit", "projector", "prefill", "ttft", "decode", "end_to_
 
 @dataclass(frozen=True)
 class Contender:
-    """A model folder and how it is run. name: how tables call it."""
+    """A candidate of the benchmark: a model folder and the method to run it with.
+
+    Attributes:
+        name: Name shown in tables.
+        model: Folder of the model.
+        method: Token-dropping method applied at inference.
+    """
 
     name: str
     model: str
@@ -45,14 +51,25 @@ class Contender:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run. seconds: of every part (`PARTS`); "decode" is of one step. counts: tokens, bytes, operations."""
+    """Result of one run.
+
+    Attributes:
+        seconds: Seconds of every part (see `PARTS`); "decode" is the time of one step.
+        counts: Numbers of tokens, bytes and operations.
+    """
 
     seconds: dict[str, float]
     counts: dict[str, float]
 
 
 class Entrant:
-    """A loaded contender. load: gives model and processor of a contender's model; `loaded` keeps them."""
+    """A loaded candidate.
+
+    Args:
+        contender: Candidate to load.
+        load: Function that returns the model and the processor for the model folder of a candidate.
+        loaded: Cache of loaded models by folder, shared between candidates.
+    """
 
     def __init__(
         self,
@@ -69,7 +86,7 @@ class Entrant:
 
     @torch.inference_mode()
     def measure(self, pages: Sequence[Sample], new_tokens: int) -> Measurement:
-        """Answer `pages` together with `new_tokens` tokens each."""
+        """Answer `pages` as one batch, decoding `new_tokens` tokens for each page."""
         device = self.model.device
         handle = self.contender.method.apply(self.model)
         peak, clock = Peak(device), Clock(device)
@@ -141,7 +158,7 @@ class Entrant:
             nominal = sum(n_kept(handle.keep, total) for total in totals)
         in_prefill = [[n + v for n, v in zip(words, row, strict=True)] for row in visual]
         itemsize = cache.layers[0].keys.element_size()
-        # Rows are padded to the longest one of their layer; the last token is not cached, nothing comes after it.
+        # In each layer, rows are padded to the longest one. The last token is not cached because no token follows it.
         padded = [len(words) * (max(row) + new_tokens - 1) for row in in_prefill]
         held = sum(part.nbytes for slot in cache.layers for part in (slot.keys, slot.values))
         planned = cache_bytes(text, padded, itemsize)
@@ -161,7 +178,7 @@ class Entrant:
 
 
 class _EveryToken(StoppingCriteria):
-    """Stops nothing; notes when the first and the last token so far were chosen."""
+    """Stopping criterion that never stops; records the timestamps of the first and the latest token."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.name = clock, "first token"
@@ -173,7 +190,7 @@ class _EveryToken(StoppingCriteria):
 
 
 def _endless(model: Any, processor: Any) -> tuple[Any, Any]:
-    model.generation_config.eos_token_id = None  # every contender decodes the same number of tokens
+    model.generation_config.eos_token_id = None  # every candidate decodes the same number of tokens
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = 0
     return model, processor

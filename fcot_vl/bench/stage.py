@@ -1,8 +1,8 @@
-"""The stage itself: contenders and image sets in; `bench.json`, tables, and the JSON as the last line out.
+"""The `bench` stage: time candidates on image sets; write `bench.json`, print tables and the JSON as the last line.
 
-One page at a time, the contenders in turn (A B A B ...), so that a machine that slows down slows all of them; medians
-with quartiles, and speed-ups from pairs of the same page and round. A model decodes a fixed number of tokens, whatever
-it would have answered. On request every round also answers a batch of pages together.
+Candidates take turns on each page (A B A B ...), so that a slowdown of the machine affects all of them. Results are
+medians with quartiles; speed-ups come from pairs of runs on the same page in the same round. Every model decodes a
+fixed number of tokens, regardless of its answer. Optionally, every round also answers a batch of pages.
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ def bench(
     batch_size: int | None = None,
     load: Load = load_for_inference,
 ) -> dict[str, Any]:
-    """Time the contenders on the first `pages` records of every image set and return what `out/bench.json` holds.
+    """Time the candidates on the first `pages` samples of every image set and return the content of `out/bench.json`.
 
     Args:
-        contenders: what is compared; speed-ups are against the first.
-        data: a `synthesize` folder, or records; or several, each an image set by its name.
-        out: output folder; finished already with the same settings, it is read and returned at once.
-        pages: records used of each image set.
-        new_tokens: tokens decoded per page, at least 2.
-        rounds: times every page is measured, after one round that is not counted.
-        batch_size: also answer that many pages of a set together (from its first on, over and over if it has fewer).
-        load: gives model and processor of a contender's `model`; the default reads a folder.
+        contenders: Candidates to compare. The first one is the baseline of all speed-ups.
+        data: Folder written by `synthesize`, or a sequence of samples; or a mapping from names to several of these,
+            each one image set.
+        out: Output folder. If it already holds a finished run with the same settings, that result is returned.
+        pages: Number of samples used from each image set.
+        new_tokens: Number of tokens decoded per page, at least 2.
+        rounds: Number of measured runs per page, after one warm-up round.
+        batch_size: Number of pages per batch for an additional batched measurement. Pages are taken from the start of
+            the set and repeated if the set has fewer. Default: no batched measurement.
+        load: Function that returns the model and the processor for a candidate's `model`. By default, reads a folder.
 
     Raises:
-        ValueError: nothing to compare, a number out of range, or no memory on the device.
-        StageError: `out` holds another stage or other settings.
+        ValueError: If there is nothing to compare, a number is out of range, or the device runs out of memory.
+        StageError: If `out` holds another stage or other settings.
     """
     _check(contenders, pages, new_tokens, rounds, batch_size)
     sets = _image_sets(data, pages)
@@ -136,7 +138,7 @@ def _check(
 
 
 def _image_sets(data: Records | Mapping[str, Records], pages: int) -> dict[str, list[Sample]]:
-    """The pages of every image set by its name."""
+    """Return the pages of every image set by name."""
     named = data if isinstance(data, Mapping) else {Path(_source(data)).name: data}
     found = {}
     for name, given in named.items():
@@ -162,7 +164,10 @@ def _take_turns(
     rounds: int,
     batch_size: int | None,
 ) -> tuple[dict[str, list[Runs]], dict[str, list[Runs]]]:
-    """By image set, every entrant's runs page by page and in batches; the first round is not in them."""
+    """Run all candidates in turn and return, per image set, the runs of each candidate on single pages and on batches.
+
+    The first round warms up and is not included.
+    """
     jobs = [(name, number, [page]) for name, pages in sets.items() for number, page in enumerate(pages)]
     singly = {name: [Runs() for _ in entrants] for name in sets}
     batched: dict[str, list[Runs]] = {}

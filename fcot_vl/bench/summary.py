@@ -1,4 +1,4 @@
-"""Many runs of a contender as its row of `bench.json`: medians and quartiles, paired with the first contender's."""
+"""Statistics over many runs of a candidate: one row of `bench.json`, with speed-ups paired with the baseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAIRED = ("ttft", "decode", "end_to_end")
 
 @dataclass
 class Runs:
-    """The measured runs of one contender in the order they were made in, with the number of the page of each."""
+    """The measured runs of one candidate in the order in which they ran, with the page number of each run."""
 
     pages: list[int] = field(default_factory=list)
     measured: list[Measurement] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Runs:
         return [run.seconds[part] for run in self.measured]
 
     def counts(self) -> dict[str, float]:
-        """Means over the pages; a page's peak is the highest of its runs."""
+        """Return the mean counts over pages; the peak of a page is the maximum over its runs."""
         by_page: dict[int, dict[str, float]] = {}
         for page, run in zip(self.pages, self.measured, strict=True):
             peak = max(
@@ -41,7 +41,7 @@ class Runs:
 
 
 def together(runs: Sequence[Runs], n_pages: int) -> Runs:
-    """The runs of one contender on several image sets of `n_pages` or fewer, as on one."""
+    """Merge the runs of one candidate on several image sets, each of at most `n_pages` pages, as if on one set."""
     pages = [number * n_pages + page for number, one in enumerate(runs) for page in one.pages]
     return Runs(pages, [run for one in runs for run in one.measured])
 
@@ -49,7 +49,7 @@ def together(runs: Sequence[Runs], n_pages: int) -> Runs:
 def summary(
     entrant: Entrant, runs: Runs, first: Runs, new_tokens: int, bytes_per_second: float
 ) -> dict[str, Any]:
-    """A contender's row; `first` are the first contender's runs on the same pages in the same order."""
+    """Return the row of one candidate; `first` holds the baseline's runs on the same pages in the same order."""
     method, counts = entrant.contender.method, runs.counts()
     floor = counts["decode_bytes"] / bytes_per_second
     config = entrant.model.config
@@ -72,7 +72,7 @@ def summary(
 
 
 def batch_summary(runs: Runs, first: Runs, batch_size: int, new_tokens: int) -> dict[str, Any]:
-    """What a contender does with `batch_size` pages at a time; bytes are of the whole batch."""
+    """Return the results of a candidate on batches of `batch_size` pages; bytes are those of the whole batch."""
     counts = runs.counts()
     whole = runs.seconds("end_to_end")
     kept = ("prompt_tokens", "kv_cache_bytes", "peak_extra_bytes")
@@ -88,7 +88,7 @@ def batch_summary(runs: Runs, first: Runs, batch_size: int, new_tokens: int) -> 
 
 
 def _bound(runs: Runs, first: Runs, new_tokens: int) -> dict[str, Any] | None:
-    """By part: how much faster than the first the bound is, and the share of it that was measured (see `bound`)."""
+    """Return, for each part, the predicted speed-up over the baseline and the measured share of it (see `bound`)."""
     predicted = [
         predicted_seconds(a, b, new_tokens) for a, b in zip(first.measured, runs.measured, strict=True)
     ]
@@ -110,7 +110,7 @@ def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Return the median and the quartiles."""
     if len(values) == 1:
         return {"median": values[0], "low": values[0], "high": values[0]}
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")

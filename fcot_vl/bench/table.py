@@ -1,4 +1,4 @@
-"""What `bench.json` holds, as tables for a terminal."""
+"""Tables of `bench.json` for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.table import Table
 
 from fcot_vl.bench.entrant import PARTS
 
-WIDE = 140  # columns of a table that goes to a file
+WIDE = 140  # columns of a table written to a file
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Every part of a page, the bound, the image sets beside each other, and the batch, where there are any."""
+    """Return the tables of a result: the parts of a page and, where present, the bounds, image sets and batch."""
     found = [_parts(result)]
     if len(result["contenders"]) > 1:
         found.append(_bounds(result))
@@ -26,10 +26,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 
 def by_image_set(results: Mapping[str, dict[str, Any]]) -> Table:
-    """The paper's Table 5: a row per model size and compress ratio, time and speed-up for every image set.
+    """Build a table like Table 5 of the paper: one row per model size and compress ratio, times per image set.
 
-    results: `bench.json` of every model size, by its name; all of the same image sets. Time is the median of a page's
-    end to end in ms. The compress ratio is the share of visual tokens that is gone, as there.
+    Each image set has a column for the time and one for the speed-up. The time is the median end-to-end time of one
+    page in ms. As in the paper, the compress ratio is the share of visual tokens that is removed.
+
+    Args:
+        results: Content of `bench.json` by name of the model size. All results must have the same image sets.
     """
     sets = [one["name"] for one in next(iter(results.values()))["sets"]]
     table = _table("time of a page in ms, and how much faster than the first", "", "compress ratio")
@@ -50,7 +53,7 @@ def by_image_set(results: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def wide_console() -> Console:
-    """The terminal as wide as it is; a file wide enough for every column."""
+    """Return a console as wide as the terminal, or wide enough for every column when writing to a file."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
 

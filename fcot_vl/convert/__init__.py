@@ -1,1 +1,1 @@
-"""Original OpenGVLab InternVL checkpoints into the Hugging Face layout: the same logits, tiles and prompts."""
+"""Conversion of original OpenGVLab InternVL checkpoints to the Hugging Face layout: same logits, tiles and prompts."""

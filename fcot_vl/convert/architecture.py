@@ -1,7 +1,7 @@
-"""The original `config.json` as an `InternVLConfig`, and its tiling as an image processor.
+"""Conversion of the original `config.json` to an `InternVLConfig`, and of its tiling to an image processor.
 
-The original nests a vision configuration of its own kind and the language model's configuration (`llm_config`); the
-target nests transformers' InternVL vision configuration and that of transformers' own language model. InternLM2 has no
+The original file nests its own kind of vision configuration and the configuration of the language model (`llm_config`).
+The target nests the configurations of transformers' InternVL vision model and of its language model. InternLM2 has no
 class in transformers; with its fused weights split it is a Llama.
 """
 
@@ -38,11 +38,15 @@ ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "Phi3ForCausalLM": "phi3",
 }
-VISION_NORM_EPS = 1e-6  # of the query and key norms in transformers' ViT, not configurable there
+VISION_NORM_EPS = 1e-6  # epsilon of the query and key norms in transformers' ViT, which is not configurable
 
 
 def language_model_of(config: dict[str, Any]) -> str:
-    """Which of LANGUAGE_MODELS the checkpoint holds. Raises CheckpointError for none of them."""
+    """Return the key of `LANGUAGE_MODELS` for the checkpoint's language model.
+
+    Raises:
+        CheckpointError: If the language model is not one of `LANGUAGE_MODELS`.
+    """
     nested = config.get("llm_config")
     if not isinstance(nested, dict):
         kind = config.get("model_type")
@@ -60,14 +64,14 @@ def language_model_of(config: dict[str, Any]) -> str:
 
 
 def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConfig:
-    """The target's configuration.
+    """Build the target configuration.
 
     Args:
-        config: the original `config.json`.
-        image_token_id: id of `<IMG_CONTEXT>` in the tokenizer.
+        config: Content of the original `config.json`.
+        image_token_id: Id of `<IMG_CONTEXT>` in the tokenizer.
 
     Raises:
-        CheckpointError: a part is missing, or the checkpoint does what transformers' InternVL cannot.
+        CheckpointError: If a part is missing, or the checkpoint needs something that transformers' InternVL lacks.
     """
     kind = language_model_of(config)
     if config.get("ps_version", "v2") != "v2":
@@ -95,7 +99,7 @@ def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConf
 
 
 def image_processor(config: dict[str, Any]) -> GotOcr2ImageProcessorPil:
-    """Tiling and normalisation of the original `config.json`."""
+    """Build the image processor with the tiling and normalization of the original `config.json`."""
     side = config.get("force_image_size") or config["vision_config"]["image_size"]
     return GotOcr2ImageProcessorPil(
         size={"height": side, "width": side},
@@ -144,7 +148,7 @@ def _vision(config: dict[str, Any]) -> InternVLVisionConfig:
 
 
 def _text(given: dict[str, Any], kind: str) -> Any:
-    """The language model's own configuration: the fields its class knows, with rope settings in today's form."""
+    """Build the language model's configuration from the fields of its class, with RoPE settings in the current form."""
     target = LANGUAGE_MODELS[kind]
     given = dict(given)
     scaling = given.get("rope_scaling")

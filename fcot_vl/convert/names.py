@@ -1,8 +1,8 @@
-"""Which target tensors a tensor of the original checkpoint becomes.
+"""Mapping from tensors of the original checkpoint to tensors of the target.
 
-Most are only renamed. The ViT's fused `qkv` is cut in three; InternLM2's `wqkv` is laid out as (key-value heads, group
-of query heads + key + value, head width) and is cut along the middle axis. A position table made for another tile
-size is resized as the original does on every call.
+Most tensors are only renamed. The ViT's fused `qkv` is split in three. InternLM2's `wqkv` is laid out as (key-value
+heads, group of query heads + key + value, head width) and is split along the middle axis. A position table made for
+another tile size is resized once, as the original does on every call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VISION = "vision_tower."
 PROJECTOR = "multi_modal_projector."
 TEXT = "language_model."
 
-RENAMED = {  # original -> target; `*` stands for a layer's number, `@` for weight or bias
+RENAMED = {  # original -> target; `*` matches a layer number, `@` matches weight or bias
     "vision_model.embeddings.class_embedding": VISION + "embeddings.cls_token",
     "vision_model.embeddings.patch_embedding.@": VISION + "embeddings.patch_embeddings.projection.@",
     "vision_model.encoder.layers.*.attn.proj.@": VISION + "encoder.layer.*.attention.projection_layer.@",
@@ -57,7 +57,12 @@ Cut = Callable[[Tensor], list[Tensor]]
 
 @dataclass(frozen=True)
 class Becomes:
-    """targets: names in the Hugging Face layout. cut: the source tensor as one tensor a target."""
+    """Target tensors of one source tensor.
+
+    Attributes:
+        targets: Names in the Hugging Face layout.
+        cut: Function that splits the source tensor into one tensor per target.
+    """
 
     targets: tuple[str, ...]
     cut: Cut
@@ -65,17 +70,21 @@ class Becomes:
 
 @dataclass(frozen=True)
 class Unused:
-    """A source tensor that has no place in the target. reason: why nothing is lost."""
+    """Source tensor without a target.
+
+    Attributes:
+        reason: Reason why nothing is lost.
+    """
 
     reason: str
 
 
 class NameMap:
-    """The mapping of one checkpoint.
+    """Name mapping of one checkpoint.
 
     Args:
-        language_model: key of `architecture.LANGUAGE_MODELS`.
-        config: the target's configuration.
+        language_model: Key of `architecture.LANGUAGE_MODELS`.
+        config: Target configuration.
     """
 
     def __init__(self, language_model: str, config: InternVLConfig) -> None:
@@ -85,7 +94,7 @@ class NameMap:
         self.rules = [(pattern_of(source), target) for source, target in renamed.items()]
 
     def __call__(self, name: str) -> Becomes | Unused | None:
-        """What becomes of a source tensor; None for a name that is not known."""
+        """Return the target of a source tensor, or None if its name is unknown."""
         if name.endswith("rotary_emb.inv_freq"):
             return Unused("rotary frequencies, computed from the configuration")
         if name in LM_HEADS and self.config.tie_word_embeddings:
@@ -106,7 +115,7 @@ class NameMap:
         return None
 
     def _split_wqkv(self, wqkv: Tensor) -> list[Tensor]:
-        """`[(heads + 2 * kv_heads) * head_dim, ...]` as query, key and value projections."""
+        """Split `[(heads + 2 * kv_heads) * head_dim, ...]` into the query, key and value projections."""
         text = self.config.text_config
         group = text.num_attention_heads // text.num_key_value_heads
         head_dim = text.hidden_size // text.num_attention_heads
@@ -114,7 +123,10 @@ class NameMap:
         return [part.flatten(0, 2) for part in heads.split((group, 1, 1), dim=1)]
 
     def _resize(self, table: Tensor) -> Tensor:
-        """`[1, 1 + positions, width]` for the tiles of this configuration: bicubic in float32, as the original."""
+        """Resize `[1, 1 + positions, width]` to the tile size of this configuration.
+
+        Bicubic in float32, as the original.
+        """
         vision = self.config.vision_config
         side = round((table.shape[1] - 1) ** 0.5)
         wanted = tuple(
@@ -128,7 +140,7 @@ class NameMap:
 
 
 def runtime_name(name: str) -> str:
-    """The name a tensor of the Hugging Face layout has inside `InternVLForConditionalGeneration`."""
+    """Return the name inside `InternVLForConditionalGeneration` of a tensor of the Hugging Face layout."""
     if name.startswith(TEXT + "lm_head."):
         return name.removeprefix(TEXT)
     if name.startswith(TEXT + "model."):
@@ -141,13 +153,13 @@ def _qkv(stem: str, kind: str) -> tuple[str, ...]:
 
 
 def pattern_of(name: str) -> re.Pattern[str]:
-    """What matches a name with `*` and `@` in it."""
+    """Compile a name with `*` and `@` into the regular expression that matches it."""
     return re.compile(
         re.escape(name).replace(r"\*", r"(?P<layer>\d+)").replace("@", r"(?P<kind>weight|bias)")
     )
 
 
 def fill(name: str, found: re.Match[str]) -> str:
-    """A name with its `*` and `@` as they were in a match."""
+    """Replace `*` and `@` in a name with the values of a match."""
     groups = found.groupdict()
     return name.replace("*", groups.get("layer") or "").replace("@", groups.get("kind") or "")

@@ -1,8 +1,8 @@
 """The original conversation templates as Jinja templates with a generation mask.
 
-One template serves a family: turns are framed by `begin` + role + newline and `end`; InternVL2 ends a turn without a
-newline, InternVL2.5 and later with one. A system message that is given replaces the family's own. A picture is one
-`<IMG_CONTEXT>` and a newline, as the original puts it in front of a question.
+One template covers all families. Turns are framed by `begin` + role + newline and `end`. InternVL2 ends a turn without
+a newline, InternVL2.5 and later with one. A given system message replaces the default of the family. An image is one
+`<IMG_CONTEXT>` and a newline, as the original places it before a question.
 
 Source: `conversation.py` of InternVL2, 2.5 and 3 (their outputs are recorded in `tests/data/chat-prompts.json`).
 """
@@ -23,7 +23,14 @@ SYSTEM_2_5 = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """How one family writes turns. role: with `%s` for its name. stop: the token that ends an answer."""
+    """Turn format of one family.
+
+    Attributes:
+        role: Start of a turn, with `%s` for the name of the role.
+        stop: Token that ends an answer.
+        after_turn: Text after the stop token of a turn.
+        system: Default system message.
+    """
 
     role: str
     stop: str
@@ -32,7 +39,7 @@ class Conversation:
 
 
 _IM = "<|im_start|>%s\n"
-CONVERSATIONS = {  # by the original's `template`
+CONVERSATIONS = {  # by the `template` of the original configuration
     "internlm2-chat": Conversation(_IM, "<|im_end|>", "", SYSTEM_2),
     "Hermes-2": Conversation(_IM, "<|im_end|>", "", SYSTEM_2),
     "phi3-chat": Conversation("<|%s|>\n", "<|end|>", "", SYSTEM_2),
@@ -68,7 +75,12 @@ _TEMPLATE = """\
 
 
 def chat_template(conversation: Conversation, bos: bool) -> str:
-    """A Jinja template. bos: whether the original's tokenizer puts its first token in front of a prompt."""
+    """Build the Jinja template.
+
+    Args:
+        conversation: Turn format of the family.
+        bos: Whether the original tokenizer prepends its BOS token to a prompt.
+    """
     text = _TEMPLATE.replace("@BOS\n", "{{ bos_token }}\n" if bos else "")
     for role in ("system", "user", "assistant"):
         text = text.replace(f"@ROLE({role})", _quoted(conversation.role % role))

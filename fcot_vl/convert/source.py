@@ -1,7 +1,7 @@
-"""An original checkpoint folder, looked at without reading a weight: its configuration, and where every tensor lies.
+"""Read the configuration of an original checkpoint folder and the location of every tensor, without reading weights.
 
-Everything that can be wrong with the files is found here, before anything is written: a missing or truncated shard, an
-index that names a file outside the folder, a tensor that is not where the index says.
+All file errors are found here, before anything is written: a missing or truncated shard, an index that names a file
+outside the folder, or a tensor that is not where the index says.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from fcot_vl.message import one_line
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file and what is wrong with it."""
+    """Error for a checkpoint that cannot be used; the message names the file and the problem."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies. shard: file name. shape: as stored."""
+    """Location of a tensor.
+
+    Attributes:
+        name: Name of the tensor.
+        shard: Name of the file.
+        shape: Shape as stored.
+    """
 
     name: str
     shard: str
@@ -34,19 +40,20 @@ class StoredTensor:
 
 
 class Checkpoint:
-    """A folder with `config.json` and one weight file, or several with an index.
+    """A folder with `config.json` and one weight file, or several weight files with an index.
 
     Args:
-        folder: the original checkpoint.
-        allow_bin: read `.bin` files (pickle, opened with `weights_only=True`) where there is no safetensors file.
+        folder: Folder of the original checkpoint.
+        allow_bin: Whether to read `.bin` files (pickle, opened with `weights_only=True`) if there is no safetensors
+            file.
 
     Attributes:
-        config: `config.json`.
-        shards: names of the weight files, in the order of their names.
-        tensors: every stored tensor by name.
+        config: Content of `config.json`.
+        shards: Names of the weight files, sorted.
+        tensors: Every stored tensor by name.
 
     Raises:
-        CheckpointError: see the module.
+        CheckpointError: If a file is missing, truncated or inconsistent (see the module docstring).
     """
 
     def __init__(self, folder: str | Path, allow_bin: bool = False) -> None:
@@ -71,24 +78,24 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder / shard}: {name} is not in it, though the index says so")
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own, in the stored dtype."""
+        """Read one tensor into its own memory, in the stored dtype."""
         stored = self.tensors[name]
         path = self.folder / stored.shard
         if path.suffix == ".bin":
             return self._unpickle(path)[name].clone(memory_format=torch.contiguous_format)
         with safe_open(
             path, framework="pt"
-        ) as file:  # opened anew each time: what was mapped before is let go
+        ) as file:  # reopened for each tensor, which releases earlier mappings
             tensor: Tensor = file.get_tensor(name)
             return tensor.clone()
 
     def fingerprint(self) -> str:
-        """A hash of the configuration and of every file's name and size: enough to notice another checkpoint."""
+        """Return a hash of the configuration and of all file names and sizes, to detect a different checkpoint."""
         sizes = {shard: (self.folder / shard).stat().st_size for shard in self.shards}
         return hashlib.sha256(json.dumps([self.config, sizes], sort_keys=True).encode()).hexdigest()
 
     def _find_shards(self, allow_bin: bool) -> tuple[list[str], dict[str, str]]:
-        """Weight files, and the index's tensor -> file where there is one."""
+        """Return the weight files and, if there is an index, its mapping from tensors to files."""
         kinds = [("model.safetensors", "model.safetensors.index.json")]
         if allow_bin:
             kinds.append(("pytorch_model.bin", "pytorch_model.bin.index.json"))
@@ -124,7 +131,7 @@ class Checkpoint:
             return
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - a safetensors file is no dict
+                for name in file.keys():  # noqa: SIM118 - a safetensors file is not a dict
                     yield StoredTensor(name, shard, tuple(file.get_slice(name).get_shape()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
@@ -132,13 +139,16 @@ class Checkpoint:
             ) from None
 
     def _unpickle(self, path: Path) -> dict[str, Tensor]:
-        """The tensors of a `.bin` file, mapped; the last file stays open, as tensors are read file by file."""
+        """Return the memory-mapped tensors of a `.bin` file.
+
+        The last file stays open because tensors are read file by file.
+        """
         if self._unpickled is not None and self._unpickled[0] == path:
             return self._unpickled[1]
         self._unpickled = None
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises many kinds for a broken file
+        except Exception as error:  # torch raises many exception types for a broken file
             raise CheckpointError(f"{path}: cannot be read as weights ({one_line(error)})") from None
         if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
             raise CheckpointError(f"{path}: holds something else than tensors by name")
@@ -147,7 +157,11 @@ class Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError naming the file."""
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: If the file cannot be read; the message names it.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The original checkpoint's tokenizer as one fast tokenizer, token for token, without running the checkpoint's code.
+"""Conversion of the original tokenizer to one fast tokenizer, token for token, without running the checkpoint's code.
 
-Three forms are read: `tokenizer.json`; `vocab.json` with `merges.txt` (Qwen2); a SentencePiece `tokenizer.model`
-(InternLM2, Llama, Phi-3), which the original reads with a slow tokenizer whose treatment of spaces and of added tokens
-is kept. Ids of added tokens are checked one by one.
+Three forms are supported: `tokenizer.json`; `vocab.json` with `merges.txt` (Qwen2); and a SentencePiece
+`tokenizer.model` (InternLM2, Llama, Phi-3). The original reads the last form with a slow tokenizer; its handling of
+spaces and added tokens is preserved. The ids of added tokens are checked one by one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fcot_vl.convert.source import CheckpointError, read_json
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 IMAGE_TOKENS = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": IMAGE_TOKEN}
-CONTROL, USER_DEFINED = 3, 4  # SentencePiece's kinds of pieces
+CONTROL, USER_DEFINED = 3, 4  # piece types of SentencePiece
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def added_tokens(folder: Path) -> dict[int, AddedToken]:
-    """Tokens beside the vocabulary, by id, from `tokenizer_config.json` and `added_tokens.json`."""
+    """Return the tokens added to the vocabulary, by id, from `tokenizer_config.json` and `added_tokens.json`."""
     found: dict[int, AddedToken] = {}
     if (folder / "added_tokens.json").exists():
         for content, token_id in read_json(folder / "added_tokens.json").items():
@@ -42,7 +42,7 @@ def added_tokens(folder: Path) -> dict[int, AddedToken]:
 
 
 def image_token_id(folder: Path, tokenizer: PreTrainedTokenizerFast | None) -> int | None:
-    """Id of `<IMG_CONTEXT>`; None if nothing in the folder tells."""
+    """Return the id of `<IMG_CONTEXT>`, or None if no file in the folder defines it."""
     if tokenizer is not None:
         known: int | None = tokenizer.get_vocab().get(IMAGE_TOKEN)
         return known
@@ -50,10 +50,10 @@ def image_token_id(folder: Path, tokenizer: PreTrainedTokenizerFast | None) -> i
 
 
 def load_tokenizer(folder: Path, language_model: str) -> PreTrainedTokenizerFast | None:
-    """The folder's tokenizer, or None if it holds none.
+    """Load the tokenizer of the folder, or return None if there is none.
 
     Raises:
-        CheckpointError: its files contradict each other or cannot be read.
+        CheckpointError: If its files contradict each other or cannot be read.
     """
     settings, added = _settings(folder), added_tokens(folder)
     if (folder / "tokenizer.json").exists():
@@ -86,27 +86,31 @@ def load_tokenizer(folder: Path, language_model: str) -> PreTrainedTokenizerFast
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerFast | None) -> bool:
-    """Whether a prompt gets the first token put in front of it."""
+    """Return whether the tokenizer prepends its BOS token to a prompt."""
     if tokenizer is None or tokenizer.bos_token_id is None:
         return False
     return tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 
 
 def _from_sentencepiece(path: Path, added: dict[int, AddedToken], per_segment: bool) -> Tokenizer:
-    """A BPE model with byte fallback, as the slow tokenizers of InternLM2 and Llama encode.
+    """Build a BPE model with byte fallback that encodes like the slow tokenizers of InternLM2 and Llama.
 
-    per_segment: a space is put in front of every stretch between added tokens ("legacy"), not of the first alone.
+    Args:
+        path: Path of the SentencePiece model.
+        added: Added tokens by id.
+        per_segment: Whether to prepend a space to every stretch between added tokens ("legacy") instead of only the
+            first.
     """
     try:
         extractor = SentencePieceExtractor(str(path))
         proto = extractor.proto
         found = extractor.extract(BPE)
-    except Exception as error:  # protobuf's own kinds
+    except Exception as error:  # protobuf raises its own exception types
         raise CheckpointError(f"{path}: not a SentencePiece model ({error})") from None
     if proto.trainer_spec.model_type != 2:
         raise CheckpointError(f"{path}: a SentencePiece model that is not BPE; no InternVL has one")
     pieces = {index: piece.piece for index, piece in enumerate(proto.pieces)}
-    # InternLM2 keeps places such as [UNUSED_TOKEN_145] for tokens that the configuration names later
+    # InternLM2 reserves entries such as [UNUSED_TOKEN_145] for tokens that the configuration names later
     vocabulary = {added[index].content if index in added else piece: index for index, piece in pieces.items()}
     unknown = pieces[proto.trainer_spec.unk_id]
     backend = Tokenizer(
@@ -143,7 +147,7 @@ def _whole(content: str, special: bool) -> AddedToken:
 
 
 def _without_added(backend: Tokenizer) -> Tokenizer:
-    """The same vocabulary and rules, without the tokens that a class adds of its own."""
+    """Return a tokenizer with the same vocabulary and rules, without the tokens that the class adds itself."""
     bare = Tokenizer(backend.model)
     bare.normalizer, bare.pre_tokenizer, bare.decoder = (
         backend.normalizer,
@@ -170,7 +174,7 @@ def _add(backend: Tokenizer, added: dict[int, AddedToken], folder: Path) -> None
 def _special_tokens(
     folder: Path, given: dict[str, Any], language_model: str, backend: Tokenizer
 ) -> dict[str, str]:
-    """bos, eos, unk and pad, from the two files that may name them, else from what the class has by default."""
+    """Return the BOS, EOS, UNK and PAD tokens from the two files that may name them, or the defaults of the class."""
     if (folder / "special_tokens_map.json").exists():
         given = read_json(folder / "special_tokens_map.json") | given
     if language_model in ("internlm2", "llama", "phi3"):
@@ -188,7 +192,7 @@ def _special_tokens(
 
 def _set_bos(backend: Tokenizer, bos: str | None) -> None:
     if bos is None:
-        backend.post_processor = processors.ByteLevel(trim_offsets=False)  # changes nothing but offsets
+        backend.post_processor = processors.ByteLevel(trim_offsets=False)  # changes only offsets
         return
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, backend.token_to_id(bos))]

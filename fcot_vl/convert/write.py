@@ -1,8 +1,8 @@
-"""The `convert` stage: an original checkpoint folder in, a folder in the Hugging Face layout out.
+"""The `convert` stage: read an original checkpoint folder and write a folder in the Hugging Face layout.
 
-Everything is checked against the target's shapes before the first byte is written. Weights are then written shard by
-shard, each as it is read, so memory holds one shard; a shard that is there is kept, so an interrupted run goes on.
-`config.json` comes last: without it nothing loads.
+Everything is checked against the shapes of the target before the first byte is written. Weights are then read and
+written shard by shard, so that memory holds one shard. Existing shards are kept, so an interrupted run can resume.
+`config.json` is written last; without it, the folder cannot be loaded.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from fcot_vl.progress import progress_bar
 from fcot_vl.stage import open_stage, write_json
 
 INDEX = "model.safetensors.index.json"
-NAMED = 5  # names listed in a message
+NAMED = 5  # maximum number of names in a message
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of every tensor. writes: by source name. unused: reason by source name."""
+    """Conversion plan for every tensor.
+
+    Attributes:
+        config: Target configuration.
+        writes: Targets by source name.
+        unused: Reason for leaving out a tensor, by source name.
+    """
 
     config: InternVLConfig
     writes: dict[str, Becomes]
@@ -42,20 +48,21 @@ class Plan:
 def convert(
     source: str | Path, output: str | Path, *, allow_bin: bool = False, image_token: int | None = None
 ) -> Path:
-    """Write an original InternVL checkpoint in the Hugging Face layout; dtypes stay.
+    """Write an original InternVL checkpoint in the Hugging Face layout; dtypes are unchanged.
 
     Args:
-        source: folder with the original `config.json`, weights and tokenizer files.
-        output: folder to write; the same command again resumes it, or recognises that it is finished.
-        allow_bin: read pickled `.bin` weights (with `weights_only=True`).
-        image_token: id of `<IMG_CONTEXT>`, for a folder whose tokenizer files are missing.
+        source: Folder with the original `config.json`, weights and tokenizer files.
+        output: Folder to write. Rerunning with the same arguments resumes an interrupted run, or returns if it is
+            finished.
+        allow_bin: Whether to read pickled `.bin` weights (with `weights_only=True`).
+        image_token: Id of `<IMG_CONTEXT>`, for a folder without tokenizer files.
 
     Returns:
         `output`, a model folder for `AutoModelForImageTextToText` with tokenizer, processor and chat template.
 
     Raises:
-        CheckpointError: the checkpoint cannot be converted exactly; nothing that loads is left in `output`.
-        StageError: `output` holds another stage or other settings.
+        CheckpointError: If the checkpoint cannot be converted exactly; `output` then holds nothing that can be loaded.
+        StageError: If `output` holds another stage or other settings.
     """
     console = Console()
     source, output = Path(source), Path(output)
@@ -101,10 +108,10 @@ def convert(
 
 
 def make_plan(checkpoint: Checkpoint, language_model: str, config: InternVLConfig) -> Plan:
-    """Match every stored tensor with the target's, by name and shape, without reading any.
+    """Match every stored tensor with a target tensor by name and shape, without reading weights.
 
     Raises:
-        CheckpointError: a tensor that is not known, missing, of the wrong shape, or a tied head that is not tied.
+        CheckpointError: If a tensor is unknown, missing or of the wrong shape, or a head that should be tied is not.
     """
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
@@ -146,7 +153,7 @@ def make_plan(checkpoint: Checkpoint, language_model: str, config: InternVLConfi
 
 
 def _shapes(becomes: Becomes, shape: tuple[int, ...]) -> list[tuple[int, ...] | None]:
-    """Shapes of the targets; None where the source cannot be cut."""
+    """Return the shapes of the targets, or None for each if the source cannot be split."""
     try:
         parts = becomes.cut(torch.empty(shape, device="meta"))
     except RuntimeError:
@@ -162,7 +169,7 @@ def _is_tied(checkpoint: Checkpoint, head: str) -> bool:
 
 
 def _write_weights(checkpoint: Checkpoint, plan: Plan, output: Path) -> None:
-    """One target shard a source shard, and the index where there are several."""
+    """Write one target shard per source shard, and an index if there are several."""
     by_shard: dict[str, list[str]] = {}
     for name in plan.writes:
         by_shard.setdefault(checkpoint.tensors[name].shard, []).append(name)
@@ -196,7 +203,7 @@ def _write_weights(checkpoint: Checkpoint, plan: Plan, output: Path) -> None:
 def _write_processor(
     original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str | None, output: Path
 ) -> None:
-    """Tiling, normalisation, tokenizer and chat template."""
+    """Write the tiling, normalization, tokenizer and chat template."""
     pictures = image_processor(original)
     if tokenizer is None:
         pictures.save_pretrained(output)
@@ -209,7 +216,7 @@ def _write_processor(
 def _generation(
     llm_config: dict[str, Any], tokenizer: Any, conversation: Conversation | None
 ) -> GenerationConfig:
-    """Greedy, ending at the turn's end or the language model's own end."""
+    """Build the generation settings: greedy decoding that ends at the end of the turn or the language model's EOS."""
     own = llm_config.get("eos_token_id")
     ends = set(own if isinstance(own, list) else [own]) - {None}
     if tokenizer is not None and conversation is not None:

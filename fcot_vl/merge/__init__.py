@@ -1,5 +1,6 @@
-"""Merging: several checkpoints of one architecture become one, tensor by tensor, for any model in safetensors.
+"""Merging of several checkpoints of one architecture into one, tensor by tensor, for any model in safetensors.
 
-`checkpoint` sees a folder as named tensors, `architecture` refuses what does not belong together, `methods` holds the
-arithmetic, `stream` runs it from files to files, `shapley` and `scores` find weights by what checkpoints are worth.
+`checkpoint` reads a folder as named tensors, `architecture` rejects incompatible checkpoints, `methods` implements the
+arithmetic, `stream` merges from files to files, and `shapley` and `scores` derive weights from the scores of
+checkpoints.
 """

@@ -1,4 +1,4 @@
-"""Whether checkpoints may be merged: the same tensors, the same shapes, the same model. Weights are not read."""
+"""Check that checkpoints can be merged: same tensors, same shapes, same model. Weights are not read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from fcot_vl.merge.checkpoint import FLOATS, Checkpoint, CheckpointError
 
-NAMED = 3  # tensors named in a message
-# Keys of config.json, at any depth, that change what the weights mean; any other difference is told, not refused.
+NAMED = 3  # maximum number of tensors named in a message
+# Keys of config.json, at any depth, that change the meaning of the weights. Other differences are only reported.
 DECISIVE = frozenset(
     {
         *(
@@ -33,14 +33,14 @@ HARMLESS = frozenset(
 
 
 def same_architecture(reference: Checkpoint, others: Sequence[Checkpoint]) -> list[str]:
-    """Check that `others` may be merged with `reference`.
+    """Check that `others` can be merged with `reference`.
 
     Returns:
-        One line for each difference in `config.json` that does not forbid it; the reference's value is kept.
+        One line per difference in `config.json` that does not prevent merging; the reference's value is kept.
 
     Raises:
-        CheckpointError: tensors missing or too many, other shapes, whole numbers against floats, a quantised
-            checkpoint, or a decisive key of `config.json` that differs.
+        CheckpointError: If tensors are missing or unexpected, shapes differ, integers meet floats, a checkpoint is
+            quantized, or a decisive key of `config.json` differs.
     """
     notes = []
     for checkpoint in (reference, *others):
@@ -96,7 +96,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _flat(value: Any, above: str = "") -> dict[str, Any]:
-    """Nested keys as `text_config.hidden_size`."""
+    """Flatten nested keys, as in `text_config.hidden_size`."""
     if not isinstance(value, dict):
         return {above: value}
     found: dict[str, Any] = {}

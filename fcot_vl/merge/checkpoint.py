@@ -1,7 +1,7 @@
-"""A model folder as named tensors: what lies where is read from the headers, weights only when asked for, in pieces.
+"""Read a model folder as named tensors: locations from the file headers, weights in pieces and only on request.
 
-The first step of merging. Files are read by offset (`pread`), not mapped, so that what is held is what was asked for.
-Format: https://huggingface.co/docs/safetensors, "Format".
+This is the first step of merging. Files are read by offset (`pread`) instead of memory-mapped, so that memory holds
+only the requested pieces. Format: https://huggingface.co/docs/safetensors, "Format".
 """
 
 from __future__ import annotations
@@ -20,19 +20,27 @@ from fcot_vl.message import one_line
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHERS = {"BOOL": 1, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
-OTHERS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}  # bytes an element
+OTHERS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}  # bytes per element
 SIZES = {code: dtype.itemsize for code, dtype in FLOATS.items()} | OTHERS
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+LONGEST_HEADER = 100_000_000  # limit of the format, in bytes
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be merged, or a merged one not written; the message says which, why and what to do."""
+    """Error for a checkpoint that cannot be merged or written; the message says which one, why and what to do."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: `dtype` as safetensors names it, `begin` in bytes from the start of the file `shard`."""
+    """Location of a tensor.
+
+    Attributes:
+        name: Name of the tensor.
+        shard: Name of the file.
+        dtype: Dtype as safetensors names it.
+        shape: Shape of the tensor.
+        begin: Offset in bytes from the start of the file.
+    """
 
     name: str
     shard: str
@@ -51,7 +59,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: its tensors in the order they lie in, and the free text of its header."""
+    """One file: its tensors in file order, and the free-form metadata of its header."""
 
     file: str
     tensors: tuple[StoredTensor, ...]
@@ -62,13 +70,14 @@ class Checkpoint:
     """A folder with `model.safetensors`, or several files with an index.
 
     Attributes:
-        config: `config.json`; empty where there is none.
-        shards: the files, in the order of their names.
-        tensors: every tensor by name.
-        indexed: there is an index.
+        config: Content of `config.json`; empty if there is none.
+        shards: The files, sorted by name.
+        tensors: Every tensor by name.
+        indexed: Whether there is an index.
 
     Raises:
-        CheckpointError: no such folder, no safetensors files, a shard missing, cut off or not what the index says.
+        CheckpointError: If the folder or its safetensors files are missing, or a shard is missing, truncated or
+            inconsistent with the index.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -95,18 +104,20 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Of all tensors."""
+        """Total size of all tensors in bytes."""
         return sum(tensor.bytes for tensor in self.tensors.values())
 
     def open(self) -> dict[str, int]:
-        """A file descriptor of every shard by its name, for `read`; the caller closes them."""
+        """Open every shard for `read` and return the file descriptors by name; the caller closes them."""
         return {shard.file: os.open(self.folder / shard.file, os.O_RDONLY) for shard in self.shards}
 
     def read(self, files: dict[str, int], tensor: StoredTensor, start: int, stop: int) -> Tensor:
-        """Elements `start` to `stop` of a tensor, flat, as bytes `[(stop - start) * size]` in memory of their own.
+        """Read the elements `start` to `stop` of a flattened tensor as bytes `[(stop - start) * size]`.
+
+        The bytes have their own memory.
 
         Raises:
-            CheckpointError: the file ends too early or cannot be read.
+            CheckpointError: If the file ends too early or cannot be read.
         """
         size = SIZES[tensor.dtype]
         piece = torch.empty((stop - start) * size, dtype=torch.uint8)
@@ -133,7 +144,7 @@ class Checkpoint:
         raise CheckpointError(f"{self.folder}: no {SINGLE} and no {INDEX} here; give the folder of a model")
 
     def _listed(self) -> dict[str, str]:
-        """The index's tensor -> file."""
+        """Return the mapping from tensors to files of the index."""
         path = self.folder / INDEX
         listed = _json(path).get("weight_map")
         if not isinstance(listed, dict) or not listed:
@@ -149,7 +160,11 @@ class Checkpoint:
 
 
 def _read_header(folder: Path, file: str) -> Shard:
-    """Raises CheckpointError unless the header describes the file to its last byte."""
+    """Read the header of a shard.
+
+    Raises:
+        CheckpointError: If the header does not describe the file to its last byte.
+    """
     path = folder / file
     try:
         with path.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""The settings of a merge, and which of them go together."""
+"""Settings of a merge, and the check that they go together."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fcot_vl.merge.methods import METHODS, NEEDS_BASE
 
 MOST_EXACT = 8  # checkpoints: 256 coalitions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SCALES = {"task-arithmetic": 0.5, "dare": 0.5, "ties": 1.0}  # the paper's; ours; TIES'
-DENSITIES = {"ties": 0.2, "dare": 0.1}  # those papers'
+SCALES = {"task-arithmetic": 0.5, "dare": 0.5, "ties": 1.0}  # from the paper; chosen by us; from TIES
+DENSITIES = {"ties": 0.2, "dare": 0.1}  # from their papers
 WITH_WEIGHTS = ("weighted", "task-arithmetic", "ties", "dare")
 
 
@@ -24,23 +24,24 @@ class MergeConfig:
     """Settings of a merge.
 
     Attributes:
-        checkpoints: two or more model folders.
-        output: folder to write.
-        base: what task vectors are differences from; task-arithmetic, shapley, ties and dare need it.
-        method: one of `METHODS`.
-        weights: one a checkpoint; weighted divides them by their sum, task-arithmetic, ties and dare take 1 each by
-            default.
-        scale: of task-arithmetic and dare (0.5 by default) and ties (1).
-        density: share of a task vector's values kept by ties (0.2 by default) and dare (0.1).
-        data: validation records by which coalitions are scored for shapley: the mean over tasks.
-        score_command: scores them instead; `{model}` is the folder, the last line printed the score.
-        permutations: for shapley, orders drawn instead of all coalitions; needed above eight checkpoints.
-        batch_size: with data, most questions decoded together. Does not belong to the settings of a run.
-        dtype: of the result; the base's (or the first checkpoint's) own by default.
-        seed: of the permutations, and of what dare drops.
+        checkpoints: Two or more model folders.
+        output: Folder to write.
+        base: Model that task vectors are differences from; required by task-arithmetic, shapley, ties and dare.
+        method: One of `METHODS`.
+        weights: One weight per checkpoint. weighted divides them by their sum; task-arithmetic, ties and dare use 1
+            each by default.
+        scale: Scaling factor of task-arithmetic and dare (default: 0.5) and ties (default: 1).
+        density: Share of the values of a task vector that ties (default: 0.2) and dare (default: 0.1) keep.
+        data: Validation samples on which shapley scores coalitions; the score is the mean over tasks.
+        score_command: Command that scores coalitions instead of `data`; `{model}` is the model folder, and the last
+            printed line is the score.
+        permutations: Number of sampled orders for shapley, instead of all coalitions; required above eight checkpoints.
+        batch_size: With `data`, maximum number of questions decoded together. Not part of the settings of a run.
+        dtype: Dtype of the result. Default: the dtype of the base (or of the first checkpoint).
+        seed: Random seed of the permutations, and of the values that dare drops.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If the settings do not go together.
     """
 
     checkpoints: Sequence[Path]

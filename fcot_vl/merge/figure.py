@@ -1,4 +1,4 @@
-"""`merge.png`: what every checkpoint is worth and weighs, and how scores grow with a coalition's size."""
+"""Draw `merge.png`: Shapley value and weight of every checkpoint, and the score by size of the coalition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUE, WEIGHT, LEFT_OUT = "#0b66a8", "#0f9d75", "#b4bac2"
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Three panels from what `merge.json` holds after a Shapley merge."""
+    """Draw three panels from the content of `merge.json` after a Shapley merge."""
     rows = record["checkpoints"]
     names = [f"{number}  {Path(row['folder']).name[:24]}" for number, row in enumerate(rows, 1)]
     figure = Figure(figsize=(11.5, 2.4 + 0.32 * max(5, len(rows))))
@@ -51,7 +51,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def _sizes(panel: Axes, coalitions: list[dict[str, Any]]) -> None:
-    """Every coalition as a dot above its size; the line is their mean."""
+    """Draw every coalition as a dot above its size, and the mean per size as a line."""
     clean(panel, "y")
     by_size: dict[int, list[float]] = {}
     for row in coalitions:

@@ -1,7 +1,8 @@
-"""How tensors become one: a small function a method, in float32, each on a piece of a tensor from every checkpoint.
+"""Merging methods: one small function per method, in float32, applied to one piece of a tensor from every checkpoint.
 
-Every method but one works value by value, so that a tensor can be merged in pieces; TIES needs one number of the whole
-tensor first, `trim_threshold`. theta_b is the base, theta_i a checkpoint, tau_i = theta_i - theta_b its task vector.
+Every method except TIES works value by value, so that a tensor can be merged in pieces. TIES first needs one number
+from the whole tensor, `trim_threshold`. theta_b is the base, theta_i a checkpoint, and tau_i = theta_i - theta_b its
+task vector.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from torch import Tensor
 
 METHODS = ("average", "weighted", "task-arithmetic", "shapley", "ties", "dare")
 NEEDS_BASE = ("task-arithmetic", "shapley", "ties", "dare")
-Combine = Callable[[Sequence[Tensor]], Tensor]  # pieces (the base's first where there is one) -> merged piece
+Combine = Callable[[Sequence[Tensor]], Tensor]  # pieces (the base first, if any) -> merged piece
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A method with its numbers.
+    """A merging method with its parameters.
 
     Attributes:
-        method: one of `METHODS`.
-        weights: one a checkpoint.
-        scale: lambda of task arithmetic, TIES and DARE.
-        density: share of a task vector's values that TIES and DARE keep.
-        seed: of what DARE drops.
+        method: One of `METHODS`.
+        weights: One weight per checkpoint.
+        scale: Lambda of task arithmetic, TIES and DARE.
+        density: Share of the values of a task vector that TIES and DARE keep.
+        seed: Random seed for the values that DARE drops.
     """
 
     method: str
@@ -38,11 +39,11 @@ class Rule:
     seed: int = 0
 
     def combiner(self, name: str, delta: Callable[[int], Tensor]) -> Combine:
-        """The method for one tensor; its pieces must come in order.
+        """Return the method for one tensor; its pieces must be passed in order.
 
         Args:
-            name: of the tensor.
-            delta: gives task vector i of the whole tensor, flat, float32, in memory of its own.
+            name: Name of the tensor.
+            delta: Function that returns task vector i of the whole tensor, flat, float32, in its own memory.
         """
         if self.method in ("average", "weighted"):
             return lambda pieces: linear(pieces, self.weights)
@@ -56,7 +57,10 @@ class Rule:
 
 
 def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """sum w_i theta_i / sum w_i; with equal weights the average of a model soup (Wortsman et al. 2022, 2203.05482)."""
+    """Compute sum w_i theta_i / sum w_i.
+
+    With equal weights, this is the average of a model soup (Wortsman et al. 2022, 2203.05482).
+    """
     total = sum(weights)
     merged = torch.zeros_like(tensors[0])
     for tensor, weight in zip(tensors, weights, strict=True):
@@ -67,10 +71,10 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def task_arithmetic(
     base: Tensor, tensors: Sequence[Tensor], weights: Sequence[float], scale: float = 1.0
 ) -> Tensor:
-    """theta_b + scale * sum w_i tau_i.
+    """Compute theta_b + scale * sum w_i tau_i.
 
-    With weights 1, Ilharco et al. 2023 (2212.04089, Sec. 2): the sum of the task vectors, not their mean. With scale 1
-    and weights that sum to 1, Eq. 4 of FCoT-VL.
+    With weights 1, this is Ilharco et al. 2023 (2212.04089, Sec. 2): the sum of the task vectors, not their mean. With
+    scale 1 and weights that sum to 1, it is Eq. 4 of FCoT-VL.
     """
     merged = base.clone()
     for tensor, weight in zip(tensors, weights, strict=True):
@@ -87,9 +91,10 @@ def ties(
 ) -> Tensor:
     """Trim, elect sign and merge (Yadav et al. 2023, 2306.01708, Algorithm 1), tensor by tensor.
 
-    Values of tau_i below `thresholds[i]` are dropped; the sign with more weight is elected for every value; the mean of
-    those of that sign, by weight, is added with `scale`. The paper trims a task vector as a whole, we each of its
-    tensors, as mergekit does: a whole one would not fit in memory.
+    Values of tau_i below `thresholds[i]` are dropped. For every value, the sign with the larger total weight is
+    elected. The weighted mean of the values with that sign is added with `scale`. The paper trims a task vector as a
+    whole. This implementation trims each of its tensors, as mergekit does, because a whole task vector would not fit in
+    memory.
     """
     trimmed = []
     for tensor, threshold in zip(tensors, thresholds, strict=True):
@@ -108,7 +113,10 @@ def ties(
 
 
 def trim_threshold(delta: Tensor, density: float) -> float:
-    """The least magnitude among the `density` largest of a tensor, at least one value; `delta` is overwritten."""
+    """Return the smallest magnitude among the `density` largest values of a tensor (at least one value).
+
+    `delta` is overwritten.
+    """
     if not delta.numel():
         return 0.0
     kept = max(1, int(density * delta.numel()))
@@ -125,9 +133,9 @@ def dare(
     density: float,
     draws: Sequence[torch.Generator],
 ) -> Tensor:
-    """Drop and rescale (Yu et al. 2023, 2311.03099, Eq. 2), then task arithmetic.
+    """Drop and rescale (Yu et al. 2023, 2311.03099, Eq. 2), then apply task arithmetic.
 
-    Every value of tau_i stays with probability `density` and is then divided by it, so that its mean is unchanged.
+    Every value of tau_i is kept with probability `density` and then divided by it, so that its mean is unchanged.
     """
     merged = base.clone()
     for tensor, weight, draw in zip(tensors, weights, draws, strict=True):
@@ -137,6 +145,6 @@ def dare(
 
 
 def generator(seed: int, name: str, index: int) -> torch.Generator:
-    """What DARE draws from for one tensor of one checkpoint; depends on nothing but the three."""
+    """Return the random generator of DARE for one tensor of one checkpoint; it depends only on the three arguments."""
     digest = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()
     return torch.Generator().manual_seed(int(np.frombuffer(digest[:8], np.uint64)[0] >> np.uint64(1)))

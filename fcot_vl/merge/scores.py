@@ -1,7 +1,8 @@
-"""Scores of coalitions: each merged, scored and written down once, found again by content.
+"""Scores of coalitions: each coalition is merged, scored and recorded once, and found again by content.
 
-A coalition's model is the base plus the mean of its members' differences from the base: the average of its checkpoints,
-and the base itself where it has none. (Their sum would leave the region that the checkpoints of one run lie in.)
+The model of a coalition is the base plus the mean difference of its members from the base. This is the average of its
+checkpoints, or the base itself for the empty coalition. (The sum of the differences would leave the region of the
+checkpoints of one run.)
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ FILE, LOG, SCRATCH = "coalitions.jsonl", "score.log", ".coalition"
 
 
 class Scored(NamedTuple):
-    """The score of one coalition, and by task where the judge knows tasks."""
+    """Score of one coalition, and its scores by task if the judge reports tasks."""
 
     score: float
     tasks: dict[str, float]
 
 
 class Coalitions:
-    """Scores by coalition, kept in a folder's `coalitions.jsonl`; called with a coalition of player numbers.
+    """Scores by coalition, stored in `coalitions.jsonl`; called with a coalition of player numbers.
 
     Args:
-        folder: where the file is, and for a moment the model that is scored.
-        base, members: content hashes, the players' in their order.
-        scored_by: what identifies the judge: a data hash or a command; and whatever else decides a score.
-        make: writes the model of a coalition into a folder.
-        judge: scores a model folder; a second, empty folder is for what it needs to write.
-        advance: called after every coalition that was scored or found for the first time.
+        folder: Folder of the file; also holds the model being scored, temporarily.
+        base: Content hash of the base.
+        members: Content hashes of the players, in order.
+        scored_by: Identification of the judge (a data hash or a command) and of everything else that affects a score.
+        make: Function that writes the model of a coalition into a folder.
+        judge: Function that scores a model folder; its second argument is a folder for its own files.
+        advance: Function called after every coalition that is scored, or found for the first time.
     """
 
     def __init__(
@@ -58,7 +60,12 @@ class Coalitions:
         self.known: dict[frozenset[int], Scored] = {}
 
     def __call__(self, coalition: frozenset[int]) -> float:
-        """Raises CheckpointError or ValueError if the model cannot be merged or scored."""
+        """Return the score of a coalition.
+
+        Raises:
+            CheckpointError: If the model cannot be merged or scored.
+            ValueError: If the model cannot be merged or scored.
+        """
         if coalition not in self.known:
             key = self._key(coalition)
             if key not in self.kept:
@@ -68,7 +75,7 @@ class Coalitions:
         return self.known[coalition].score
 
     def _key(self, coalition: frozenset[int]) -> str:
-        """The same whatever the order and the place of the checkpoints."""
+        """Return a key that does not depend on the order or the location of the checkpoints."""
         content = [self.base, sorted(self.members[i] for i in coalition), self.scored_by]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -92,13 +99,14 @@ class Coalitions:
 
 
 def command_score(command: str, model: Path, log: Path) -> Scored:
-    """What a person's command prints last, as a number.
+    """Run a scoring command and return the number that it prints last.
 
     Args:
-        command: words, `{model}` among them for the folder; started without a shell. Its own errors go to `log`.
+        command: Words of the command, with `{model}` for the folder; started without a shell. Its stderr and stdout are
+            appended to `log`.
 
     Raises:
-        CheckpointError: it cannot be started, fails, or prints something else.
+        CheckpointError: If the command cannot be started, fails, or does not print a number.
     """
     words = [word.replace("{model}", str(model)) for word in shlex.split(command)]
     with log.open("a", encoding="utf-8") as errors:
@@ -131,7 +139,7 @@ def command_score(command: str, model: Path, log: Path) -> Scored:
 
 
 def _read(path: Path) -> dict[str, Scored]:
-    """Rows of an interrupted run; a half-written last one is dropped, from the file too."""
+    """Read the rows of an interrupted run; an incomplete last row is dropped and removed from the file."""
     if not path.exists():
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -1,7 +1,7 @@
-"""Shapley values: what each of n players adds to a score, averaged over every order in which they could join.
+"""Shapley values: the contribution of each of n players to a score, averaged over every order of joining.
 
-Shapley 1953; for the weights of a merge, FCoT-VL (Sec. 3.3). The score is any function of a coalition, here that of the
-model merged from it; every coalition is scored once.
+Source: Shapley 1953; for the weights of a merge, FCoT-VL (Sec. 3.3). The score is any function of a coalition; here it
+is the score of the model merged from the coalition. Every coalition is scored once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Score = Callable[[frozenset[int]], float]
 
 
 def exact(n: int, score: Score) -> list[float]:
-    """The Shapley value of each of n players, over all 2^n coalitions.
+    """Compute the Shapley value of each of n players over all 2^n coalitions.
 
     phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! * (v(S + i) - v(S)).
     """
@@ -29,14 +29,14 @@ def exact(n: int, score: Score) -> list[float]:
 
 
 def sampled(n: int, score: Score, permutations: int, seed: int) -> tuple[list[float], list[float]]:
-    """Estimates of the Shapley values from `permutations` orders of joining, and their standard errors.
+    """Estimate the Shapley values and their standard errors from `permutations` orders of joining.
 
-    Castro et al. 2009 ("ApproShapley"), antithetic: every drawn order is followed by its reverse (Mitchell et al. 2022,
-    2104.12199, Sec. 4.1), so that pairs are independent and their mean varies less. The estimates always sum to
-    v(all) - v(none). The standard error is that of the mean over pairs.
+    This is the antithetic version of Castro et al. 2009 ("ApproShapley"): every sampled order is followed by its
+    reverse (Mitchell et al. 2022, 2104.12199, Sec. 4.1), so that pairs are independent and their mean varies less. The
+    estimates always sum to v(all) - v(none). The standard error is that of the mean over pairs.
 
     Raises:
-        ValueError: fewer than four permutations, or an odd number.
+        ValueError: If `permutations` is below four or odd.
     """
     orders = drawn_orders(n, permutations, seed)
     known: dict[frozenset[int], float] = {}
@@ -46,7 +46,7 @@ def sampled(n: int, score: Score, permutations: int, seed: int) -> tuple[list[fl
             known[coalition] = score(coalition)
         return known[coalition]
 
-    added: list[list[float]] = [[] for _ in range(n)]  # of each player, in each order
+    added: list[list[float]] = [[] for _ in range(n)]  # contribution of each player in each order
     for order in orders:
         joined: frozenset[int] = frozenset()
         for player in order:
@@ -64,12 +64,16 @@ def sampled(n: int, score: Score, permutations: int, seed: int) -> tuple[list[fl
 
 
 def all_coalitions(n: int) -> list[frozenset[int]]:
-    """All 2^n, the smallest first."""
+    """Return all 2^n coalitions, smallest first."""
     return [frozenset(members) for size in range(n + 1) for members in combinations(range(n), size)]
 
 
 def drawn_orders(n: int, permutations: int, seed: int) -> list[list[int]]:
-    """The orders that `sampled` goes through: each drawn one, then its reverse. Raises ValueError, see there."""
+    """Sample the orders that `sampled` uses: each sampled order, then its reverse.
+
+    Raises:
+        ValueError: If `permutations` is below four or odd.
+    """
     if permutations < 4 or permutations % 2:
         raise ValueError(
             f"permutations are drawn in pairs, at least two, so four or a higher even number: got {permutations}"
@@ -83,15 +87,15 @@ def drawn_orders(n: int, permutations: int, seed: int) -> list[list[int]]:
 
 
 def coalitions_of(orders: Sequence[Sequence[int]]) -> set[frozenset[int]]:
-    """What has to be scored to go through these orders."""
+    """Return the coalitions that must be scored for these orders."""
     return {frozenset(order[:size]) for order in orders for size in range(len(order) + 1)}
 
 
 def weights(values: Sequence[float]) -> list[float]:
-    """Values below zero as 0, the rest divided by their sum.
+    """Set negative values to 0 and divide the rest by their sum.
 
     Raises:
-        ValueError: none is above zero.
+        ValueError: If no value is above zero.
     """
     positive = [max(0.0, value) for value in values]
     if not any(positive):

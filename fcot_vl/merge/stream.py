@@ -1,8 +1,8 @@
-"""Merging from files to files: every tensor in pieces, so that memory depends on the method and not on the model.
+"""Merging from files to files in pieces, so that memory depends on the method and not on the model.
 
-Held at once, for n checkpoints and a base: AHEAD + 1 pieces of each as they lie in the files, and n + 5 pieces in
-float32, of PIECE values each; for TIES, while its threshold is sought, one tensor in float32 beside them. Reading and
-hashing go on in one thread a checkpoint while the pieces before are merged and written.
+For n checkpoints and a base, memory holds AHEAD + 1 pieces of each in the stored dtype and n + 5 pieces in float32,
+with PIECE values per piece. While TIES computes its threshold, memory also holds one whole tensor in float32. One
+thread per checkpoint reads and hashes pieces while earlier pieces are merged and written.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fcot_vl.merge.checkpoint import FLOATS, SIZES, Checkpoint, CheckpointError,
 from fcot_vl.merge.methods import Rule
 from fcot_vl.merge.write import ShardWriter, copy_beside, kept_as, write_index
 
-PIECE = 1 << 20  # values of a tensor held at once from each checkpoint
-AHEAD = 2  # pieces read before they are needed
+PIECE = 1 << 20  # number of values of a tensor held at once per checkpoint
+AHEAD = 2  # number of pieces read ahead
 
 
 def merge_folder(
@@ -35,22 +35,21 @@ def merge_folder(
     dtype: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Write the merged model's folder; checkpoints must have passed `same_architecture`.
+    """Write the folder of the merged model; the checkpoints must have passed `same_architecture`.
 
-    Files, their names and what lies beside them are those of the base, or of the first checkpoint where the method
-    needs no base. Where all hold the same bytes, these are written: what was frozen stays as it was.
+    Weight files, their names and the other files are those of the base, or of the first checkpoint if the method needs
+    no base. Where all checkpoints hold the same bytes, these bytes are written, so frozen weights are unchanged.
 
     Args:
-        dtype: of the floats that are written; the base's own, tensor by tensor, by default. Computed in float32
-            (float64 where that is stored) and rounded once.
-        advance: told the bytes of every merged piece, of one checkpoint.
+        dtype: Dtype of the written floats. Default: the dtype of the base, tensor by tensor. Values are computed in
+            float32 (float64 if stored as such) and rounded once.
+        advance: Function called with the number of bytes of every merged piece, counted for one checkpoint.
 
     Returns:
-        Content hashes, the base's first where there is one (see `content_hash`).
+        Content hashes, with that of the base first if there is one (see `content_hash`).
 
     Raises:
-        CheckpointError: tensors of whole numbers that differ, values that are not finite, a file that cannot be read
-            or written.
+        CheckpointError: If integer tensors differ, values are not finite, or a file cannot be read or written.
     """
     sources = [*([base] if base else []), *checkpoints]
     reference = sources[0]
@@ -79,10 +78,10 @@ def merge_folder(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Arithmetic in the calling thread alone.
+    """Run arithmetic in the calling thread only.
 
-    Pieces are small and the disk is slower than one core; a pool of threads that meet after every operation waits for
-    whichever shares its core: with two other processes on two cores, a merge took 6 s instead of 0.5.
+    Pieces are small, and the disk is slower than one core. A thread pool that synchronizes after every operation waits
+    for the thread that shares its core: with two other processes on two cores, a merge took 6 s instead of 0.5 s.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -93,7 +92,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def content_hash(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 over names, dtypes, shapes and values of all tensors, however they lie in files; reads them all."""
+    """Return the SHA-256 over the names, dtypes, shapes and values of all tensors; reads all of them.
+
+    The hash does not depend on how the tensors are distributed over files.
+    """
     digests: dict[str, str] = {}
     with _Reader(checkpoint, digests) as reader:
         for shard in checkpoint.shards:
@@ -104,7 +106,7 @@ def content_hash(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda
 
 
 def combined_hash(checkpoint: Checkpoint, digests: dict[str, str]) -> str:
-    """A checkpoint's hash from those of its tensors."""
+    """Combine the hashes of the tensors into the hash of the checkpoint."""
     digest = hashlib.sha256()
     for name, tensor in sorted(checkpoint.tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {digests[name]}\n".encode())
@@ -112,7 +114,7 @@ def combined_hash(checkpoint: Checkpoint, digests: dict[str, str]) -> str:
 
 
 class _Reader:
-    """The tensors of one checkpoint in pieces, read and hashed ahead by a thread of its own."""
+    """Reader of the tensors of one checkpoint in pieces; its own thread reads and hashes ahead."""
 
     def __init__(self, checkpoint: Checkpoint, digests: dict[str, str]) -> None:
         self.checkpoint, self.digests = checkpoint, digests
@@ -128,7 +130,7 @@ class _Reader:
             os.close(file)
 
     def pieces(self, name: str, hashed: bool = True) -> Iterator[Tensor]:
-        """The bytes of a tensor, PIECE values at a time; a tensor without values is one empty piece."""
+        """Yield the bytes of a tensor, PIECE values at a time; a tensor without values is one empty piece."""
         tensor = self.checkpoint.tensors[name]
         digest = hashlib.sha256()
 
@@ -152,7 +154,7 @@ class _Reader:
 def _merge_tensor(
     readers: Sequence[_Reader], tensor: StoredTensor, rule: Rule, into: torch.dtype | None
 ) -> Iterator[Tensor]:
-    """The merged tensor, flat, in pieces: floats as `into`, anything else as bytes that are the same in all."""
+    """Yield the merged tensor, flat, in pieces: floats as `into`, others as the bytes shared by all checkpoints."""
     stored = [reader.checkpoint.tensors[tensor.name] for reader in readers]
     own = FLOATS.get(tensor.dtype)
     combine = None if own is None else rule.combiner(tensor.name, lambda i: _delta(readers, tensor.name, i))
@@ -187,7 +189,7 @@ def _same(stored: Sequence[StoredTensor], pieces: Sequence[Tensor], i: int) -> b
 
 
 def _delta(readers: Sequence[_Reader], name: str, i: int) -> Tensor:
-    """Task vector i of a whole tensor, flat, float32; the base is the first reader."""
+    """Return task vector i of a whole tensor, flat, float32; the base is the first reader."""
     base, one = (reader.checkpoint.tensors[name] for reader in (readers[0], readers[i + 1]))
     delta, done = torch.empty(one.elements), 0
     both = (readers[0].pieces(name, hashed=False), readers[i + 1].pieces(name, hashed=False))

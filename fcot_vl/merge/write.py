@@ -1,4 +1,4 @@
-"""A merged folder's files: safetensors appended tensor by tensor, and what belongs beside the weights."""
+"""Writing of a merged folder: safetensors files appended tensor by tensor, and the files next to the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fcot_vl.message import one_line
 from fcot_vl.stage import write_json
 
 CODES = {dtype: code for code, dtype in FLOATS.items()}
-BESIDE = (  # configuration, tokenizer, processor, code a configuration names, licence
+BESIDE = (  # configuration, tokenizer, processor, code named by a configuration, license
     *("config.json", "generation_config.json", "*processor_config.json", "video_preprocessor_config.json"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model"),
     *("chat_template*", "*.py", "LICENSE*", "LICENCE*", "NOTICE*"),
@@ -27,21 +27,21 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def kept_as(tensor: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
-    """The tensor as it is written: a float in `dtype` where one is given, anything else as it was."""
+    """Return the description of a tensor as it is written: floats in `dtype` if given, anything else unchanged."""
     if dtype is None or tensor.dtype not in FLOATS:
         return tensor
     return StoredTensor(tensor.name, tensor.shard, CODES[dtype], tensor.shape, 0)
 
 
 class ShardWriter:
-    """A safetensors file written from its first byte to its last; it appears whole, on the disk, or not at all.
+    """Writer of a safetensors file from its first byte to its last; the file appears on disk complete or not at all.
 
     Args:
-        path: the file.
-        shard: names, dtypes and shapes, in the order in which their bytes are appended.
+        path: Path of the file.
+        shard: Names, dtypes and shapes, in the order in which their bytes are appended.
 
     Raises:
-        CheckpointError: the file cannot be written, for example because the disk is full; nothing is left of it.
+        CheckpointError: If the file cannot be written, for example because the disk is full; no partial file remains.
     """
 
     def __init__(self, path: Path, shard: Shard) -> None:
@@ -56,7 +56,7 @@ class ShardWriter:
             }
             end += tensor.bytes
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)  # data begins on a multiple of eight
+        text += b" " * (-len(text) % 8)  # data begins at a multiple of eight bytes
         self._head = len(text).to_bytes(8, "little") + text
         self.size = len(self._head) + end
         self._written = 0
@@ -74,7 +74,7 @@ class ShardWriter:
         return self
 
     def append(self, values: Tensor) -> None:
-        """The next values of the file; contiguous, in the dtype that was announced."""
+        """Append the next values of the file; they must be contiguous and have the dtype announced in `shard`."""
         self._write(values.flatten().view(torch.uint8).numpy().data)
 
     def __exit__(
@@ -114,17 +114,22 @@ class ShardWriter:
 
 
 def write_index(output: Path, shards: Iterable[Shard]) -> None:
-    """Which tensor is in which file; written last, so that a folder that has it is whole."""
+    """Write the index that maps each tensor to its file.
+
+    The index is written last, so that a folder that has an index is complete.
+    """
     listed = {tensor.name: shard.file for shard in shards for tensor in shard.tensors}
     size = sum(tensor.bytes for shard in shards for tensor in shard.tensors)
     write_json(output / INDEX, {"metadata": {"total_size": size}, "weight_map": listed})
 
 
 def copy_beside(source: Checkpoint, output: Path, dtype: torch.dtype | None) -> None:
-    """Copy what a model needs beside its weights; pickles are never copied. `config.json` names a new dtype.
+    """Copy the files that a model needs next to its weights. Pickles are never copied.
+
+    If `dtype` is given, `config.json` names it.
 
     Raises:
-        CheckpointError: a file cannot be copied.
+        CheckpointError: If a file cannot be copied.
     """
     for path in sorted({path for pattern in BESIDE for path in source.folder.glob(pattern)}):
         if path.is_file() and path.suffix not in PICKLES:

@@ -18,15 +18,15 @@ from fcot_vl.model.teacher_student import SharedBackbone, SharedOutput, answer_h
 
 
 def _register() -> None:
-    """Make transformers know the student. Safe to run twice (a reloaded module)."""
+    """Register the students with transformers. Safe to call twice (for example when the module is reloaded)."""
     for teacher, (student, processor) in FAMILIES.items():
         config, model = student.config_class, student.body
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
         AutoModelForImageTextToText.register(config, student, exist_ok=True)
         AutoProcessor.register(config, processor, exist_ok=True)
-        # Without these lines transformers skips the renaming of older checkpoints (`language_model.model.*`) for
-        # classes outside its own package, and re-initialises every weight with no more than a warning.
+        # Without these lines, transformers does not rename the weights of older checkpoints (`language_model.model.*`)
+        # for classes outside its own package: it reinitializes every weight with only a warning.
         names = [(config.model_type, teacher)]
         for ours in (student, model):
             theirs = next(base for base in ours.__mro__ if base.__module__.startswith("transformers."))

@@ -1,9 +1,10 @@
-"""Compressors `V_c` by name: fewer visual tokens per tile, same channels. One file each in `compressors/`.
+"""Compressors `V_c` by name: fewer visual tokens per tile, same channels. One file per compressor in `compressors/`.
 
-They sit between pixel shuffle and the adaptor. Shapes: `[n_tiles, n_tokens, channels]` in, `[n_tiles, n_tokens /
-ratio, channels]` out; the tokens of a tile are in raster order, so neighbours in the sequence are neighbours in a row.
-`conv` and `pooling` take runs of a row, which fits any picture; the `WINDOWED` ones take windows of a square tile,
-`qformer` a tile of one size. A tile's output depends on no other tile, and none keeps running statistics.
+A compressor sits between pixel shuffle and the adaptor. It maps `[n_tiles, n_tokens, channels]` to `[n_tiles, n_tokens
+/ ratio, channels]`. The tokens of a tile are in raster order, so neighbors in the sequence are neighbors in a row.
+`conv` and `pooling` work on runs of a row, which fits any image. The compressors in `WINDOWED` work on windows of a
+square tile, and `qformer` works on tiles of one size. The output for a tile does not depend on other tiles, and no
+compressor keeps running statistics.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 
 def fill_rows(rows: Tensor, ratio: int) -> Tensor:
-    """`[..., columns, channels]` with the last token of every row repeated until the ratio divides the row."""
+    """Repeat the last token of every row of `[..., columns, channels]` until the ratio divides the row length."""
     missing = -rows.shape[-2] % ratio
     last = rows[..., -1:, :].expand(*rows.shape[:-2], missing, rows.shape[-1])
     return torch.cat([rows, last], dim=-2) if missing else rows
 
 
 class Compressor(Protocol):
-    """What `build_compressor` returns, beside being an `nn.Module`."""
+    """Interface of the modules that `build_compressor` returns, in addition to `nn.Module`."""
 
     def reset_parameters(self) -> None: ...
 
@@ -52,7 +53,7 @@ WINDOWED = tuple(name for name, kind in COMPRESSORS.items() if issubclass(kind, 
 
 
 def build_compressor(config: FCoTVLConfig) -> nn.Module:
-    """The compressor that a configuration asks for; the identity (no parameters) at ratio 1."""
+    """Build the compressor of a configuration; at ratio 1 it is the identity, without parameters."""
     if config.compress_ratio == 1:
         return nn.Identity()
     compressor = COMPRESSORS[config.compressor]

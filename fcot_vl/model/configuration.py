@@ -1,7 +1,7 @@
-"""Configuration of the student: InternVL's plus the compress ratio, the compressor and the position scheme.
+"""Configuration of the student: InternVL's plus compress ratio, compressor and position scheme.
 
-First file of the model room: everything that depends on the ratio (visual tokens per tile, compressor shapes, prompt
-length) derives from here.
+Everything that depends on the ratio (visual tokens per tile, shapes of the compressor, length of the prompt) is derived
+here.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from fcot_vl.model.student import COMPRESS_RATIOS, VISUAL_POSITIONS, CompressedC
 
 
 class FCoTVLConfig(CompressedConfig, InternVLConfig):
-    """An InternVL configuration with one dial, `compress_ratio`.
+    """InternVL configuration with the additional setting `compress_ratio` and its options.
 
     Attributes:
-        compress_ratio: visual tokens of the teacher per visual token of the student (1, 2, 4, 8 or 16). Ratio 1 is the
-            teacher itself: its compressor is the identity, without parameters.
-        compressor: "conv" (the paper's, section 3) or another of `COMPRESSORS`.
-        visual_positions: "kept" gives a compressed visual token the position of the first token it replaces (of a
-            window the upper left one), and leaves all text at the position it has for the teacher; "compact" numbers
-            the tokens one after another, as serving engines do that only count.
-        image_seq_length: visual tokens per tile after compression. Always derived from the tile size and the ratio;
-            a value that is passed in is ignored.
+        compress_ratio: Number of visual tokens of the teacher per visual token of the student (1, 2, 4, 8 or 16). Ratio
+            1 is the teacher itself: its compressor is the identity, without parameters.
+        compressor: "conv" (the paper's, section 3) or another key of `COMPRESSORS`.
+        visual_positions: Position scheme. "kept" gives a compressed visual token the position of the first token that
+            it replaces (for a window, the upper left one), and leaves all text at the teacher's positions. "compact"
+            numbers the tokens consecutively, as in serving engines that only count tokens.
+        image_seq_length: Number of visual tokens per tile after compression. Always derived from the tile size and the
+            ratio; a value that is passed in is ignored.
 
     Raises:
-        ValueError: unknown ratio, compressor or position scheme, a ratio that does not divide the tokens of a tile, or
-            a compressor of windows for a tile that is no square.
+        ValueError: If the ratio, compressor or position scheme is unknown, the ratio does not divide the tokens of a
+            tile, or a windowed compressor is used with tiles that are not square.
     """
 
     model_type = "fcot_vl"
@@ -43,14 +43,14 @@ class FCoTVLConfig(CompressedConfig, InternVLConfig):
 
     @property
     def tokens_per_tile(self) -> int:
-        """Visual tokens of one tile before compression (256 for a 448-pixel tile with 14-pixel patches)."""
+        """Number of visual tokens per tile before compression (256 for a 448-pixel tile with 14-pixel patches)."""
         height, width = self.vision_config.image_size
         patch_height, patch_width = self.vision_config.patch_size
         return round((height // patch_height) * (width // patch_width) * self.downsample_ratio**2)
 
     @property
     def visual_channels(self) -> int:
-        """Channels of a visual token before the adaptor: the ViT's width times the patches merged into one token."""
+        """Channels of a visual token before the adaptor: ViT width times number of patches merged into one token."""
         return self.vision_config.hidden_size * int(1 / self.downsample_ratio) ** 2
 
     def check_compression(self) -> None:
@@ -60,15 +60,16 @@ class FCoTVLConfig(CompressedConfig, InternVLConfig):
 
     @property
     def keeps_positions(self) -> bool:
-        """Whether positions differ from counting tokens one by one."""
+        """True if positions differ from numbering tokens consecutively."""
         return self.compress_ratio > 1 and self.visual_positions == "kept"
 
     @property
     def position_steps(self) -> list[int]:
-        """Positions from each visual token of a tile to what follows it, `image_seq_length` numbers.
+        """Position increment from each visual token of a tile to the next token: `image_seq_length` numbers.
 
-        When positions are kept they sum to `tokens_per_tile`: the ratio each, but with windows a step along the row is
-        the window's width, and the last one goes to the next row of windows. Else 1 each.
+        With kept positions, the increments sum to `tokens_per_tile`. Each increment is the ratio. With windows, an
+        increment within a row is the width of the window, and the last increment of a row leads to the next row of
+        windows. Otherwise each increment is 1.
         """
         if not self.keeps_positions:
             return [1] * self.image_seq_length

@@ -1,7 +1,7 @@
-"""Stochastic depth in InternVL's ViT, which transformers' port of it leaves out.
+"""Stochastic depth in InternVL's ViT, which its port to transformers leaves out.
 
-Both residual branches of a layer are dropped per tile while the layer trains (Huang et al. 2016), at a rate that grows
-from 0 in the first layer to `rate` in the last, as in the original InternVL code. The paper trains with 0.1 (Table 6).
+While a layer trains, both of its residual branches are dropped per tile (Huang et al. 2016). As in the original
+InternVL code, the rate grows from 0 in the first layer to `rate` in the last. The paper trains with 0.1 (Table 6).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 
 def add_drop_path(vision: nn.Module, rate: float) -> list[Any]:
-    """Put drop path into an InternVL ViT.
+    """Add drop path to an InternVL ViT.
 
-    A layer drops only in training mode; in evaluation mode the ViT is as before, bit for bit. Random numbers come from
-    torch's global state.
+    A layer drops only in training mode; in evaluation mode the output of the ViT is unchanged, bit for bit. Random
+    numbers come from the global state of torch.
 
     Args:
-        vision: the vision tower; its layers have `attention`, `mlp` and a scale behind each, which keeps dropping
-            either branch's output equal to dropping the branch.
-        rate: of the last layer, in [0, 1).
+        vision: Vision tower. Its layers have `attention`, `mlp` and a scale after each, so that dropping the output of
+            a branch equals dropping the branch.
+        rate: Drop rate of the last layer, in [0, 1).
 
     Returns:
-        The hooks' handles; `remove()` takes each out again.
+        Handles of the hooks; `remove()` on each removes the hook.
 
     Raises:
-        ValueError: another ViT, or a rate out of range.
+        ValueError: If the ViT is not InternVL's, or the rate is out of range.
     """
     layers = getattr(getattr(vision, "encoder", None), "layer", None)
     if layers is None or not all(hasattr(layer, "lambda_1") for layer in layers):
@@ -53,7 +53,7 @@ def _dropping(layer: nn.Module, rate: float) -> Any:
 
 
 def _drop(states: Tensor, rate: float) -> Tensor:
-    """`[tiles, tokens, width]` with a share of the tiles at 0 and the others scaled to keep the mean."""
+    """Set a random share of the tiles of `[tiles, tokens, width]` to 0 and scale the others to preserve the mean."""
     kept = torch.empty(states.shape[0], 1, 1, dtype=states.dtype, device=states.device).bernoulli_(1 - rate)
     return states * kept / (1 - rate)
 

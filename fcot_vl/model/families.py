@@ -1,4 +1,4 @@
-"""Which student and processor belong to a teacher: one entry a family."""
+"""Student and processor classes by teacher, one entry per family."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from fcot_vl.model.qwen_vl import (
 
 
 class Family(NamedTuple):
-    """What a kind of teacher needs.
+    """Classes for one kind of teacher.
 
-    student: the class of its students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
-    processor: of teacher and students, a `PictureProcessor`.
+    Attributes:
+        student: Class of the students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
+        processor: Class of the processor of teacher and students, a `PictureProcessor`.
     """
 
     student: Any
@@ -47,7 +48,11 @@ FAMILIES: dict[str, Family] = {  # by the teacher's model_type
 
 
 def read_config(path_or_id: str | Path) -> Any:
-    """The configuration of a model folder or hub id. Raises ValueError, in one line, if there is none."""
+    """Load the configuration of a model folder or Hub id.
+
+    Raises:
+        ValueError: If there is no model; the message has one line.
+    """
     try:
         return AutoConfig.from_pretrained(path_or_id)
     except (OSError, ValueError, KeyError) as error:
@@ -55,7 +60,11 @@ def read_config(path_or_id: str | Path) -> Any:
 
 
 def family_of(path_or_id: str | Path) -> Family:
-    """The family of a teacher or a student. Raises ValueError for a model of no family here."""
+    """Return the family of a teacher or a student.
+
+    Raises:
+        ValueError: If the model belongs to no supported family.
+    """
     config = read_config(path_or_id)
     for family in FAMILIES.values():
         if isinstance(config, family.student.config_class.teacher_type):
@@ -67,15 +76,17 @@ def family_of(path_or_id: str | Path) -> Family:
 
 
 def load_processor(path_or_id: str | Path, config: Any = None) -> Any:
-    """The processor of a teacher or a student.
+    """Load the processor of a teacher or a student.
 
     Args:
-        config: of a student that is to be fed with its teacher's processor.
+        path_or_id: Folder or Hub id of the model.
+        config: Configuration of the student that the processor of a teacher should fit. Default: the model it is loaded
+            with.
 
     Raises:
-        ValueError: a model of no family here.
+        ValueError: If the model belongs to no supported family.
     """
     processor = family_of(path_or_id).processor.from_pretrained(path_or_id)
-    if config is not None:  # else it is fitted to the model it was loaded with
+    if config is not None:  # otherwise it fits the model it was loaded with
         processor.fit(config)
     return processor

@@ -1,4 +1,4 @@
-"""A model made ready to answer, and the tokens that end an answer."""
+"""Loading of models for inference, and the tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from fcot_vl.model.families import family_of, load_processor
 
 
 def load_for_inference(model: str | Path) -> tuple[Any, Any]:
-    """A teacher or student and its processor: float32 on the CPU, bfloat16 on a GPU.
+    """Load a teacher or student and its processor: float32 on the CPU, bfloat16 on a GPU.
 
-    Raises ValueError, in one line, for a model of no family here and for one that cannot be loaded.
+    Raises:
+        ValueError: If the model belongs to no supported family or cannot be loaded; the message has one line.
     """
     family_of(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,7 +31,7 @@ def load_for_inference(model: str | Path) -> tuple[Any, Any]:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends an answer: the tokenizer's, the chat format's and the generation settings'."""
+    """Return every token that ends an answer: those of the tokenizer, the chat format and the generation settings."""
     configured = model.generation_config.eos_token_id
     stops = set(configured if isinstance(configured, list) else [configured])
     stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|im_end|>")}

@@ -1,10 +1,11 @@
-"""Students of LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the projector stands behind a compressor, as in InternVL.
+"""Students of LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: a compressor before the projector, as in InternVL.
 
-Their ViTs make a square of tokens of every tile, and each token goes through the projector alone. The compressor takes
-`ratio` neighbours of a row; where a row does not divide (SigLIP's 27), its last token is repeated. LLaVA-1.5 has one
-tile a picture. The others (Liu et al. 2024, Li et al. 2024) lay the tiles side by side, cut off what was padding, and
-end every row with a newline token; here that is done on columns that are `ratio` tokens wide. At ratio 1 all of it is
-transformers' own, token for token. Visual positions are compact: newlines would break the count of kept ones.
+The ViTs of these models produce a square of tokens per tile, and the projector processes each token separately. The
+compressor merges `ratio` neighbors of a row. If the ratio does not divide a row (SigLIP's 27), the last token of the
+row is repeated. LLaVA-1.5 has one tile per image. The others (Liu et al. 2024, Li et al. 2024) place the tiles side by
+side, remove the padding, and end every row with a newline token; here this is done on columns that are `ratio` tokens
+wide. At ratio 1 everything equals transformers, token for token. Visual positions are compact because newlines would
+break the count of kept positions.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ SQUARE_VITS = ("clip_vision_model", "siglip_vision_model")
 
 
 class _SquareTiles(CompressedConfig):
-    """What the three configurations share: square tiles of `side` x `side` tokens.
+    """Base of the three configurations: square tiles of `side` x `side` tokens.
 
     Attributes:
-        image_seq_length: visual tokens of a tile after compression, always derived.
+        image_seq_length: Number of visual tokens per tile after compression, always derived.
     """
 
     positions: ClassVar[tuple[str, ...]] = ("compact",)
@@ -65,12 +66,12 @@ class _SquareTiles(CompressedConfig):
 
     @property
     def side(self) -> int:
-        """Tokens in a row of a tile, before compression."""
+        """Number of tokens in a row of a tile, before compression."""
         return int(self.vision_config.image_size // self.vision_config.patch_size)
 
     @property
     def tokens_per_tile(self) -> int:
-        """Tokens of a tile that enter the compressor: rows are filled up to a multiple of the ratio."""
+        """Number of tokens per tile that enter the compressor, with rows filled up to a multiple of the ratio."""
         return self.side * -(-self.side // self.compress_ratio) * self.compress_ratio
 
     @property
@@ -81,21 +82,21 @@ class _SquareTiles(CompressedConfig):
 
 
 class FCoTVLLlavaConfig(_SquareTiles, LlavaConfig):
-    """LLaVA-1.5's configuration with the dial; see `CompressedConfig`."""
+    """LLaVA-1.5 configuration with the compression settings; see `CompressedConfig`."""
 
     model_type = "fcot_vl_llava"
     teacher_type: ClassVar[Any] = LlavaConfig
 
 
 class FCoTVLLlavaNextConfig(_SquareTiles, LlavaNextConfig):
-    """LLaVA-NeXT's configuration with the dial; see `CompressedConfig`."""
+    """LLaVA-NeXT configuration with the compression settings; see `CompressedConfig`."""
 
     model_type = "fcot_vl_llava_next"
     teacher_type: ClassVar[Any] = LlavaNextConfig
 
 
 class FCoTVLLlavaOnevisionConfig(_SquareTiles, LlavaOnevisionConfig):
-    """LLaVA-OneVision's configuration with the dial; see `CompressedConfig`. Pictures only, no videos."""
+    """LLaVA-OneVision configuration with the compression settings; see `CompressedConfig`. Images only, no videos."""
 
     model_type = "fcot_vl_llava_onevision"
     teacher_type: ClassVar[Any] = LlavaOnevisionConfig
@@ -106,10 +107,13 @@ class FCoTVLLlavaOnevisionConfig(_SquareTiles, LlavaOnevisionConfig):
 
 @dataclass(frozen=True)
 class Grid:
-    """The tokens of a picture whose tiles lie side by side, at a compress ratio.
+    """Token layout of an image with tiles side by side, at a compress ratio.
 
-    high, wide: tiles. top, bottom, left, right: rows and columns that are no padding. resized: rows and columns that
-    they are scaled to, or None.
+    Attributes:
+        high: Number of rows of tiles.
+        wide: Number of columns of tiles.
+        top, bottom, left, right: Limits of the rows and columns that are not padding.
+        resized: Rows and columns that these are scaled to, or None.
     """
 
     high: int
@@ -122,13 +126,16 @@ class Grid:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens of the picture beside its overview tile: rows of columns and a newline."""
+        """Number of visual tokens of the image without its overview tile: rows of columns plus a newline."""
         rows, columns = self.resized or (self.bottom - self.top, self.right - self.left)
         return rows * (columns + 1)
 
 
 def most_tiles(config: Any) -> int | None:
-    """Tiles above which LLaVA-OneVision scales tokens down (9 for "anyres_max_9"); None for the others."""
+    """Return the number of tiles above which LLaVA-OneVision scales tokens down (9 for "anyres_max_9").
+
+    Returns None for the other models.
+    """
     setting = getattr(config, "vision_aspect_ratio", None)
     return None if setting is None else int(setting.removeprefix("anyres_max_"))
 
@@ -136,13 +143,15 @@ def most_tiles(config: Any) -> int | None:
 def grid_of(
     size: tuple[int, int], pinpoints: list[Any], tile: int, side: int, ratio: int, most: int | None
 ) -> Grid:
-    """How a picture's tiles become tokens.
+    """Compute the token layout of an image.
 
     Args:
-        size: (height, width) of the picture in pixels.
-        pinpoints: the canvases that tiles may fill, (height, width) in pixels.
-        tile: side of a tile in pixels. side: tokens in its row, before compression.
-        most: tiles above which the tokens are scaled down (LLaVA-OneVision's "anyres_max_9"); None: never.
+        size: (height, width) of the image in pixels.
+        pinpoints: Canvases that tiles may fill, as (height, width) in pixels.
+        tile: Side of a tile in pixels.
+        side: Number of tokens in a row of a tile, before compression.
+        ratio: Compress ratio.
+        most: Number of tiles above which tokens are scaled down (LLaVA-OneVision's "anyres_max_9"). If None, never.
     """
     height, width = size
     canvas = select_best_resolution([height, width], pinpoints)
@@ -190,7 +199,7 @@ def _with_compressor(projector: type[nn.Module]) -> type[nn.Module]:
 
 
 class _SquareTileModel(StudentBody):
-    """What the three models without their head share."""
+    """Base of the three models without their head."""
 
     config: Any
     vision_tower: Any
@@ -202,13 +211,13 @@ class _SquareTileModel(StudentBody):
         self.post_init()  # type: ignore[attr-defined]
 
     def get_visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:
-        """The ViT's tokens before the adaptor, `[n_tiles, side * side, channels]`.
+        """Compute the tokens of the ViT before the adaptor, `[n_tiles, side * side, channels]`.
 
         Args:
             pixel_values: `[n_tiles, 3, height, width]`.
 
         Raises:
-            ValueError: the ViT makes other than side * side tokens (a wrong `vision_feature_select_strategy`).
+            ValueError: If the ViT does not produce side * side tokens (wrong `vision_feature_select_strategy`).
         """
         states = self.vision_tower(
             pixel_values.to(self.vision_tower.dtype), output_hidden_states=True, return_dict=True
@@ -228,29 +237,32 @@ class _SquareTileModel(StudentBody):
     def adapt_visual_features(
         self, visual_features: Tensor, **layout: Tensor
     ) -> dict[str, BaseModelOutputWithPooling]:
-        """The adapted features, laid out as a prompt has them: one `[tokens, width]` a picture."""
+        """Compress and project features and lay them out as in a prompt: one `[tokens, width]` per image."""
         weight = self.multi_modal_projector.linear_1.weight
         adapted = self.multi_modal_projector(visual_features.to(weight.device, weight.dtype))
         return {"image": BaseModelOutputWithPooling(pooler_output=self.lay_out(adapted, **layout))}
 
     def lay_out(self, adapted: Tensor, **layout: Tensor) -> list[Tensor]:
-        """Tiles `[n_tiles, image_seq_length, width]` to pictures, each `[tokens, width]`."""
+        """Convert tiles `[n_tiles, image_seq_length, width]` to images, each `[tokens, width]`."""
         return list(adapted)
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
+        """Compute the image inputs of the decoder: `pooler_output` holds one `[tokens, width]` per image."""
         return self.adapt_visual_features(self.get_visual_features(pixel_values))["image"]
 
 
 class _AnyresModel(_SquareTileModel):
-    """What LLaVA-NeXT and OneVision share: an overview tile, then the tiles side by side."""
+    """Base of LLaVA-NeXT and LLaVA-OneVision: an overview tile, then the tiles side by side."""
 
     image_newline: Any
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """The same; `pixel_values` may have five dimensions, padded to the picture with the most tiles."""
+        """Compute the image inputs of the decoder: `pooler_output` holds one `[tokens, width]` per image.
+
+        `pixel_values` may have five dimensions, padded to the image with the most tiles.
+        """
         assert image_sizes is not None
         if pixel_values.ndim == 5:
             tiles = [1 + grid.high * grid.wide for grid in self.grids(image_sizes)]
@@ -259,7 +271,11 @@ class _AnyresModel(_SquareTileModel):
         return self.adapt_visual_features(features, image_sizes=image_sizes)["image"]
 
     def grids(self, image_sizes: Tensor) -> list[Grid]:
-        """Where each picture's tokens lie. image_sizes: `[n_pictures, 2]`, height and width."""
+        """Return the token layout of each image.
+
+        Args:
+            image_sizes: `[n_pictures, 2]`, height and width.
+        """
         config = self.config
         tile, most = config.vision_config.image_size, most_tiles(config)
         return [
@@ -275,7 +291,7 @@ class _AnyresModel(_SquareTileModel):
         return [self._join(tiles, grid) for tiles, grid in zip(pictures, grids, strict=True)]
 
     def _join(self, tiles: Tensor, grid: Grid) -> Tensor:
-        """One picture, `[1 + high * wide, image_seq_length, width]` to `[tokens, width]`."""
+        """Join the tiles of one image, `[1 + high * wide, image_seq_length, width]` to `[tokens, width]`."""
         side = self.config.side
         joined = tiles[1:].view(grid.high, grid.wide, side, -1, tiles.shape[-1])
         joined = joined.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
@@ -306,21 +322,21 @@ class FCoTVLLlavaOnevisionModel(_AnyresModel, LlavaOnevisionModel):
 
 
 class FCoTVLLlavaForConditionalGeneration(StudentModel, LlavaForConditionalGeneration):
-    """A student of LLaVA-1.5 with its head."""
+    """Student of LLaVA-1.5 with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaConfig
     body: ClassVar[Any] = FCoTVLLlavaModel
 
 
 class FCoTVLLlavaNextForConditionalGeneration(StudentModel, LlavaNextForConditionalGeneration):
-    """A student of LLaVA-NeXT with its head."""
+    """Student of LLaVA-NeXT with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaNextConfig
     body: ClassVar[Any] = FCoTVLLlavaNextModel
 
 
 class FCoTVLLlavaOnevisionForConditionalGeneration(StudentModel, LlavaOnevisionForConditionalGeneration):
-    """A student of LLaVA-OneVision with its head."""
+    """Student of LLaVA-OneVision with its head."""
 
     config_class: ClassVar[Any] = FCoTVLLlavaOnevisionConfig
     body: ClassVar[Any] = FCoTVLLlavaOnevisionModel
@@ -330,15 +346,16 @@ class FCoTVLLlavaOnevisionForConditionalGeneration(StudentModel, LlavaOnevisionF
 
 
 class FCoTVLLlavaProcessor(PictureProcessor):
-    """Image-only processor of the three families: one `<image>` of a prompt becomes a picture's placeholders.
+    """Image-only processor of the three families: each `<image>` of a prompt becomes the placeholders of one image.
 
     Args:
-        image_processor: LLaVA-1.5's (one tile), LLaVA-NeXT's or OneVision's (with `image_grid_pinpoints`).
-        tokenizer: knows the image token.
-        patch_size: of the ViT, in pixels.
-        compress_ratio: of the model this processor feeds.
-        most_tiles: of OneVision, see `grid_of`.
-        chat_template: Jinja template; a picture in it is one image token.
+        image_processor: Image processor of LLaVA-1.5 (one tile), or of LLaVA-NeXT or LLaVA-OneVision (with
+            `image_grid_pinpoints`).
+        tokenizer: Tokenizer that knows the image token.
+        patch_size: Patch size of the ViT in pixels.
+        compress_ratio: Compress ratio of the model that this processor feeds.
+        most_tiles: Tile limit of LLaVA-OneVision, see `grid_of`.
+        chat_template: Jinja template, in which an image is one image token.
     """
 
     def __init__(
@@ -372,11 +389,11 @@ class FCoTVLLlavaProcessor(PictureProcessor):
         return overview if grid is None else overview + grid.tokens
 
     def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Pictures as the model takes them.
+        """Return the image inputs of the model.
 
         Returns:
-            `pixel_values` `[n_tiles, 3, height, width]` over all pictures, and `image_sizes` `[n_pictures, 2]` where
-            pictures are cut into tiles.
+            `pixel_values` `[n_tiles, 3, height, width]` over all images, and `image_sizes` `[n_pictures, 2]` if images
+            are cut into tiles.
         """
         read = [self.image_processor(image, return_tensors="pt") for image in images]
         pixels = torch.cat([one["pixel_values"].flatten(0, -4) for one in read])
@@ -386,7 +403,7 @@ class FCoTVLLlavaProcessor(PictureProcessor):
         return {"image_sizes": torch.tensor(list(sizes))} if self._pinpoints() else {}
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        """Return the run of tokens that replaces the placeholder of image `image_idx` in a prompt."""
         height, width = image_inputs["image_sizes"][image_idx] if self._pinpoints() else (1, 1)
         return self.image_token * self.picture_tokens(int(height), int(width))
 

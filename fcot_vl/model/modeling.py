@@ -1,8 +1,8 @@
 """The student: InternVL with its projector replaced by compressor `V_c` + student adaptor `A_s`.
 
-One sample, InternVL2-2B at ratio 2: tiles `[n, 3, 448, 448]` -> ViT `[n, 1025, 1024]` -> drop CLS, pixel shuffle
-`[n, 256, 4096]` -> `V_c` `[n, 128, 4096]` -> `A_s` `[n, 128, 2048]` -> scattered into the prompt -> LLM. Everything but
-`V_c` is transformers' own code and carries the teacher's weight names.
+Shapes for one sample, InternVL2-2B at ratio 2: tiles `[n, 3, 448, 448]` -> ViT `[n, 1025, 1024]` -> drop CLS, pixel
+shuffle `[n, 256, 4096]` -> `V_c` `[n, 128, 4096]` -> `A_s` `[n, 128, 2048]` -> scattered into the prompt -> LLM.
+Everything except `V_c` is transformers' own code and uses the weight names of the teacher.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _is_empty(cache: Cache | None) -> bool:
 
 
 class StudentAdaptor(InternVLMultiModalProjector):
-    """`A_s(V_c(x))`: the teacher's projector behind a compressor.
+    """`A_s(V_c(x))`: a compressor followed by the teacher's projector.
 
     `[n_tiles, tokens_per_tile, visual_channels]` -> `[n_tiles, tokens_per_tile / ratio, text_width]`.
     """
@@ -55,7 +55,9 @@ class FCoTVLModel(StudentBody, InternVLModel):
         self.post_init()
 
     def get_visual_features(self, pixel_values: Tensor) -> Tensor:
-        """ViT and pixel shuffle, before the adaptor: what teacher and students share, and what may be cached.
+        """Run the ViT and pixel shuffle, without the adaptor.
+
+        Teacher and students share this output, and it may be cached.
 
         Args:
             pixel_values: `[n_tiles, 3, height, width]`.
@@ -78,10 +80,10 @@ class FCoTVLModel(StudentBody, InternVLModel):
     def adapt_visual_features(
         self, visual_features: Tensor, **layout: Tensor
     ) -> dict[str, BaseModelOutputWithPooling]:
-        """Run the adaptor on features of `get_visual_features`; the result goes to `forward(mm_encoder_outputs=)`.
+        """Run the adaptor on the output of `get_visual_features`; pass the result to `forward(mm_encoder_outputs=)`.
 
         Raises:
-            ValueError: the features are not those of this model's ViT.
+            ValueError: If the features do not come from this model's ViT.
         """
         expected = (self.config.tokens_per_tile, self.config.visual_channels)
         if visual_features.ndim != 3 or tuple(visual_features.shape[1:]) != expected:
@@ -94,14 +96,14 @@ class FCoTVLModel(StudentBody, InternVLModel):
         return {"image": BaseModelOutputWithPooling(pooler_output=adapted)}
 
     def visual_position_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Positions of a prompt's tokens under the configured scheme.
+        """Compute the positions of the tokens of a prompt under the configured scheme.
 
         With "kept", a visual token takes the position of the first token of the teacher's tile that it replaces (number
-        j * ratio; of a window, its upper left token), and text stands where it stands for the teacher. With "compact",
-        every token takes one position. Padding is 0 and takes none.
+        j * ratio, or the upper left token of a window), and text has the same position as in the teacher. With
+        "compact", tokens are numbered consecutively. Padding has position 0 and is not counted.
 
         Args:
-            input_ids: `[batch, length]`, from the first token of the sequence on.
+            input_ids: `[batch, length]`, starting at the first token of the sequence.
             attention_mask: `[batch, length]`, 0 on padding.
 
         Returns:
@@ -112,24 +114,24 @@ class FCoTVLModel(StudentBody, InternVLModel):
             real = attention_mask.to(input_ids.device) != 0
         visual = (input_ids == self.config.image_token_id) & real
         of_tile = torch.tensor(self.config.position_steps, device=input_ids.device)
-        number = (visual.cumsum(-1) - 1) % len(of_tile)  # of a visual token within its tile
+        number = (visual.cumsum(-1) - 1) % len(of_tile)  # index of a visual token within its tile
         steps = torch.where(visual, of_tile[number], 1) * real
         return (steps.cumsum(-1) - steps) * real
 
     def packed_position_ids(
         self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
     ) -> Tensor:
-        """See `StudentBody.packed_position_ids`; of the configured scheme."""
+        """See `StudentBody.packed_position_ids`; uses the configured scheme."""
         rows, real = in_rows(input_ids, sequence_lengths)
         return self.visual_position_ids(rows, real)[real][None]
 
     def get_placeholder_mask(
         self, input_ids: Tensor | None, inputs_embeds: Tensor, image_features: Tensor
     ) -> Tensor:
-        """Where the visual tokens go, `[batch, length, 1]`.
+        """Return the mask of the visual tokens in the prompt, `[batch, length, 1]`.
 
         Raises:
-            ValueError: the number of image placeholders is not the number of visual tokens of the tiles.
+            ValueError: If the number of image placeholders differs from the number of visual tokens of the tiles.
         """
         if input_ids is None:
             token = torch.full((), self.config.image_token_id, dtype=torch.long, device=inputs_embeds.device)
@@ -167,7 +169,7 @@ class FCoTVLModel(StudentBody, InternVLModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
+        """Run InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
         has_pictures = pixel_values is not None or (mm_encoder_outputs or {}).get("image") is not None
         decoding = torch.compiler.is_compiling() or not _is_empty(
             past_key_values
@@ -200,7 +202,7 @@ class FCoTVLModel(StudentBody, InternVLModel):
         position_ids: Tensor | None,
         past_key_values: Cache | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Position ids and attention mask for kept positions, where the caller left them out."""
+        """Return position ids and attention mask for kept positions, computing those that the caller did not pass."""
         if position_ids is None:
             if input_ids is None or not _is_empty(past_key_values):
                 raise ValueError(
@@ -217,10 +219,13 @@ class FCoTVLModel(StudentBody, InternVLModel):
         return position_ids, attention_mask
 
     def _packing_mask(self, position_ids: Tensor) -> Tensor | None:
-        """The causal mask of kept positions, `[batch, 1, length, length]`; all ones `[batch, length]` if not packed.
+        """Return the causal mask of kept positions, `[batch, 1, length, length]`.
 
-        transformers takes any step in the positions other than 1 for the seam between two packed sequences, and masks
-        across it. Kept positions step by more inside a sequence too; their seams are the steps back.
+        If the row is not packed, return all ones `[batch, length]`.
+
+        transformers interprets any position increment other than 1 as the boundary between two packed sequences, and
+        masks across it. Kept positions have larger increments inside a sequence too; only positions that do not
+        increase mark a boundary.
         """
         seams = position_ids.diff(dim=-1) <= 0
         if not bool(seams.any()):
@@ -237,7 +242,7 @@ class FCoTVLModel(StudentBody, InternVLModel):
 
 
 class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGeneration):
-    """The student with its language-model head: `generate()`, `from_pretrained()` and the pipelines work on it."""
+    """Student with its language-model head; supports `generate()`, `from_pretrained()` and pipelines."""
 
     config: FCoTVLConfig
     config_class: ClassVar[Any] = FCoTVLConfig
@@ -265,16 +270,16 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
         visual_features: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """InternVL's forward; `visual_features` takes the place of `pixel_values` and skips the ViT.
+        """Run InternVL's forward; `visual_features` replaces `pixel_values` and skips the ViT.
 
         Args:
-            input_ids: `[batch, length]` with `image_seq_length` placeholders a tile.
+            input_ids: `[batch, length]` with `image_seq_length` placeholders per tile.
             pixel_values: `[n_tiles, 3, height, width]` over the whole batch, in the order of the placeholders.
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, from `get_visual_features`.
             labels: `[batch, length]`, -100 where there is no loss.
 
         Raises:
-            ValueError: placeholders and tiles do not match, or pictures are given in two forms at once.
+            ValueError: If placeholders and tiles do not match, or images are passed in two forms at once.
         """
         if visual_features is not None:
             mm_encoder_outputs = self._features_to_encoder_outputs(
@@ -303,7 +308,7 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        # generate() encodes pictures once, before it repeats prompts for beams; cached features join it here.
+        # generate() encodes images once, before it repeats prompts for beams; cached features enter here.
         if (visual_features := model_kwargs.pop("visual_features", None)) is not None:
             model_kwargs["mm_encoder_outputs"] = self._features_to_encoder_outputs(
                 visual_features, model_kwargs.get("pixel_values"), model_kwargs.get("mm_encoder_outputs")
@@ -315,8 +320,8 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
     def _prepare_position_ids_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]
     ) -> Tensor:
-        # Called once per generate(); afterwards transformers appends last + 1 for each new token, which is right for
-        # both schemes because new tokens are text. Nothing is remembered between calls.
+        # Called once per generate(). Afterwards transformers appends last + 1 for each new token, which is right for
+        # both schemes because new tokens are text. No state is kept between calls.
         if not self.config.keeps_positions:
             return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
         input_ids = model_kwargs.get("input_ids")

@@ -1,7 +1,7 @@
-"""Several sequences in one row, each seeing itself alone: what packing needs of a decoder.
+"""Attention for packed sequences: several sequences in one row, each attending only to itself.
 
-Attention runs over one sequence after the other with the causal kernel, so nothing is computed across a seam and no
-`[length, length]` mask is made; everything else in a decoder works on single tokens. Positions start anew in every
+Attention runs on one sequence after the other with the causal kernel, so nothing is computed across sequences and no
+`[length, length]` mask is built. All other parts of a decoder work on single tokens. Positions restart in every
 sequence.
 """
 
@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-PACKED = "fcot_vl_packed"  # transformers' name of this attention; without lengths it is "sdpa"
+PACKED = "fcot_vl_packed"  # name of this attention in transformers; without lengths it equals "sdpa"
 
 
 def packed_attention_forward(
@@ -29,11 +29,12 @@ def packed_attention_forward(
     sequence_lengths: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' SDPA attention, sequence by sequence.
+    """Run transformers' SDPA attention sequence by sequence.
 
     Args:
         query: `[1, heads, length, head width]`; key and value may have fewer heads.
-        sequence_lengths: tokens of each sequence of the row, adding up to its length; None: one call, with the mask.
+        sequence_lengths: Number of tokens of each sequence in the row; they sum to its length. If None, run one call
+            with the mask.
 
     Returns:
         `[1, length, heads, head width]`, and None in place of attention weights.
@@ -53,18 +54,18 @@ AttentionMaskInterface.register(PACKED, sdpa_mask)
 def packed_inputs(
     body: Any, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
 ) -> dict[str, Any]:
-    """What a student without its head takes beside `input_ids` to read a row of packed sequences.
+    """Return the inputs that a student without its head needs, besides `input_ids`, for a row of packed sequences.
 
-    Puts the decoder's attention to `PACKED`, for good: without lengths it is transformers' "sdpa".
+    Permanently sets the attention of the decoder to `PACKED`; without lengths it equals transformers' "sdpa".
 
     Args:
-        body: a `StudentBody`.
+        body: `StudentBody` to prepare the inputs for.
         input_ids: `[1, length]`.
-        sequence_lengths: tokens of each sequence.
-        layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+        sequence_lengths: Number of tokens of each sequence.
+        layout: Information on the images that the family needs (see `picture_layout` of the processor).
 
     Raises:
-        ValueError: the lengths do not add up to the row.
+        ValueError: If the lengths do not sum to the length of the row.
     """
     if input_ids.shape != (1, sum(sequence_lengths)):
         raise ValueError(
@@ -75,13 +76,13 @@ def packed_inputs(
     return {
         "position_ids": body.packed_position_ids(input_ids, sequence_lengths, **layout),
         "sequence_lengths": tuple(sequence_lengths),
-        # four dimensions: transformers takes it for a finished mask and makes none of its own; nobody reads it
+        # with four dimensions, transformers treats it as a final mask and builds none of its own; it is never read
         "attention_mask": input_ids.new_zeros(1, 1, 1, 1),
     }
 
 
 def in_rows(input_ids: Tensor, sequence_lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Packed sequences as padded rows, `[sequences, longest]`, and the mask of real tokens."""
+    """Return packed sequences as padded rows, `[sequences, longest]`, and the mask of real tokens."""
     rows = pad_sequence(list(input_ids[0].split(list(sequence_lengths))), batch_first=True)
     lengths = torch.tensor(sequence_lengths, device=input_ids.device)
     return rows, torch.arange(rows.shape[1], device=input_ids.device) < lengths[:, None]

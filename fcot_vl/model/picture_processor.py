@@ -1,8 +1,8 @@
-"""What the processors of all families have in common: image-only, fitted to a model, and able to count.
+"""Base of the processors of all families: image-only, fitted to a model, and able to count tokens.
 
-transformers' own processors insist on video processors, and with them on torchvision; these do without. Training and
-evaluation make sequences themselves and need what is below: how many placeholders a picture has at a compress ratio,
-what stands around them, and what the model takes beside tokens.
+transformers' own processors require video processors and therefore torchvision; these do not. Training and evaluation
+build sequences themselves. They need the methods below: the number of placeholders of an image at a compress ratio, the
+tokens around them, and the model inputs other than tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fcot_vl.model.student import HUB_OPTIONS
 
 
 class PictureProcessor(ProcessorMixin):
-    """Pictures and chat messages in, `input_ids`, `attention_mask` and what the model takes of pictures out."""
+    """Processor of images and chat messages into `input_ids`, `attention_mask` and the image inputs of the model."""
 
     text_kwargs: ClassVar[dict[str, Any]] = {"padding_side": "left"}
 
@@ -27,7 +27,7 @@ class PictureProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load from the folder of a teacher or a student, and `fit` to the model there, if there is one."""
+        """Load from the folder of a teacher or a student, and `fit` to the model in that folder, if there is one."""
         processor: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
         if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
@@ -45,7 +45,7 @@ class PictureProcessor(ProcessorMixin):
         processor_dict: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        # Always the PIL backend, whatever class the folder names, so that pixels do not depend on what is installed.
+        # Always use the PIL backend, whatever the folder names, so that pixels do not depend on installed packages.
         images = cls._load_image_processor(pretrained_model_name_or_path, **kwargs)
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
         return [images, tokenizer]
@@ -55,32 +55,38 @@ class PictureProcessor(ProcessorMixin):
         return AutoImageProcessor.from_pretrained(path, backend="pil", **kwargs)
 
     def fit(self, config: Any) -> None:
-        """Prepare prompts for the model of this configuration, a teacher's or a student's."""
+        """Prepare prompts for the model with this configuration, a teacher or a student."""
         raise NotImplementedError
 
     @property
     def picture_marks(self) -> tuple[list[int], list[int]]:
-        """Tokens that stand before and after a picture's placeholders and are not in the chat template."""
+        """Tokens before and after the placeholders of an image that the chat template does not contain."""
         return [], []
 
     def picture_tiles(self, height: int, width: int) -> int:
-        """Tiles of a picture, an overview among them."""
+        """Return the number of tiles of an image, including an overview."""
         return 1
 
     def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        """Placeholders of a picture for this processor's model, or for one compressed `ratio` times more."""
+        """Return the number of placeholders of an image.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+            ratio: Additional compress ratio, on top of that of this processor's model.
+        """
         raise NotImplementedError
 
     def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Pictures as the model takes them: `pixel_values`, and what `picture_layout` gives."""
+        """Return the image inputs of the model: `pixel_values`, and the output of `picture_layout`."""
         raise NotImplementedError
 
     def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """What the model must know of pictures of (height, width) in pixels beside their features."""
+        """Return the layout inputs of the model for images of (height, width) in pixels, besides their features."""
         return {}
 
     def prompt_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """What the model takes beside `input_ids` `[batch, length]` and pictures when it generates."""
+        """Return the model inputs for generation besides `input_ids` `[batch, length]` and images."""
         return {}
 
 

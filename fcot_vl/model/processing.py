@@ -1,7 +1,7 @@
-"""Image-only processor: pictures and chat messages in, `input_ids`, `attention_mask` and `pixel_values` out.
+"""Image-only processor: images and chat messages in, `input_ids`, `attention_mask` and `pixel_values` out.
 
-The tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`). The processors of other families stand beside
-their models.
+The tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`). The processors of other families are in the
+files of their models.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from fcot_vl.model.picture_processor import PictureProcessor
 
 
 class FCoTVLProcessor(PictureProcessor):
-    """Pictures become tiles plus a thumbnail; each `<IMG_CONTEXT>` of a prompt becomes the placeholders of one picture.
+    """Processor that cuts images into tiles plus a thumbnail and expands each `<IMG_CONTEXT>` of a prompt.
 
-    One picture stands as `<img>` + `<IMG_CONTEXT>` * (tiles * image_seq_length) + `</img>`.
+    An image becomes `<img>` + `<IMG_CONTEXT>` * (tiles * image_seq_length) + `</img>`.
 
     Args:
-        image_processor: tiles and normalises (`GotOcr2ImageProcessorPil`).
-        tokenizer: knows `<img>`, `</img>` and `<IMG_CONTEXT>`.
-        image_seq_length: visual tokens per tile of the model this processor feeds, after compression.
-        chat_template: Jinja template; a picture in it is one `<IMG_CONTEXT>`.
+        image_processor: Image processor that tiles and normalizes (`GotOcr2ImageProcessorPil`).
+        tokenizer: Tokenizer that knows `<img>`, `</img>` and `<IMG_CONTEXT>`.
+        image_seq_length: Number of visual tokens per tile after compression, for the model that this processor feeds.
+        chat_template: Jinja template, in which an image is one `<IMG_CONTEXT>`.
     """
 
     images_kwargs: ClassVar[dict[str, Any]] = {"crop_to_patches": True}
@@ -63,8 +63,8 @@ class FCoTVLProcessor(PictureProcessor):
     ) -> Self:
         """Load from any InternVL folder in the Hugging Face layout, or from a saved student.
 
-        `image_seq_length` is read from the model's own `config.json` where there is one, so that prompt and model
-        agree; pass it to override.
+        By default, `image_seq_length` is read from the `config.json` of the model, if there is one, so that prompt and
+        model agree. Pass it to override.
         """
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if image_seq_length is not None:
@@ -76,19 +76,18 @@ class FCoTVLProcessor(PictureProcessor):
         return GotOcr2ImageProcessorPil.from_pretrained(path, **kwargs)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """Tokens and pixels of one prompt or a batch of prompts.
+        """Tokenize one prompt or a batch of prompts and prepare their images.
 
         Args:
-            images: pictures in the order of their placeholders over the batch (one, a list, or a list per
-                prompt).
-            text: prompt or prompts, one `<IMG_CONTEXT>` a picture.
+            images: Images in the order of their placeholders over the batch (one, a list, or a list per prompt).
+            text: Prompt or prompts, with one `<IMG_CONTEXT>` per image.
 
         Returns:
-            BatchFeature with `input_ids` and `attention_mask` `[batch, length]` (left-padded when asked to pad) and
-            `pixel_values` `[n_tiles, 3, height, width]` over all pictures.
+            BatchFeature with `input_ids` and `attention_mask` `[batch, length]` (left-padded if padding is requested)
+            and `pixel_values` `[n_tiles, 3, height, width]` over all images.
 
         Raises:
-            ValueError: no text, a video, or a number of pictures that differs from the number of placeholders.
+            ValueError: If there is no text, a video is passed, or the numbers of images and placeholders differ.
         """
         if text is None:
             raise ValueError("Pass text: a prompt with one <IMG_CONTEXT> per picture.")
@@ -97,14 +96,14 @@ class FCoTVLProcessor(PictureProcessor):
         return super().__call__(images=images, text=text, **kwargs)
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        """Return the run of tokens that replaces the placeholder of image `image_idx` in a prompt."""
         n_tokens = self.image_seq_length * int(image_inputs["num_patches"][image_idx])
         return f"{self.start_image_token}{self.image_token * n_tokens}{self.end_image_token}"
 
     def _get_num_multimodal_tokens(
         self, image_sizes: list[list[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Tokens and tiles per picture from (height, width) alone, without decoding pixels."""
+        """Return tokens and tiles per image from (height, width), without decoding pixels."""
         if image_sizes is None:
             return MultiModalData()
         images_kwargs = self._merge_kwargs(**kwargs)["images_kwargs"]
@@ -129,13 +128,13 @@ class FCoTVLProcessor(PictureProcessor):
         return [self.start_image_token_id], [self.end_image_token_id]
 
     def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """`pixel_values` `[n_tiles, 3, height, width]` over all pictures."""
+        """Return `pixel_values` `[n_tiles, 3, height, width]` over all images."""
         read = self.image_processor(list(images), crop_to_patches=True, return_tensors="pt")
         return {"pixel_values": read["pixel_values"]}
 
     @property
     def image_token_ids(self) -> list[int]:
-        """Ids of the tokens that belong to a picture."""
+        """Ids of the tokens that belong to an image."""
         return [self.image_token_id, self.start_image_token_id, self.end_image_token_id]
 
     @property

@@ -1,11 +1,12 @@
-"""Students of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: the patch merger's MLP stands behind a compressor.
+"""Students of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a compressor before the MLP of the patch merger.
 
-Their ViT takes a picture of any size; its merger joins 2 x 2 patches (InternVL's pixel shuffle) and projects. Here the
-merger stops after joining, and the compressor takes `ratio` neighbours of a row of the picture, whose last token is
-repeated where the row does not divide; then the merger's MLP projects. Positions have two dimensions and are kept: a
-compressed token stands where the first token that it replaces stands, and text where the teacher has it. Qwen3-VL adds
-features of deeper ViT layers to the decoder's first layers; each of their mergers gets a compressor of its own.
-Pictures only, no videos.
+The ViTs of these models take images of any size. Their merger joins 2 x 2 patches (like InternVL's pixel shuffle) and
+projects. Here the merger only joins, then the compressor merges `ratio` neighbors of a row of the image, then the MLP
+of the merger projects. If the ratio does not divide a row, the last token of the row is repeated.
+
+Positions have two dimensions and are kept: a compressed token has the position of the first token that it replaces, and
+text has the same position as in the teacher. Qwen3-VL adds features of deeper ViT layers to the first layers of the
+decoder; each of their mergers has its own compressor. Images only, no videos.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from fcot_vl.model.student import ROWS_ONLY, CompressedConfig, StudentBody, Stud
 
 
 class _AnySize(CompressedConfig):
-    """What the three configurations share: pictures are not cut into tiles."""
+    """Base of the three configurations: images are not cut into tiles."""
 
     positions: ClassVar[tuple[str, ...]] = ("kept",)
     unfit: ClassVar[dict[str, str]] = {
@@ -48,12 +49,12 @@ class _AnySize(CompressedConfig):
 
     @property
     def tokens_per_tile(self) -> None:
-        """There are no tiles."""
+        """None; there are no tiles."""
         return None
 
     @property
     def visual_channels(self) -> int:
-        """Channels of a visual token before the adaptor: the ViT's width times the patches joined into one token."""
+        """Channels of a visual token before the adaptor: ViT width times number of patches joined into one token."""
         vision = self.vision_config
         width = (
             getattr(vision, "embed_dim", None) or vision.hidden_size
@@ -62,21 +63,21 @@ class _AnySize(CompressedConfig):
 
 
 class FCoTVLQwen2VLConfig(_AnySize, Qwen2VLConfig):
-    """Qwen2-VL's configuration with the dial; see `CompressedConfig`."""
+    """Qwen2-VL configuration with the compression settings; see `CompressedConfig`."""
 
     model_type = "fcot_vl_qwen2_vl"
     teacher_type: ClassVar[Any] = Qwen2VLConfig
 
 
 class FCoTVLQwen25VLConfig(_AnySize, Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration with the dial; see `CompressedConfig`."""
+    """Qwen2.5-VL configuration with the compression settings; see `CompressedConfig`."""
 
     model_type = "fcot_vl_qwen2_5_vl"
     teacher_type: ClassVar[Any] = Qwen2_5_VLConfig
 
 
 class FCoTVLQwen3VLConfig(_AnySize, Qwen3VLConfig):
-    """Qwen3-VL's configuration with the dial; see `CompressedConfig`."""
+    """Qwen3-VL configuration with the compression settings; see `CompressedConfig`."""
 
     model_type = "fcot_vl_qwen3_vl"
     teacher_type: ClassVar[Any] = Qwen3VLConfig
@@ -86,25 +87,29 @@ class FCoTVLQwen3VLConfig(_AnySize, Qwen3VLConfig):
 
 
 class _Merger:
-    """A merger in two halves: `forward` only joins patches, `adapt` normalises, compresses and projects."""
+    """Merger in two halves: `forward` only joins patches; `adapt` normalizes, compresses and projects."""
 
     compressor: nn.Module
     hidden_size: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[patches, width]` to `[tokens, channels]`."""
+        """Join patches: `[patches, width]` to `[tokens, channels]`."""
         return x.view(-1, self.hidden_size)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """`[tokens, channels]`; each patch of a token for itself, or the token as a whole."""
+        """Normalize `[tokens, channels]`, either each patch of a token separately or the token as a whole."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
-        """`[tokens, channels]` to `[tokens, text width]`."""
+        """Project `[tokens, channels]` to `[tokens, text width]`."""
         raise NotImplementedError
 
     def adapt(self, features: Tensor, ratio: int, grids: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """Tokens of pictures of (rows, columns) tokens, one after another, to one `[tokens, text width]` a picture."""
+        """Compress and project the concatenated tokens of images of (rows, columns) tokens.
+
+        Returns:
+            One `[tokens, text width]` per image.
+        """
         parts = self.normalise(features).split([high * wide for high, wide in grids])
         rows = [
             fill_rows(part.view(high, wide, -1), ratio).flatten(0, 1)
@@ -115,7 +120,7 @@ class _Merger:
 
 
 def _in_two_halves(merger: nn.Module, config: Any) -> nn.Module:
-    """The same merger, weights and names, as a `_Merger`."""
+    """Return the same merger, with the same weights and names, as a `_Merger`."""
 
     class Merger(_Merger, type(merger)):  # type: ignore[misc]
         def normalise(self, x: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ def _in_two_halves(merger: nn.Module, config: Any) -> nn.Module:
 
 
 class _AnySizeModel(StudentBody):
-    """What the three models without their head share."""
+    """Base of the three models without their head."""
 
     config: Any
     visual: Any
@@ -150,11 +155,13 @@ class _AnySizeModel(StudentBody):
         self.post_init()  # type: ignore[attr-defined]
 
     def get_visual_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
-        """The ViT's joined tokens before the adaptor, `[tokens, channels]`, the deeper layers' beside them.
+        """Compute the joined tokens of the ViT before the adaptor, `[tokens, channels]`.
+
+        Features of deeper layers are concatenated along the channels.
 
         Args:
-            pixel_values: `[patches, values of a patch]` over all pictures.
-            image_grid_thw: `[n_pictures, 3]`, patches in time (1), height and width.
+            pixel_values: `[patches, values of a patch]` over all images.
+            image_grid_thw: `[n_pictures, 3]`, number of patches in time (1), height and width.
         """
         output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=image_grid_thw, return_dict=True)
         deeper = getattr(output, "deepstack_features", None) or []
@@ -163,7 +170,7 @@ class _AnySizeModel(StudentBody):
     def adapt_visual_features(  # type: ignore[override]
         self, visual_features: Tensor, image_grid_thw: Tensor
     ) -> dict[str, BaseModelOutputWithDeepstackFeatures]:
-        """The adapted features, one `[tokens, width]` a picture, the deeper layers' beside them."""
+        """Compress and project features into one `[tokens, width]` per image, also those of the deeper layers."""
         merge, ratio = self.visual.spatial_merge_size, self.config.compress_ratio
         grids = [(high // merge, wide // merge) for _, high, wide in image_grid_thw.tolist()]
         mergers = [self.visual.merger, *getattr(self.visual, "deepstack_merger_list", [])]
@@ -176,7 +183,7 @@ class _AnySizeModel(StudentBody):
         return {"image": output}
 
     def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
-        """What `forward` takes in place of pictures: the adapted features, and what positions are counted from."""
+        """Return the inputs of `forward` that replace images: the adapted features and the inputs for positions."""
         is_visual = (input_ids == self.config.image_token_id).int()
         return super().visual_inputs(input_ids, visual_features, **layout) | {
             **layout,
@@ -186,7 +193,7 @@ class _AnySizeModel(StudentBody):
     def packed_position_ids(
         self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
     ) -> Tensor:
-        """See `StudentBody.packed_position_ids`; in time, height and width."""
+        """See `StudentBody.packed_position_ids`; positions are in time, height and width."""
         rows, real = in_rows(input_ids, sequence_lengths)
         positions, _ = self.get_rope_index(  # type: ignore[attr-defined]
             rows,
@@ -199,7 +206,7 @@ class _AnySizeModel(StudentBody):
     def get_image_features(
         self, pixel_values: Tensor, image_grid_thw: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithDeepstackFeatures:
-        """Pictures as the decoder reads them: `pooler_output` holds one `[tokens, width]` a picture."""
+        """Compute the image inputs of the decoder: `pooler_output` holds one `[tokens, width]` per image."""
         assert image_grid_thw is not None
         features = self.get_visual_features(pixel_values, image_grid_thw)
         return self.adapt_visual_features(features, image_grid_thw)["image"]
@@ -207,7 +214,7 @@ class _AnySizeModel(StudentBody):
     def get_vision_position_ids(
         self, start_position: int, grid_thw: Any, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """The teacher's positions of a picture's tokens, `[3, tokens]`, of the first of every `ratio` in a row."""
+        """Return the teacher's positions, `[3, tokens]`, of the first of every `ratio` tokens in a row of an image."""
         positions: Tensor = super().get_vision_position_ids(start_position, grid_thw, *args, **kwargs)  # type: ignore[misc]
         wide = int(grid_thw[2]) // self.visual.spatial_merge_size
         return positions.unflatten(1, (-1, wide))[:, :, :: self.config.compress_ratio].flatten(1)
@@ -241,21 +248,21 @@ class _AnySizeStudent(StudentModel):
 
 
 class FCoTVLQwen2VLForConditionalGeneration(_AnySizeStudent, Qwen2VLForConditionalGeneration):
-    """A student of Qwen2-VL with its head."""
+    """Student of Qwen2-VL with its head."""
 
     config_class: ClassVar[Any] = FCoTVLQwen2VLConfig
     body: ClassVar[Any] = FCoTVLQwen2VLModel
 
 
 class FCoTVLQwen25VLForConditionalGeneration(_AnySizeStudent, Qwen2_5_VLForConditionalGeneration):
-    """A student of Qwen2.5-VL with its head."""
+    """Student of Qwen2.5-VL with its head."""
 
     config_class: ClassVar[Any] = FCoTVLQwen25VLConfig
     body: ClassVar[Any] = FCoTVLQwen25VLModel
 
 
 class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForConditionalGeneration):
-    """A student of Qwen3-VL with its head."""
+    """Student of Qwen3-VL with its head."""
 
     config_class: ClassVar[Any] = FCoTVLQwen3VLConfig
     adaptors: ClassVar[tuple[str, ...]] = ("visual.merger", "visual.deepstack_merger_list")
@@ -266,13 +273,13 @@ class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForCondition
 
 
 class FCoTVLQwenVLProcessor(PictureProcessor):
-    """Image-only processor of the three families: `<|image_pad|>` becomes a picture's placeholders.
+    """Image-only processor of the three families: each `<|image_pad|>` becomes the placeholders of one image.
 
     Args:
-        image_processor: Qwen2-VL's; Qwen3-VL uses it with larger patches.
-        tokenizer: knows the image token.
-        compress_ratio: of the model this processor feeds.
-        chat_template: Jinja template; a picture in it is one image token between its marks.
+        image_processor: Image processor of Qwen2-VL; Qwen3-VL uses it with larger patches.
+        tokenizer: Tokenizer that knows the image token.
+        compress_ratio: Compress ratio of the model that this processor feeds.
+        chat_template: Jinja template, in which an image is one image token between its marks.
     """
 
     return_mm_token_type_ids = True
@@ -298,7 +305,11 @@ class FCoTVLQwenVLProcessor(PictureProcessor):
         return self._count(high, wide, ratio)
 
     def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """`pixel_values` `[patches, values of a patch]` over all pictures, and `image_grid_thw` `[n_pictures, 3]`."""
+        """Return the image inputs of the model.
+
+        Returns:
+            `pixel_values` `[patches, values of a patch]` over all images, and `image_grid_thw` `[n_pictures, 3]`.
+        """
         read = self.image_processor(list(images), return_tensors="pt")
         return {"pixel_values": read["pixel_values"], "image_grid_thw": read["image_grid_thw"]}
 
@@ -306,21 +317,21 @@ class FCoTVLQwenVLProcessor(PictureProcessor):
         return {"image_grid_thw": torch.tensor([[1, *self._grid(*size)] for size in sizes])}
 
     def prompt_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """`mm_token_type_ids`: 1 on placeholders, from which positions are counted."""
+        """Return `mm_token_type_ids`: 1 on placeholders; positions are computed from it."""
         return {"mm_token_type_ids": (input_ids == self.image_token_id).int()}
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """The run of tokens that stands for picture `image_idx` in a prompt."""
+        """Return the run of tokens that replaces the placeholder of image `image_idx` in a prompt."""
         _, high, wide = (int(n) for n in image_inputs["image_grid_thw"][image_idx])
         return self.image_token * self._count(high, wide, 1)
 
     @property
     def image_token_ids(self) -> list[int]:
-        """Ids of the tokens that belong to a picture."""
+        """Ids of the tokens that belong to an image."""
         return [self.image_token_id]
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of a picture."""
+        """Return the numbers of rows and columns of patches of an image."""
         process = self.image_processor
         patch, size = process.patch_size, process.size
         high, wide = smart_resize(

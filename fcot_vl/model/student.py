@@ -1,7 +1,7 @@
-"""What the students of every family share: the dial in the configuration, and loading that refuses what does not fit.
+"""Base classes of the students of every family: compression settings, and loading that rejects weights that do not fit.
 
-A family (InternVL in `modeling.py`, others in files of their own) is transformers' model with its projector behind a
-compressor. These two mixins stand in front of transformers' classes.
+A family (InternVL in `modeling.py`, others in their own files) is transformers' model with a compressor before its
+projector. These mixins precede transformers' classes in the bases.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from transformers import AutoConfig, PreTrainedConfig
 from fcot_vl.model.compressor import COMPRESSORS, WINDOWED
 
 COMPRESS_RATIOS = (1, 2, 4, 8, 16)
-VISUAL_POSITIONS = ("kept", "compact")  # the first is the default; docs/LOG.md has both measured
+VISUAL_POSITIONS = ("kept", "compact")  # the first is the default; docs/LOG.md has measurements of both
 ROWS_ONLY = dict.fromkeys(
     WINDOWED, "it takes windows of a tile's grid, and in this family only rows are compressed"
 )
-NAMED = 5  # weights listed in a message
+NAMED = 5  # maximum number of weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class CompressedConfig(PreTrainedConfig):
-    """Mixin of a student's configuration: a teacher's with `compress_ratio`, `compressor` and `visual_positions`.
+    """Mixin for the configuration of a student: a teacher's with `compress_ratio`, `compressor` and `visual_positions`.
 
     Attributes:
-        visual_positions: one of `positions`; None is the first of them.
+        visual_positions: One of `positions`. If None, the first of them.
 
     Class attributes:
-        teacher_type: the teacher's configuration class.
-        positions: the position schemes this family has, its default first.
-        unfit: compressors that this family cannot use, and why.
+        teacher_type: Configuration class of the teacher.
+        positions: Position schemes of this family, its default first.
+        unfit: Compressors that this family cannot use, with the reason.
     """
 
     teacher_type: ClassVar[Any]
@@ -54,11 +54,15 @@ class CompressedConfig(PreTrainedConfig):
 
     @property
     def tokens_per_tile(self) -> int | None:
-        """Visual tokens of one tile that enter the compressor; None where pictures are not cut into equal tiles."""
+        """Number of visual tokens per tile that enter the compressor; None if images are not cut into equal tiles."""
         raise NotImplementedError
 
     def check_compression(self) -> None:
-        """Raises ValueError for an unknown option, or a ratio that does not divide the tokens of a tile."""
+        """Check the compression settings.
+
+        Raises:
+            ValueError: If an option is unknown, or the ratio does not divide the tokens of a tile.
+        """
         if self.compress_ratio not in COMPRESS_RATIOS:
             raise ValueError(f"compress_ratio must be one of {COMPRESS_RATIOS}, got {self.compress_ratio!r}.")
         if self.compressor not in COMPRESSORS:
@@ -88,10 +92,12 @@ class CompressedConfig(PreTrainedConfig):
         compressor: str = "conv",
         visual_positions: str | None = None,
     ) -> Self:
-        """The student's configuration for a teacher's; `visual_positions` None is the family's default.
+        """Build the configuration of a student from that of its teacher.
+
+        `visual_positions` None selects the default of the family.
 
         Raises:
-            ValueError: the teacher is of another family, or is itself compressed, or an option is wrong.
+            ValueError: If the teacher is of another family or already compressed, or an option is invalid.
         """
         if not isinstance(teacher, cls.teacher_type):
             raise ValueError(
@@ -115,12 +121,12 @@ class CompressedConfig(PreTrainedConfig):
 
 
 class StudentModel:
-    """Mixin of a student with its head: starts from a teacher, and loads nothing that does not fit.
+    """Mixin for a student with its head: starts from a teacher, and rejects weights that do not fit.
 
     Class attributes:
-        config_class: a `CompressedConfig`.
-        body: the class of the student without its head.
-        adaptors: paths of the modules, below `model`, that compress and project; each holds a `compressor`.
+        config_class: Configuration class, a `CompressedConfig`.
+        body: Class of the student without its head.
+        adaptors: Paths, below `model`, of the modules that compress and project; each holds a `compressor`.
     """
 
     config_class: ClassVar[Any]
@@ -142,16 +148,16 @@ class StudentModel:
         visual_positions: str | None = None,
         **kwargs: Any,
     ) -> Self:
-        """A student that starts from a teacher's weights; only the compressor is new.
+        """Load a student from the weights of a teacher; only the compressor is newly initialized.
 
         Args:
-            path_or_id: a teacher of this family in the Hugging Face layout (folder or hub id).
-            compress_ratio, compressor, visual_positions: see `CompressedConfig`.
-            kwargs: passed to `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...). Note that without
-                `dtype` the teacher's stored dtype is taken.
+            path_or_id: Teacher of this family in the Hugging Face layout (folder or Hub id).
+            compress_ratio, compressor, visual_positions: See `CompressedConfig`.
+            kwargs: Arguments of `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...). Without `dtype`,
+                the stored dtype of the teacher is used.
 
         Raises:
-            ValueError: another family, a wrong option, or weights that are missing, left over or of another shape.
+            ValueError: If the family or an option is wrong, or weights are missing, unexpected or of another shape.
         """
         teacher = AutoConfig.from_pretrained(path_or_id, **{k: kwargs[k] for k in HUB_OPTIONS if k in kwargs})
         config = cls.config_class.from_teacher(teacher, compress_ratio, compressor, visual_positions)
@@ -162,10 +168,10 @@ class StudentModel:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but weights that are missing, left over or of another shape are an error.
+        """Load as in transformers, but raise an error if weights are missing, unexpected or of another shape.
 
         Raises:
-            ValueError: names the weights that do not fit.
+            ValueError: If weights do not fit; the message names them.
         """
         want_info = kwargs.pop("output_loading_info", False)
         model, info = cls._load_checked(pretrained_model_name_or_path, False, *args, **kwargs)
@@ -173,13 +179,13 @@ class StudentModel:
 
     @property
     def visual_adaptor(self) -> nn.Module:
-        """What compresses and projects, and what re-alignment trains: a module, or a list of several."""
+        """The part that compresses and projects, and that re-alignment trains: a module, or a list of several."""
         found: list[nn.Module] = [self.model.get_submodule(path) for path in self.adaptors]
         return found[0] if len(found) == 1 else nn.ModuleList(found)
 
     @property
     def vision(self) -> nn.Module:
-        """The ViT: what `freeze_vision` keeps."""
+        """The ViT, which `freeze_vision` keeps frozen."""
         vision: nn.Module = self.model.vision_tower
         return vision
 
@@ -188,7 +194,7 @@ class StudentModel:
         cls, path: Any, from_teacher: bool, *args: Any, **kwargs: Any
     ) -> tuple[Self, dict[str, Any]]:
         kwargs["ignore_mismatched_sizes"] = (
-            True  # so that the names come back here instead of a bare RuntimeError
+            True  # report the names below instead of raising a bare RuntimeError
         )
         with _quiet_load_report():
             load = super().from_pretrained  # type: ignore[misc]
@@ -213,13 +219,13 @@ class StudentModel:
 
     @classmethod
     def _is_new(cls, key: str) -> bool:
-        """Whether a weight belongs to a compressor: all that a student has and its teacher has not."""
+        """Return whether a weight belongs to a compressor, the only part of a student that its teacher lacks."""
         return ".compressor." in key and key.startswith(tuple(f"model.{path}." for path in cls.adaptors))
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
     ) -> None:
-        """As in transformers, but under the model's own weight names (`model.vision_tower.*`).
+        """Save as in transformers, but under the model's own weight names (`model.vision_tower.*`).
 
         `Trainer` loads checkpoints without renaming, so older names would load nothing on resume.
         """
@@ -233,47 +239,53 @@ def _named(keys: list[str]) -> str:
 
 
 def reset_compressors(module: nn.Module) -> None:
-    """Give every compressor below a module its class's start."""
+    """Initialize every compressor below a module as its class defines."""
     for part in module.modules():
         if isinstance(part, tuple(COMPRESSORS.values())):
             part.reset_parameters()  # type: ignore[operator]
 
 
 class StudentBody:
-    """Mixin of a student without its head; `get_visual_features` gives what may be cached, this what is trained."""
+    """Mixin for a student without its head.
+
+    `get_visual_features` returns the features that may be cached. The methods below use the parts that are trained.
+    """
 
     def adapt_visual_features(self, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
-        """Features of `get_visual_features`, compressed and projected, as `forward(mm_encoder_outputs=)` takes them."""
+        """Compress and project the output of `get_visual_features` into the form of `forward(mm_encoder_outputs=)`."""
         raise NotImplementedError
 
     def visual_inputs(self, input_ids: Tensor, visual_features: Tensor, **layout: Tensor) -> dict[str, Any]:
-        """What `forward` takes in place of pictures.
+        """Return the inputs of `forward` that replace images.
 
         Args:
             input_ids: `[batch, length]`.
-            visual_features: of `get_visual_features`.
-            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+            visual_features: Output of `get_visual_features`.
+            layout: Information on the images that the family needs (see `picture_layout` of the processor).
         """
         return {"mm_encoder_outputs": self.adapt_visual_features(visual_features, **layout)}
 
     def packed_position_ids(
         self, input_ids: Tensor, sequence_lengths: Sequence[int], **layout: Tensor
     ) -> Tensor:
-        """Positions of packed sequences' tokens, each from its own start: `[1, length]`, or `[3, 1, length]`.
+        """Return the positions of the tokens of packed sequences: `[1, length]`, or `[3, 1, length]`.
+
+        Positions restart in each sequence.
 
         Args:
             input_ids: `[1, length]`.
-            sequence_lengths: tokens of each sequence.
-            layout: what the family needs to know of its pictures.
+            sequence_lengths: Number of tokens of each sequence.
+            layout: Information on the images that the family needs.
         """
         return torch.cat([torch.arange(n, device=input_ids.device) for n in sequence_lengths])[None]
 
     @torch.no_grad()
     def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        """A compressor's own start in place of transformers' for its layers, unless it was loaded.
+        """Initialize a compressor as its class defines, unless it was loaded.
 
-        transformers takes a module that holds no weight itself for a loaded one, and asks its layers alone; so this
-        looks at all weights below. Layers come before what they are in, so that this has the last word.
+        transformers would initialize the layers of the compressor instead: it treats a module without own weights as
+        loaded and checks only its layers. This method therefore checks all weights below. Layers come before the
+        modules that contain them, so this initialization is the last.
         """
         if not isinstance(module, tuple(COMPRESSORS.values())):
             super()._initialize_weights(module, *args, **kwargs)  # type: ignore[misc]
@@ -283,7 +295,7 @@ class StudentBody:
 
 @contextmanager
 def _quiet_load_report() -> Iterator[None]:
-    """Hold back transformers' table of weights that do not fit: here they are expected, or an error that names them."""
+    """Suppress transformers' table of weights that do not fit: here they are expected, or an error names them."""
 
     def is_not_report(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()

@@ -1,8 +1,8 @@
-"""One frozen backbone, a teacher and several students on it: what re-alignment trains with.
+"""One frozen backbone with a teacher and several students, for re-alignment.
 
-The ViT runs once a step for all; the decoder runs once for the teacher (no gradient) and once per student (gradient
-through its activations only). Only hidden states at answer positions leave this file, so that nobody ever holds
-`[length, vocabulary]` logits.
+The ViT runs once per step for all models. The decoder runs once for the teacher (no gradient) and once per student
+(gradient through its activations only). Only hidden states at answer positions leave this module, so that `[length,
+vocabulary]` logits are never held in memory.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class SharedOutput:
 
     Attributes:
         teacher_hidden: `[n_answer, width]`, without gradient.
-        student_hidden: the same per compress ratio, with gradient to that student's adaptor.
-        labels: `[n_answer]`, the token each position predicts.
+        student_hidden: `[n_answer, width]` per compress ratio, with gradient to the adaptor of that student.
+        labels: `[n_answer]`, the token that each position predicts.
     """
 
     teacher_hidden: Tensor
@@ -39,7 +39,7 @@ class SharedOutput:
 
 
 def answer_hidden(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states of the positions that predict an answer token.
+    """Select the hidden states of the positions that predict an answer token.
 
     Args:
         hidden: `[batch, length, width]`.
@@ -57,14 +57,14 @@ class SharedBackbone(nn.Module):
     """A frozen teacher and the student adaptors that are trained on its ViT and decoder.
 
     Args:
-        teacher: the teacher as a student of compress ratio 1 (see `families`); frozen, and kept in evaluation mode.
-        ratios: compress ratios of the students.
-        compressor, visual_positions: of all students; see `FCoTVLConfig`.
+        teacher: Teacher as a student of compress ratio 1 (see `families`); it is frozen and kept in evaluation mode.
+        ratios: Compress ratios of the students.
+        compressor, visual_positions: Settings of all students; see `FCoTVLConfig`.
 
     Attributes:
-        teacher: ViT, the teacher's projector, decoder and head.
-        adaptors: one adaptor (compressor and projector) per ratio (keys are strings), each starting from the
-            teacher's projector. They hold the only parameters that train.
+        teacher: ViT, projector, decoder and head of the teacher.
+        adaptors: One adaptor (compressor and projector) per ratio, with string keys. Each starts from the projector of
+            the teacher. They hold the only trainable parameters.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SharedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
-        self._trained_layers: list[nn.Module] = []  # of the frozen backbone, in training mode all the same
+        self._trained_layers: list[nn.Module] = []  # backbone layers that are set to training mode
         self.adaptors = nn.ModuleDict()
         self._students: dict[int, Any] = {}  # views on shared modules, not registered
         for ratio in ratios:
@@ -96,7 +96,7 @@ class SharedBackbone(nn.Module):
         """Load a teacher of any family (see `StudentModel.from_teacher`) and set up its students.
 
         Raises:
-            ValueError: no family of ours, or a position scheme that the family does not have.
+            ValueError: If the family is not supported, or does not have the position scheme.
         """
         family = family_of(path_or_id).student
         teacher = family.from_teacher(path_or_id, 1, **kwargs)
@@ -104,15 +104,15 @@ class SharedBackbone(nn.Module):
 
     @property
     def lm_head_weight(self) -> nn.Parameter:
-        """`[vocabulary, width]`, shared by teacher and students; in shards where FSDP or ZeRO-3 made them."""
+        """`[vocabulary, width]`, shared by teacher and students; sharded under FSDP or ZeRO-3."""
         weight: nn.Parameter = self.teacher.lm_head.weight
         return weight
 
     def student(self, ratio: int) -> Any:
-        """The student of a ratio as a model of its own, on shared weights: to generate with, or `save_pretrained`.
+        """Return the student of a ratio as a separate model with shared weights, for generation or `save_pretrained`.
 
         Raises:
-            ValueError: the backbone has no student of that ratio.
+            ValueError: If the backbone has no student of that ratio.
         """
         if ratio not in self._students:
             have = ", ".join(map(str, self._students))
@@ -120,10 +120,10 @@ class SharedBackbone(nn.Module):
         return self._students[ratio]
 
     def train(self, mode: bool = True) -> SharedBackbone:
-        """Training mode for the adaptors only; the backbone computes as at inference.
+        """Set training mode for the adaptors only; the backbone computes as in inference.
 
-        Layers that recompute their activations or drop paths do so in training mode, which is theirs alone: what is
-        inside them (dropout) stays off.
+        Layers that recompute activations or drop paths do so in training mode, so only these layers are set to it.
+        Their submodules (dropout) stay in evaluation mode.
         """
         super().train(mode)
         self.teacher.eval()
@@ -132,24 +132,27 @@ class SharedBackbone(nn.Module):
         return self
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Keep no activations of the decoder's layers in the students' passes; see transformers' method."""
+        """Do not store activations of the decoder layers in the students' passes; see the method of transformers."""
         decoder = self.teacher.model.language_model
         decoder.activation_checkpointing_enable(**kwargs)
         self._trained_layers += list(decoder.layers)
 
     def drop_path(self, rate: float) -> None:
-        """Stochastic depth in the ViT while training; teacher and students see the same. See `add_drop_path`."""
+        """Use stochastic depth in the ViT during training; teacher and students see the same. See `add_drop_path`."""
         add_drop_path(self.teacher.vision, rate)
         self._trained_layers += list(self.teacher.vision.encoder.layer)
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Layers that FSDP shards as units."""
+        """Layer classes that FSDP shards as units."""
         return list(self.teacher._no_split_modules or [])
 
     @torch.no_grad()
     def visual_features(self, pixel_values: Tensor, **layout: Tensor) -> Tensor:
-        """`[n_tiles, tokens_per_tile, visual_channels]`; see `FCoTVLModel.get_visual_features`. May be cached."""
+        """Compute features `[n_tiles, tokens_per_tile, visual_channels]`, which may be cached.
+
+        See `FCoTVLModel.get_visual_features`.
+        """
         features: Tensor = self.teacher.model.get_visual_features(pixel_values, **layout)
         return features
 
@@ -157,13 +160,13 @@ class SharedBackbone(nn.Module):
     def teacher_hidden(
         self, inputs: Inputs, visual_features: Tensor, **layout: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The teacher's hidden states at the answer positions of `inputs`, and their labels."""
+        """Return the hidden states of the teacher at the answer positions of `inputs`, and their labels."""
         return _hidden(self.teacher, inputs, visual_features, layout)
 
     def student_hidden(
         self, ratio: int, inputs: Inputs, visual_features: Tensor, **layout: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A student's hidden states at the answer positions of `inputs`, and their labels."""
+        """Return the hidden states of a student at the answer positions of `inputs`, and their labels."""
         return _hidden(self.student(ratio), inputs, visual_features, layout)
 
     def forward(
@@ -174,19 +177,20 @@ class SharedBackbone(nn.Module):
         visual_features: Tensor | None = None,
         **layout: Tensor,
     ) -> SharedOutput:
-        """Teacher and students on one batch, from one pass of the ViT.
+        """Run teacher and students on one batch with one pass of the ViT.
 
         Args:
-            teacher: `input_ids`, `attention_mask` and `labels`, each `[batch, length]`, with the teacher's
-                placeholders; or, packed into one row, `sequence_lengths` instead of the mask.
-            students: the same per ratio, with that student's placeholders (another length) and the same answers.
-            pixel_values: `[n_tiles, 3, height, width]`, or instead
+            teacher: `input_ids`, `attention_mask` and `labels`, each `[batch, length]`, with the placeholders of the
+                teacher; if packed into one row, `sequence_lengths` instead of the mask.
+            students: The same inputs per ratio, with the placeholders of that student (another length) and the same
+                answers.
+            pixel_values: `[n_tiles, 3, height, width]`. Pass either these or `visual_features`.
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, cached.
-            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+            layout: Information on the images that the family needs (see `picture_layout` of the processor).
 
         Raises:
-            ValueError: not exactly one of pixel_values and visual_features, or answers that differ between teacher
-                and student.
+            ValueError: If not exactly one of `pixel_values` and `visual_features` is passed, or the answers of teacher
+                and student differ.
         """
         if (pixel_values is None) == (visual_features is None):
             raise ValueError("Pass either pixel_values or visual_features.")
@@ -207,7 +211,7 @@ class SharedBackbone(nn.Module):
 
 
 def _student_view(teacher: Any, ratio: int, compressor: str, visual_positions: str | None) -> Any:
-    """A student model that owns nothing but its adaptor, which starts from the teacher's projector."""
+    """Build a student model that owns only its adaptor, which starts from the projector of the teacher."""
     settings = teacher.config_class.from_teacher(teacher.config, ratio, compressor, visual_positions)
     settings.vision_config, settings.text_config = teacher.config.vision_config, teacher.config.text_config
     with torch.device("meta"):
@@ -222,7 +226,7 @@ def _student_view(teacher: Any, ratio: int, compressor: str, visual_positions: s
 
 
 def _share(student: nn.Module, teacher: nn.Module, own: Sequence[str]) -> None:
-    """Put the teacher's modules and parameters in place of the student's, except those at the paths `own`."""
+    """Replace the student's modules and parameters with the teacher's, except those at the paths `own`."""
     for name, module in teacher.named_children():
         below = [path.removeprefix(f"{name}.") for path in own if path.startswith(f"{name}.")]
         if below:
@@ -236,7 +240,7 @@ def _share(student: nn.Module, teacher: nn.Module, own: Sequence[str]) -> None:
 def _hidden(
     model: Any, inputs: Inputs, visual_features: Tensor, layout: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Last hidden states of `model` at the answer positions, and the tokens they predict."""
+    """Return the last hidden states of `model` at the answer positions, and the tokens they predict."""
     outputs = model.model(
         input_ids=inputs["input_ids"],
         **context_inputs(model.model, inputs, layout),
@@ -247,7 +251,7 @@ def _hidden(
 
 
 def context_inputs(body: Any, inputs: Inputs, layout: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What tells a body which tokens see each other: the mask of a batch, or what a packed row needs."""
+    """Return the inputs that define which tokens attend to each other: a batch's mask, or those of a packed row."""
     lengths = inputs.get("sequence_lengths")
     if lengths is None:
         return {"attention_mask": inputs.get("attention_mask")}

@@ -1,7 +1,8 @@
-"""Training-free peers: visual tokens dropped inside an unchanged model, by a call that another call undoes.
+"""Training-free baselines: methods that drop visual tokens inside an unchanged model and can be removed again.
 
-One file per peer, each with an `apply_*(model, keep, ...)` that returns a `PruneHandle`. `engine` is what they share,
-`before_decoder` and `vit` what those share that act on the projector's output, `rating` what those share that ask the
-decoder's attention; `method` knows them by name. Nothing here imports another part of the package: any Hugging Face
-InternVL or LLaVA with a Qwen-, Llama- or Phi-3-like decoder is a host.
+There is one file per method, each with an `apply_*(model, keep, ...)` that returns a `PruneHandle`. `engine` holds the
+code that all methods share, `before_decoder` and `vit` that of methods that act on the output of the projector, and
+`rating` that of methods that use the attention of the decoder. `method` selects them by name. Nothing here imports
+another part of the package. The methods work on any Hugging Face InternVL or LLaVA with a decoder like Qwen, Llama or
+Phi-3.
 """

@@ -1,14 +1,16 @@
-"""What the peers that act before the decoder share: features of a tile in, fewer and maybe merged features out.
+"""Base of the methods that act before the decoder: features of a tile in, fewer and possibly merged features out.
 
-Between the projector and the first decoder layer. The engine drops at layer 0, so the prompt's placeholders go with
-the features, the KV cache holds the kept tokens only, and kept tokens keep the position ids they had, as in FastV; a
-merged token stands where the token stood that took the others in. Tokens are counted after InternVL's pixel shuffle,
-see `fcot_vl.prune.vit` for what the ViT knows of a token's 2x2 patches. References merge in front of the projector;
-InternVL's begins with a LayerNorm, so a sum and a mean are the same there. Behind it they are not, and peers here take
-means.
+These methods act between the projector and the first decoder layer. The engine drops at layer 0, so the placeholders of
+the prompt are removed together with the features, and the KV cache holds only the kept tokens. As in FastV, kept tokens
+keep their position ids. A merged token has the position of the token that absorbed the others.
 
-A row's budget is `n_kept(keep, its visual tokens)`, always met exactly. A peer that rates tokens by their own tile's
-CLS spends it evenly over the row's tiles, which differ by one token at most; the others spend it across tiles.
+Tokens are counted after InternVL's pixel shuffle; see `fcot_vl.prune.vit` for how the ViT's information on the 2x2
+patches of a token is combined. The reference implementations merge before the projector. InternVL's projector begins
+with a LayerNorm, so a sum and a mean are equal before it. They differ after it, where the methods here use means.
+
+The budget of a row is `n_kept(keep, its visual tokens)` and is always met exactly. A method that ranks tokens by the
+CLS token of their tile spends it evenly over the tiles of the row, which differ by at most one token. The other methods
+spend it across tiles.
 
 Shapes: N tokens of a tile (or of a row), C channels of the decoder, d channels of a key.
 """
@@ -31,10 +33,12 @@ from fcot_vl.prune.vit import VitWatch
 
 @dataclass(frozen=True)
 class Piece:
-    """The visual tokens that share a budget: those of a tile, or of a row where no ViT is asked.
+    """Visual tokens that share a budget: those of a tile, or of a row if the ViT is not used.
 
-    features_NC: float32, behind the projector. attention_N: share of the attention of the ViT's CLS, mean over heads.
-    keys_Nd: the ViT's keys, mean over heads. The last two are empty where no ViT is asked.
+    Attributes:
+        features_NC: Features after the projector, float32.
+        attention_N: Share of the attention of the ViT's CLS token, mean over heads. Empty if the ViT is not used.
+        keys_Nd: Keys of the ViT, mean over heads. Empty if the ViT is not used.
     """
 
     features_NC: Tensor
@@ -44,24 +48,37 @@ class Piece:
 
 @dataclass(frozen=True)
 class Reduced:
-    """What is left: kept_N bool; features_NC where kept ones were rewritten; size_N see `prompt.Choice`."""
+    """Visual tokens that are left.
+
+    Attributes:
+        kept_N: Mask of the kept tokens, bool.
+        features_NC: Features, if kept tokens were rewritten.
+        size_N: See `prompt.Choice`.
+    """
 
     kept_N: Tensor
     features_NC: Tensor | None = None
     size_N: Tensor | None = None
 
 
-Reduce = Callable[[Piece, int], Reduced]  # (tokens, how many may stay) -> exactly that many
+Reduce = Callable[[Piece, int], Reduced]  # (tokens, number of tokens to keep) -> exactly that many
 
 
 def apply_before_decoder(
     model: nn.Module, method: str, keep: float, reduce: Reduce, watch: VitWatch | None = None
 ) -> PruneHandle:
-    """Put `reduce` between projector and decoder until the returned handle is removed.
+    """Apply `reduce` between projector and decoder until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. watch: of the model's ViT, whose attention and keys are given to
-    `reduce` tile by tile; None: no ViT is asked, and `reduce` sees whole rows. Raises ValueError for values out of
-    range.
+    Args:
+        model: Model to prune.
+        method: Name of the method.
+        keep: Share of visual tokens to keep, (0, 1].
+        reduce: Function that reduces a `Piece` to a number of tokens.
+        watch: Watch of the model's ViT, whose attention and keys are passed to `reduce` tile by tile. If None, the ViT
+            is not used, and `reduce` receives whole rows.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def select(prompt: Prompt) -> Choice:
@@ -77,7 +94,7 @@ def apply_before_decoder(
 
 
 def shares_of(budget: int, n_tiles: int) -> list[int]:
-    """A row's budget over its tiles: whole numbers that differ by one at most."""
+    """Split the budget of a row over its tiles into integers that differ by at most one."""
     return [(t + 1) * budget // n_tiles - t * budget // n_tiles for t in range(n_tiles)]
 
 
@@ -123,18 +140,18 @@ def _reduced(reduce: Reduce, piece: Piece, n: int) -> Reduced:
 
 
 def as_mask(index: Any, n_tokens: int, device: torch.device) -> Tensor:
-    """Token numbers as bool [n_tokens]."""
+    """Convert token indices to a bool mask [n_tokens]."""
     mask = torch.zeros(n_tokens, dtype=torch.bool, device=device)
     mask[index] = True
     return mask
 
 
 def evenly(n_tokens: int, n: int) -> list[int]:
-    """n of the numbers below n_tokens: the middles of n equal stretches."""
+    """Return n of the indices below n_tokens: the middles of n equal stretches."""
     return [(2 * i + 1) * n_tokens // (2 * n) for i in range(n)]
 
 
 def cosine(a_NC: Tensor, b_MC: Tensor) -> Tensor:
-    """Cosine similarities [N, M]."""
+    """Compute cosine similarities [N, M]."""
     normalize = torch.nn.functional.normalize
     return normalize(a_NC, dim=-1) @ normalize(b_MC, dim=-1).T

@@ -1,12 +1,14 @@
-"""DivPrune: the visual tokens that differ most from each other stay.
+"""DivPrune: keep the visual tokens that differ most from each other.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. Max-min diversity, greedily: the first token is
-the one farthest from its nearest neighbour, every further one the token farthest from those chosen, by cosine distance
-of the features behind the projector. The budget is spent across all tiles of a page.
+This training-free baseline of `fcot_vl.prune` acts before the decoder. It maximizes the minimum distance greedily: the
+first token is the one farthest from its nearest neighbor, and every further token is the one farthest from those
+already chosen. The distance is the cosine distance of the features after the projector. The budget is spent across all
+tiles of a page.
 
-Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models"
-(arXiv 2503.02175), and copies of its repository, see docs/peers.md. LLaVA's one tile is InternVL's whole page here. One
-difference: the two tokens nearest to each other tie, and the first of a tie is taken instead of what rounding prefers.
+Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models" (arXiv
+2503.02175), and copies of its repository, see docs/peers.md. The single tile of LLaVA corresponds to the whole page of
+InternVL here. One difference: two mutually nearest tokens tie, and here the first of a tie is taken instead of the one
+that rounding prefers.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from fcot_vl.prune.prompt import first_best
 def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with DivPrune until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. Raises ValueError for values out of range.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def reduce(piece: Piece, n: int) -> Reduced:
@@ -33,9 +40,9 @@ def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
 
 
 def most_diverse(features_NC: Tensor, n: int) -> Tensor:
-    """n token numbers, greedily those that are farthest from each other, in the order in which they are chosen.
+    """Return the indices of n tokens chosen greedily to be farthest from each other, in the order of selection.
 
-    No number is fetched from the device on the way.
+    No value is copied from the device during selection.
     """
     distance_NN = 1 - cosine(features_NC, features_NC)
     distance_NN.fill_diagonal_(torch.inf)

@@ -1,18 +1,17 @@
-"""The guest that drops visual tokens at decoder layers, shared by every training-free peer.
+"""Hooks that drop visual tokens at decoder layers, shared by all training-free baselines.
 
-Stands inside a running Hugging Face InternVL or LLaVA as removable hooks, between the embedding and the decoder's
-layers: layers below a drop see the sequence as it was, the layer of the drop and those above see it without the
-dropped visual tokens, in prefill and in every decode step. Most peers drop once, some at several layers. Kept tokens
-keep their order and their position ids; a peer may also rewrite them (a token that others were merged into). Layers
-from a drop on cache only the kept keys, so the KV cache shrinks for real and later steps get masks of the right
-length.
+The hooks are removable and run inside a Hugging Face InternVL or LLaVA, between the embedding and the decoder layers.
+Layers below a drop process the full sequence. The layer of the drop and those above process it without the dropped
+visual tokens, in prefill and in every decoding step. Most methods drop once, some at several layers. Kept tokens keep
+their order and position ids. A method may also rewrite kept tokens (to merge others into them). Layers from a drop on
+cache only the kept keys, so the KV cache really shrinks, and later steps get masks of the matching length.
 
-Rows of a batch may differ in length, padding and number of visual tokens: kept tokens are moved to the right
-end of the row, and the shorter rows are filled up on the left with masked entries. A prefill's output is as
-short as its longest row; the last position is every row's last token, which is what `generate()` reads.
+Rows of a batch may differ in length, padding and number of visual tokens. Kept tokens are moved to the right end of the
+row, and shorter rows are filled up on the left with masked entries. The output of a prefill is as long as its longest
+row after dropping; its last position is the last token of every row, which is what `generate()` reads.
 
-Shapes: B rows, L tokens of the padded prompt, S tokens left after dropping (longest row), Q new tokens of one
-call, K keys in the layers of one drop, C channels.
+Shapes: B rows, L tokens of the padded prompt, S tokens left after dropping (longest row), Q new tokens of one call, K
+keys in the layers of one drop, C channels.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword argument
 
 
 def decoder_of(model: nn.Module) -> Any:
-    """The decoder (embedding, layers, norm) of a Hugging Face InternVL, LLaVA or LLaVA-NeXT.
+    """Return the decoder (embedding, layers, norm) of a Hugging Face InternVL, LLaVA or LLaVA-NeXT.
 
-    Raises ValueError if the model is not laid out as one.
+    Raises:
+        ValueError: If the model does not have this structure.
     """
     decoder = getattr(getattr(model, "model", None), "language_model", None)
     if not hasattr(decoder, "layers"):
@@ -47,10 +47,11 @@ def decoder_of(model: nn.Module) -> Any:
 
 
 def install(model: Any, handle: PruneHandle, *selects: Select) -> None:
-    """Put the guest in: from now on `selects`, one for each of `handle.drops`, decide at every prefill what stays.
+    """Register the hooks. `selects`, one for each of `handle.drops`, choose the kept tokens in every prefill.
 
-    Raises ValueError for a share outside (0, 1], a layer outside the decoder, a decoder with sliding-window
-    layers, an attention that is neither sdpa nor eager, or a model that is pruned already.
+    Raises:
+        ValueError: If a share is outside (0, 1], a layer is outside the decoder, the decoder has sliding-window layers,
+            the attention is neither sdpa nor eager, or the model is pruned already.
     """
     decoder = decoder_of(model)
     _check(decoder, handle)
@@ -89,32 +90,32 @@ def _check(decoder: Any, handle: PruneHandle) -> None:
             raise ValueError("the model is pruned already: call remove() on that handle first.")
 
 
-# --------------------------------------------------------------------------------------------------- the guest
+# --------------------------------------------------------------------------------------------------- the hooks
 
 
 class _Stage:
-    """One drop: what is chosen there, and what the layers up to the next drop need from prefill to the last step."""
+    """One drop: its choice of tokens, and the state of the layers up to the next drop, from prefill to last step."""
 
     def __init__(self, first_layer: nn.Module, select: Select) -> None:
         self.first_layer, self.select = first_layer, select
         self.forget()
 
     def forget(self) -> None:
-        self.active = False  # its layers are shorter than the whole sequence
-        self.valid_BK: Tensor | None = None  # which of its keys are not filler
-        self.bias_BK: Tensor | None = None  # what is added to the attention logits of a key, if anything
+        self.active = False  # True if the sequence in its layers is shorter than the whole one
+        self.valid_BK: Tensor | None = None  # mask of the keys that are not filler
+        self.bias_BK: Tensor | None = None  # bias added to the attention logits of a key, if any
         self.forget_call()
 
     def forget_call(self) -> None:
-        self.index_BS: Tensor | None = None  # of a running prefill: what stays of what the stage is given
-        self.origin_BS: Tensor | None = None  # the same in the whole prompt
-        self.hidden_BLC: Tensor | None = None  # of a running prefill: what the peer rewrote
+        self.index_BS: Tensor | None = None  # during a prefill: kept tokens, as indices of the input
+        self.origin_BS: Tensor | None = None  # the same tokens, as indices of the whole prompt
+        self.hidden_BLC: Tensor | None = None  # during a prefill: hidden states that the method rewrote
         self.mask: Tensor | None = None
         self.positions: dict[str, Any] = {}
 
 
 class _Guest:
-    """The hooks and what they remember from prefill to the last decode step."""
+    """The hooks and their state from prefill to the last decoding step."""
 
     def __init__(self, model: Any, decoder: Any, handle: PruneHandle, selects: Sequence[Select]) -> None:
         self.handle = handle
@@ -135,20 +136,20 @@ class _Guest:
         self.forget()
 
     def forget(self) -> None:
-        self.prompt: Prompt | None = None  # of a running prefill, until the last drop is reached
-        self.waiting: list[_Stage] = []  # of a running prefill: drops not reached yet
+        self.prompt: Prompt | None = None  # during a prefill, until the last drop is reached
+        self.waiting: list[_Stage] = []  # during a prefill: drops not reached yet
         self.origin_BS: Tensor | None = (
-            None  # of a running prefill: where what is left stood in the whole prompt
+            None  # during a prefill: indices of the remaining tokens in the whole prompt
         )
-        self.n_seen = 0  # tokens the whole model has been given
-        self.cache: weakref.ref[Any] | None = None  # the one the last prefill filled
+        self.n_seen = 0  # number of tokens passed to the whole model
+        self.cache: weakref.ref[Any] | None = None  # cache that the last prefill filled
         for stage in self.stages:
             stage.forget()
 
-    # The hooks, in the order in which one forward meets them.
+    # The hooks, in the order in which a forward pass calls them.
 
     def see_tiles(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Watched at the vision tower, because `generate()` encodes pictures before it calls the model.
+        # Read at the vision tower because `generate()` encodes images before it calls the model.
         self.pixel_values = kwargs.get("pixel_values", args[0] if args else None)
 
     def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -171,8 +172,8 @@ class _Guest:
         self.drop(self.stages[0], embeds_BQC)
         if not self.stages[0].active:
             return None
-        # No layer is left at full length, so the decoder's own mask and positions, which it would size by the
-        # first layer's cache, are of no use. A four-dimensional mask passes through; layers get their own.
+        # No layer has the full length, so the mask and positions that the decoder would size by the cache of its
+        # first layer do not apply. A four-dimensional mask is passed through unchanged; layers get their own.
         kwargs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeds_BQC.device)
         if kwargs.get("position_ids") is None:
             kwargs["position_ids"] = torch.arange(n_before, self.n_seen, device=embeds_BQC.device)[None]
@@ -193,7 +194,7 @@ class _Guest:
                 done.forget_call()
         return (hidden_BQC, *args[1:]), kwargs
 
-    # What they do.
+    # Implementation of the hooks.
 
     def start(self, valid_BL: Tensor) -> None:
         self.forget()
@@ -227,7 +228,7 @@ class _Guest:
                 )
 
     def drop(self, stage: _Stage, hidden_BLC: Tensor) -> None:
-        """In a prefill, ask the peer and lay out the rows of the shortened sequence."""
+        """In a prefill, call the method's selection and lay out the rows of the shortened sequence."""
         if not self.waiting or self.waiting[0] is not stage:
             return
         self.waiting.pop(0)
@@ -244,7 +245,7 @@ class _Guest:
     def shorten(self, stage: _Stage, prompt: Prompt, kept_BL: Tensor, choice: Choice | None) -> None:
         stay_BL = kept_BL | (prompt.valid_BL & ~prompt.image_BL)
         n_longest = int(stay_BL.sum(dim=1).max())
-        # A stable sort by "stays" moves what stays to the right end and keeps its order.
+        # A stable sort by `stay_BL` moves the kept tokens to the right end and preserves their order.
         index_BS = stay_BL.to(torch.uint8).argsort(dim=1, stable=True)[:, -n_longest:]
         stage.index_BS, stage.active = index_BS, True
         stage.valid_BK = stay_BL.gather(1, index_BS)
@@ -258,7 +259,7 @@ class _Guest:
         self.prompt = Prompt(kept_BS, stage.valid_BK, ids_BS, None)
 
     def prepare_call(self, stage: _Stage, hidden_BQC: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """At the layer that drops: the shortened hidden states, positions and mask of this call."""
+        """At the layer of a drop, prepare the shortened hidden states, positions and mask of this call."""
         cache = kwargs.get("past_key_values")
         if stage.index_BS is not None:
             assert stage.origin_BS is not None
@@ -286,13 +287,16 @@ def _new_valid(attention_mask: Any, embeds_BQC: Tensor) -> Tensor:
 
 
 def _causal_mask(valid_BK: Tensor, bias_BK: Tensor | None, hidden_BQC: Tensor, eager: bool) -> Tensor | None:
-    """The mask of the shortened layers [B, 1, Q, K]: bool; additive for eager or a bias; None if none is needed."""
+    """Build the mask [B, 1, Q, K] of the shortened layers.
+
+    The mask is bool, or additive for eager attention or with a bias, or None if no mask is needed.
+    """
     n_new, n_keys = hidden_BQC.shape[1], valid_BK.shape[1]
     if not eager and bias_BK is None and n_new in (1, n_keys) and bool(valid_BK.all()):
         return None
     query_Q1 = torch.arange(n_keys - n_new, n_keys, device=valid_BK.device)[:, None]
     key_1K = torch.arange(n_keys, device=valid_BK.device)[None]
-    # A filler looks at itself: its output goes nowhere, but a row without any key would not stay a number.
+    # A filler attends to itself: its output is never used, but a row without any key would become NaN.
     allowed = ((key_1K <= query_Q1) & (valid_BK[:, None] | (key_1K == query_Q1)))[:, None]
     if not eager and bias_BK is None:
         return allowed

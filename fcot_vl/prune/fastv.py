@@ -1,16 +1,15 @@
-"""FastV: visual tokens that the last prompt token hardly looks at are dropped after a few decoder layers.
+"""FastV: drop the visual tokens with the least attention from the last prompt token after a few decoder layers.
 
-One of the training-free peers of `fcot_vl.prune`. The attention of the prompt's last token in layer `layer -
-1`, averaged over heads, ranks the visual tokens of a row across all its tiles; from layer `layer` on only the
-best `keep` share stays, chosen once in prefill.
+In this training-free baseline of `fcot_vl.prune`, the attention of the prompt's last token in layer `layer - 1`,
+averaged over heads, ranks the visual tokens of a row across all its tiles. From layer `layer` on, only the best `keep`
+share is kept. The choice is made once, in prefill.
 
-The reference recomputes full attention maps, and masks tokens instead of dropping them except in a variant for one
-model. Here only one query
-row is multiplied out, from the query and key projections that the layer computes anyway, and attention itself
-stays on sdpa.
+The reference recomputes full attention maps, and masks tokens instead of dropping them, except in a variant for one
+model. Here only one query row is multiplied out, from the query and key projections that the layer computes anyway, and
+attention itself stays on sdpa.
 
-Source: Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764; K = `layer`, counted from 0,
-R = 1 - `keep`), and its repository, see docs/peers.md: the same layer, row, mean over heads and positions.
+Source: Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764; K = `layer`, counted from 0, R
+= 1 - `keep`), and its repository, see docs/peers.md: the same layer, row, mean over heads and positions.
 """
 
 from __future__ import annotations
@@ -26,8 +25,13 @@ from fcot_vl.prune.rating import DecoderWatch
 def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:
     """Prune `model` with FastV until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. layer: first decoder layer without the others, at least 1.
-    Raises ValueError for values out of range or a decoder without separate query and key projections.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1].
+        layer: First decoder layer without the dropped tokens, at least 1.
+
+    Raises:
+        ValueError: If a value is out of range, or the decoder has no query and key projections.
     """
     if layer < 1:
         raise ValueError(f"FastV ranks by the layer below, so layer must be at least 1, got {layer}.")

@@ -1,9 +1,9 @@
-"""Fewer tiles: the page is cut into fewer tiles until its visual tokens fit the budget.
+"""Fewer tiles: cut the page into fewer tiles until its visual tokens fit the budget.
 
-One of the training-free peers of `fcot_vl.prune`, and the only one that changes nothing in the model: the processor's
-own limit on tiles (InternVL's `max_dynamic_patch`) is lowered. Tiles come in whole numbers, so a page usually has fewer
-tokens than the budget, and a page of one tile, which cannot be cut less, more; the tokens that were really used are
-reported. `smaller_page` meets the budget exactly. A control, no paper's method.
+This training-free baseline of `fcot_vl.prune` is the only one that changes nothing in the model: it lowers the tile
+limit of the processor (InternVL's `max_dynamic_patch`). The number of tiles is an integer, so a page usually has fewer
+tokens than the budget. A page of one tile, which cannot be cut into fewer tiles, has more. The number of tokens that
+were really used is reported. `smaller_page` meets the budget exactly. This method is a control and comes from no paper.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ from fcot_vl.prune.prompt import Prompt
 
 
 def tile_limit(tokens_at: Callable[[int], int], most: int, budget: int) -> int:
-    """The largest limit on tiles, `most` or below, at which a page has at most `budget` visual tokens; else 1.
+    """Return the largest tile limit, at most `most`, at which a page has at most `budget` visual tokens; else 1.
 
-    tokens_at: visual tokens of the page at a limit. Raises ValueError for a budget below one.
+    Args:
+        tokens_at: Function that returns the number of visual tokens of the page at a limit.
+        most: Largest limit to consider.
+        budget: Number of visual tokens.
+
+    Raises:
+        ValueError: If the budget is below one.
     """
     if budget < 1:
         raise ValueError(f"a page needs at least one visual token, the budget is {budget}.")
@@ -30,8 +36,12 @@ def tile_limit(tokens_at: Callable[[int], int], most: int, budget: int) -> int:
 def apply_fewer_tiles(model: nn.Module, keep: float) -> PruneHandle:
     """Count the visual tokens of pages cut into fewer tiles until the handle is removed; nothing is dropped.
 
-    keep: the nominal share of the full page's visual tokens that the pages were cut for, (0, 1]. Raises ValueError for
-    values out of range.
+    Args:
+        model: Model to count in.
+        keep: Nominal share of the full page's visual tokens that the pages were cut for, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def select(prompt: Prompt) -> Tensor:

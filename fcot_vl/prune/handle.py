@@ -1,4 +1,4 @@
-"""An applied peer: what it dropped, and how the model is given back."""
+"""Handle of an applied method: records the dropped tokens and restores the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from fcot_vl.prune.budget import Drop, by_layer, n_kept, shares_by_layer
 
 
 class PruneHandle:
-    """An applied peer. `remove()` gives the model back as it was; also a context manager.
+    """Handle of an applied method. `remove()` restores the model; the handle is also a context manager.
 
-    method: the peer's name. keep: nominal share of visual tokens kept. layer: first decoder layer without the
-    dropped ones. n_layers: layers of the decoder. drops: (layer, share of the picture's tokens from there on) of
-    every drop, where there are several. kept, total: visual tokens of each row of the last prefill after the last
-    drop and before the first; kept_at: after every drop.
+    Attributes:
+        method: Name of the method.
+        keep: Nominal share of visual tokens kept.
+        layer: First decoder layer without the dropped tokens.
+        n_layers: Number of layers of the decoder.
+        drops: (layer, share of the image's tokens from that layer on) of every drop, if there are several.
+        kept: Number of visual tokens of each row of the last prefill after the last drop.
+        total: Number of visual tokens of each row of the last prefill before the first drop.
+        kept_at: Number of visual tokens of each row of the last prefill after every drop.
     """
 
     def __init__(
@@ -30,30 +35,30 @@ class PruneHandle:
 
     @property
     def kept(self) -> list[int]:
-        """Visual tokens of each row of the last prefill after the last drop."""
+        """Number of visual tokens of each row of the last prefill after the last drop."""
         return self.kept_at[-1] if self.kept_at else []
 
     @property
     def visual_by_layer_and_row(self) -> list[list[int]]:
-        """Visual tokens of each row of the last prefill, in every decoder layer."""
+        """Number of visual tokens of each row of the last prefill, in every decoder layer."""
         return by_layer(self.drops, self.n_layers, [self.total, *self.kept_at])
 
     @property
     def visual_by_layer(self) -> list[int]:
-        """Visual tokens of the last prefill in every decoder layer, over all rows."""
+        """Number of visual tokens of the last prefill in every decoder layer, over all rows."""
         return [sum(row) for row in self.visual_by_layer_and_row]
 
     @property
     def layer_mean_keep(self) -> float:
-        """The share of visual tokens the decoder works on, averaged over its layers."""
+        """Share of visual tokens in the decoder, averaged over its layers."""
         return sum(shares_by_layer(self.drops, self.n_layers)) / self.n_layers
 
     def budget(self, share: float) -> list[int]:
-        """Visual tokens that are a share of those of each row of the running prefill."""
+        """Return the number of visual tokens that a share amounts to in each row of the running prefill."""
         return [n_kept(share, n) for n in self.total]
 
     def remove(self) -> None:
-        """Take every hook out again; safe to call twice."""
+        """Remove all hooks; safe to call twice."""
         for hook in self.hooks:
             hook.remove()
         self.hooks.clear()

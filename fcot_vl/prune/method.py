@@ -1,6 +1,6 @@
-"""A training-free peer by name, as recipes, the command line and result files write it.
+"""Training-free baselines by name, as used in recipes, on the command line and in result files.
 
-Above the peers of `fcot_vl.prune`, below everything that runs a model with one of them.
+This module depends on the methods of `fcot_vl.prune`; everything that runs a model with one of them depends on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fcot_vl.prune.uniform import apply_uniform
 from fcot_vl.prune.visionzip import apply_visionzip
 from fcot_vl.prune.vispruner import apply_vispruner
 
-BY_KEEP: dict[str, Callable[[Any, float], PruneHandle]] = {  # that need a share and nothing else
+BY_KEEP: dict[str, Callable[[Any, float], PruneHandle]] = {  # methods that need only a share
     "pyramiddrop": apply_pyramiddrop,
     "sparsevlm": apply_sparsevlm,
     "visionzip": apply_visionzip,
@@ -37,18 +37,23 @@ BY_KEEP: dict[str, Callable[[Any, float], PruneHandle]] = {  # that need a share
     "smaller_page": apply_smaller_page,
     "fewer_tiles": apply_fewer_tiles,
 }
-OTHER_PAGE = ("smaller_page", "fewer_tiles")  # these show the model another picture
+OTHER_PAGE = ("smaller_page", "fewer_tiles")  # methods that show the model another image
 METHODS = ("none", "fastv", "random", *BY_KEEP)
 
 
 @dataclass(frozen=True)
 class Method:
-    """How visual tokens are dropped at inference; "none" runs the model as it is.
+    """Method that drops visual tokens at inference; "none" runs the model unchanged.
 
-    name: one of `METHODS`. keep: nominal share of visual tokens kept (PyramidDrop: at each of its drops; SparseVLM:
-    averaged over the decoder's layers). layer: FastV's first decoder layer without
-    the others. seed: of random dropping. Raises ValueError for an unknown name or a missing or superfluous
-    setting.
+    Attributes:
+        name: One of `METHODS`.
+        keep: Nominal share of visual tokens kept (PyramidDrop: at each of its drops; SparseVLM: averaged over the
+            layers of the decoder).
+        layer: First decoder layer without the dropped tokens, for FastV.
+        seed: Random seed of random dropping.
+
+    Raises:
+        ValueError: If the name is unknown, or a setting is missing or superfluous.
     """
 
     name: str = "none"
@@ -73,9 +78,10 @@ class Method:
         return f"{self.name.replace('_', ' ')}, {self.keep:.4g} of the visual tokens{at}"
 
     def drops(self, n_layers: int) -> tuple[Drop, ...]:
-        """(decoder layer, share of the picture's tokens from there on) of every drop in a decoder of that depth.
+        """Return (layer, share of the image's tokens from that layer on) of every drop in a decoder of that depth.
 
-        Raises ValueError for a share that the method cannot keep there.
+        Raises:
+            ValueError: If the method cannot keep that share there.
         """
         if self.keep is None:
             return ()
@@ -86,16 +92,18 @@ class Method:
         return ((self.layer or 0, self.keep),)
 
     def layer_mean(self, n_layers: int) -> float:
-        """Share of the visual tokens that a decoder of that depth works on, averaged over its layers.
+        """Return the share of visual tokens in a decoder of that depth, averaged over its layers.
 
-        Raises ValueError for a share that the method cannot keep there.
+        Raises:
+            ValueError: If the method cannot keep that share there.
         """
         return fmean(shares_by_layer(self.drops(n_layers), n_layers))
 
     def at_layer_mean(self, share: float, n_layers: int) -> Method:
-        """The same method where it costs `share` of the visual tokens, averaged over the decoder's layers.
+        """Return the same method with `keep` set so that the average over the decoder's layers is `share`.
 
-        Raises ValueError when the layers before its first drop alone cost as much.
+        Raises:
+            ValueError: If the layers before its first drop alone use that share.
         """
         if self.name == "fastv":
             return replace(self, keep=keep_for_layer_mean(share, self.layer or 0, n_layers))
@@ -109,7 +117,7 @@ class Method:
                 f"PyramidDrop cannot work on {share:.0%} of the visual tokens of {n_layers} layers: those before "
                 "its first drop cost as much."
             )
-        for _ in range(60):  # its layer mean grows with keep
+        for _ in range(60):  # its layer mean increases with keep
             middle = (low + high) / 2
             if replace(self, keep=middle).layer_mean(n_layers) < share:
                 low = middle
@@ -118,9 +126,10 @@ class Method:
         return replace(self, keep=high)
 
     def apply(self, model: Any) -> PruneHandle | None:
-        """Put the method into `model`; None for "none".
+        """Apply the method to `model`; return None for "none".
 
-        Raises ValueError for values out of range, or a method that is not for this model.
+        Raises:
+            ValueError: If a value is out of range, or the method does not support this model.
         """
         if self.keep is None:
             return None

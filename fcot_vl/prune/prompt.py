@@ -1,4 +1,4 @@
-"""What a peer is shown when it chooses, what it answers, and ways of choosing that several share.
+"""Input and output types of a method's choice of tokens, and ways of choosing that several methods share.
 
 Shapes: B rows, L tokens of the padded prompt, C channels.
 """
@@ -17,13 +17,17 @@ from fcot_vl.prune.budget import n_kept
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a peer may look at when it chooses: the tokens of one prefill.
+    """Input of a method's choice: the tokens of one prefill.
 
-    image_BL: which tokens are visual. valid_BL: which are not padding. input_ids_BL: as given.
-    pixel_values: tiles of all rows [n_tiles, 3, h, w], or None when features were handed in ready. hidden_BLC: what
-    the layer of the drop is given; at layer 0 the visual features behind the projector and the text's embeddings.
+    At a second drop, all fields hold only the tokens that the first drop left.
 
-    At a second drop, all of it is what the first one left.
+    Attributes:
+        image_BL: Mask of the visual tokens.
+        valid_BL: Mask of the tokens that are not padding.
+        input_ids_BL: Token ids as passed to the model.
+        pixel_values: Tiles of all rows [n_tiles, 3, h, w], or None if features were passed instead.
+        hidden_BLC: Input of the layer of the drop; at layer 0, the visual features after the projector and the
+            embeddings of the text.
     """
 
     image_BL: Tensor
@@ -33,18 +37,20 @@ class Prompt:
     hidden_BLC: Tensor | None = None
 
     def counts(self) -> list[int]:
-        """Visual tokens of every row."""
+        """Return the number of visual tokens of every row."""
         counts: list[int] = self.image_BL.sum(dim=1).tolist()
         return counts
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a peer that merges tokens chose.
+    """Choice of a method that merges tokens.
 
-    kept_BL: the visual tokens to keep. hidden_BLC: the prompt's hidden states, rewritten where others were merged
-    into a kept token. size_BL: how many tokens each stands for, if attention is to count it that often (its logit
-    is raised by the logarithm), or None.
+    Attributes:
+        kept_BL: Mask of the visual tokens to keep.
+        hidden_BLC: Hidden states of the prompt, rewritten where other tokens were merged into a kept token.
+        size_BL: Number of tokens that each token represents, if attention should count it that often (its logit is
+            raised by the logarithm), or None.
     """
 
     kept_BL: Tensor
@@ -52,18 +58,18 @@ class Choice:
     size_BL: Tensor | None = None
 
 
-# Cosines closer than this are equal but for rounding, which differs between instruction sets.
+# Cosines closer than this are equal up to rounding, which differs between instruction sets.
 TIE = 1e-5
 Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
 
 
 def keep_top(prompt: Prompt, score_BL: Tensor, keep: float) -> Tensor:
-    """The `n_kept` best-scored visual tokens of every row, as a mask [B, L]; ties go to the earlier token."""
+    """Return the mask [B, L] of the `n_kept` best-scored visual tokens of every row; ties go to the earlier token."""
     return keep_counts(prompt, score_BL, [n_kept(keep, n) for n in prompt.counts()])
 
 
 def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tensor:
-    """As many of the best-scored visual tokens of every row as `counts` says, as a mask [B, L]."""
+    """Return the mask [B, L] of the best-scored visual tokens of every row, as many as given in `counts`."""
     score_BL = score_BL.masked_fill(~prompt.image_BL, -torch.inf)
     order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
     rank_BL = order_BL.argsort(dim=1)
@@ -72,19 +78,20 @@ def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tens
 
 
 def first_best(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
-    """Number of the best score of every row, [M] or a scalar; of scores equal but for rounding, the lowest number.
+    """Return the index of the best score of every row, [M] or a scalar.
 
-    Two tokens that are each other's nearest neighbour, or copies of one token, have the same score in exact arithmetic.
-    Which of them has the larger float is up to the processor. No number is fetched from the device.
+    Among scores equal up to rounding, the lowest index is returned. Two tokens that are each other's nearest neighbor,
+    or copies of one token, have the same score in exact arithmetic. Which of them has the larger float depends on the
+    processor. No value is copied from the device.
     """
     best_M1 = score_MN.max(dim=-1, keepdim=True).values
     return (score_MN >= best_M1 - tie).to(torch.uint8).argmax(dim=-1)
 
 
 def best_first(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
-    """Numbers of every row's scores from best to worst; scores equal but for rounding in the order of their numbers.
+    """Return the indices of the scores of every row from best to worst; scores equal up to rounding keep their order.
 
-    Scores are equal where each differs from the next one by less than `tie`.
+    Scores are equal if each differs from the next one by at most `tie`.
     """
     sorted_MN, order_MN = score_MN.sort(dim=-1, descending=True, stable=True)
     group_MN = torch.zeros_like(order_MN)
@@ -94,7 +101,7 @@ def best_first(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
 
 
 def row_fingerprints(prompt: Prompt) -> list[int]:
-    """One number below 2**32 per row, from its tokens and pixels alone: not from its batch or its padding."""
+    """Compute one number below 2**32 per row from its tokens and pixels only, independent of its batch and padding."""
     counts = prompt.counts()
     tiles = prompt.pixel_values
     tokens_per_tile = sum(counts) // len(tiles) if tiles is not None and len(tiles) else 0

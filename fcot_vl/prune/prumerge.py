@@ -1,18 +1,26 @@
-"""LLaVA-PruMerge+: outliers of the ViT's attention and evenly spread tokens stay, the others are merged into them.
+"""LLaVA-PruMerge+: keep outliers of the ViT's attention and evenly spread tokens, and merge the others into them.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, tokens whose share of CLS's
-attention lies more than 1.5 interquartile ranges above the third quartile stay; the rest of the budget is spread
-evenly over the tokens that are left (the "+"). Every kept token then becomes a mean of itself, with weight 1, and the
-tokens whose keys are nearest to its own, weighted by their share of the attention. One more token is the mean of all
-dropped ones by their share. The heads of the ViT are taken as one of its full width.
+This training-free baseline of `fcot_vl.prune` acts before the decoder. In every tile, tokens whose share of the CLS
+token's attention is more than 1.5 interquartile ranges above the third quartile are kept. The rest of the budget is
+spread evenly over the remaining tokens (the "+"). Every kept token is then replaced by a weighted mean of itself, with
+weight 1, and the tokens with the keys nearest to its own, weighted by their share of the attention. One additional
+token is the mean of all dropped tokens, weighted by their share. The heads of the ViT are treated as one head of its
+full width.
 
 Source: Shang et al. 2024, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models" (arXiv
-2403.15388), and its repository, see docs/peers.md. Differences: the number of tokens is the budget, the one more
-included, instead of following from the outliers (there: about three spread tokens for each; here, with more outliers
-than the budget, the most attended ones stay), so that peers are compared at equal tokens; the reference's sums are
-means; 32 neighbours of LLaVA's 576 tokens become the same share of a tile's; behind InternVL's pixel shuffle and
-projector; the one more stands at the place of the last dropped token. The reference looks at the last layer of CLIP,
-whose input the projector reads; InternVL's projector reads the last layer's output. The budget is per tile.
+2403.15388), and its repository, see docs/peers.md. Differences:
+
+- The number of tokens is the budget, including the additional token, so that methods are compared at equal tokens. In
+  the reference it follows from the outliers, with about three spread tokens for each. If there are more outliers than
+  the budget, the most attended ones are kept here.
+- The sums of the reference are means here.
+- The 32 neighbors among LLaVA's 576 tokens become the same share of the tokens of a tile.
+- Merging happens after InternVL's pixel shuffle and projector.
+- The additional token takes the place of the last dropped token.
+- The reference reads the last layer of CLIP, whose input the projector reads. InternVL's projector reads the output of
+  the last layer.
+
+The budget is per tile.
 """
 
 from __future__ import annotations
@@ -31,20 +39,24 @@ NEIGHBOURS = 32 / 576  # share of a tile's tokens
 def apply_prumerge(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with LLaVA-PruMerge+ until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. Raises ValueError for values out of range or a model without
-    InternVL's ViT.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
     return apply_before_decoder(model, "prumerge", keep, prune_and_merge, VitWatch(model, one_head=True))
 
 
 def outliers(attention_N: Tensor) -> Tensor:
-    """Tokens far above the others: more than 1.5 interquartile ranges above the third quartile; bool [N]."""
+    """Return the mask, bool [N], of tokens more than 1.5 interquartile ranges above the third quartile."""
     low, high = attention_N.quantile(attention_N.new_tensor([0.25, 0.75]))
     return attention_N > high + 1.5 * (high - low)
 
 
 def prune_and_merge(piece: Piece, n: int) -> Reduced:
-    """n tokens of one tile, all rewritten; with a budget of one there is no mean of the dropped ones."""
+    """Reduce a tile to n tokens, all rewritten; with a budget of one, there is no mean of the dropped tokens."""
     attention_N, features_NC = piece.attention_N, piece.features_NC
     n_tokens, n_whole = len(attention_N), max(1, n - 1)
     order_N = attention_N.argsort(descending=True, stable=True)
@@ -65,7 +77,7 @@ def prune_and_merge(piece: Piece, n: int) -> Reduced:
 
 
 def near(keys_Nd: Tensor, kept: Tensor) -> Tensor:
-    """Which tokens, kept or not, have the keys nearest to those of every kept one: 0 or 1, [M, N]."""
+    """Return the mask [M, N], 0 or 1, of the tokens (kept or not) with the keys nearest to those of each kept token."""
     n_tokens = len(keys_Nd)
     likeness_MN = cosine(keys_Nd[kept], keys_Nd)
     likeness_MN[torch.arange(len(kept)), kept] = -torch.inf

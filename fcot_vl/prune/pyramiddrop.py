@@ -1,14 +1,14 @@
-"""PyramidDrop: visual tokens are dropped three times on the way through the decoder.
+"""PyramidDrop: drop visual tokens at three layers of the decoder.
 
-One of the training-free peers of `fcot_vl.prune`, inside the decoder. Behind a quarter, half and three quarters of the
-layers, the visual tokens are ranked by the attention that the prompt's last token would pay them in the layer above,
-mean over heads, across all tiles of a page, and each time the best `keep` share of what was left stays: with the
-paper's 0.5, 50%, 25% and 12.5% of the tokens. Averaged over the layers that is 47%, and both figures are reported.
+This training-free baseline of `fcot_vl.prune` acts inside the decoder. After a quarter, half and three quarters of the
+layers, it ranks the visual tokens by the attention that the prompt's last token would pay them in the layer above,
+averaged over heads, across all tiles of a page. Each time, it keeps the best `keep` share of the remaining tokens: with
+the paper's 0.5, 50%, 25% and 12.5% of the tokens. The average over the layers is 47%; both figures are reported.
 
 Source: Xing et al. 2024, "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy
-Reduction" (arXiv 2410.17247), and its repository, see docs/peers.md. Like there, one query row and the keys are
-multiplied out once more from what the layer above is about to be given. Differences: kept tokens keep their positions,
-where the reference numbers what is left anew; shares are rounded to the nearest, not down.
+Reduction" (arXiv 2410.17247), and its repository, see docs/peers.md. As in the reference, one query row and the keys
+are multiplied out once more from the input of the layer above. Differences: kept tokens keep their positions, while the
+reference renumbers the remaining tokens; shares are rounded to the nearest, not down.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.prompt import Prompt, keep_counts
 from fcot_vl.prune.rating import DecoderWatch
 
-AT = (1 / 4, 1 / 2, 3 / 4)  # of the decoder's depth
+AT = (1 / 4, 1 / 2, 3 / 4)  # fractions of the depth of the decoder
 
 
 def pyramid_drops(keep: float, n_layers: int) -> tuple[Drop, ...]:
-    """(layer, share of the picture's tokens from there on) of the three drops.
+    """Return (layer, share of the image's tokens from that layer on) of the three drops.
 
-    Raises ValueError for a decoder of fewer than four layers.
+    Raises:
+        ValueError: If the decoder has fewer than four layers.
     """
     if n_layers < 4:
         raise ValueError(f"PyramidDrop drops at three layers above the first, this decoder has {n_layers}.")
@@ -39,8 +40,13 @@ def pyramid_drops(keep: float, n_layers: int) -> tuple[Drop, ...]:
 def apply_pyramiddrop(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with PyramidDrop until the returned handle is removed.
 
-    keep: share of visual tokens that each drop leaves of those before it, (0, 1]. Raises ValueError for values out of
-    range, fewer than four layers, or a decoder without query and key projections.
+    Args:
+        model: Model to prune.
+        keep: Share of the remaining visual tokens that each drop keeps, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range, or the decoder has fewer than four layers or no query and key
+            projections.
     """
     decoder = decoder_of(model)
     drops = pyramid_drops(keep, len(decoder.layers))

@@ -1,7 +1,7 @@
-"""Random dropping: the control that every ranking of visual tokens has to beat.
+"""Random dropping: the control that every ranking of visual tokens must beat.
 
-One of the training-free peers of `fcot_vl.prune`. A random share of each row's visual tokens is dropped
-before the first decoder layer. A control, no paper's method.
+This training-free baseline of `fcot_vl.prune` drops a random share of each row's visual tokens before the first decoder
+layer. It is a control and comes from no paper.
 """
 
 from __future__ import annotations
@@ -16,18 +16,25 @@ from fcot_vl.prune.prompt import Prompt, keep_top, row_fingerprints
 
 
 def apply_random(model: nn.Module, keep: float, seed: int = 0) -> PruneHandle:
-    """Prune `model` by chance until the returned handle is removed.
+    """Prune `model` randomly until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. What is dropped depends on `seed` and on the row's own
-    tokens and pixels, not on the batch around it, so a resumed or re-batched run drops the same tokens.
-    Raises ValueError for values out of range.
+    The dropped tokens depend on `seed` and on the row's own tokens and pixels, not on the rest of the batch, so a
+    resumed or re-batched run drops the same tokens.
+
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1].
+        seed: Random seed.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def select(prompt: Prompt) -> Tensor:
         counts = prompt.counts()
         score_BL = torch.zeros(prompt.image_BL.shape, device=prompt.image_BL.device)
         for row, fingerprint in enumerate(row_fingerprints(prompt)):
-            # torch's own CPU generator looks at 32 bits of a seed only, too few for both numbers.
+            # torch's CPU generator uses only 32 bits of a seed, too few for both numbers.
             generator = np.random.default_rng((seed, fingerprint))
             scores = torch.from_numpy(generator.random(counts[row], dtype=np.float32))
             score_BL[row, prompt.image_BL[row]] = scores.to(score_BL.device)

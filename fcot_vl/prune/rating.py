@@ -1,8 +1,8 @@
-"""How much single tokens of a prompt look at the others in one decoder layer.
+"""Attention from single tokens of a prompt to the others in one decoder layer.
 
-For the peers of `fcot_vl.prune` that rank visual tokens by the decoder's attention. Only the rows of the tokens that
-rate are multiplied out, from the query and key projections that the layer computes anyway; attention itself stays on
-sdpa.
+Used by the methods of `fcot_vl.prune` that rank visual tokens by the attention of the decoder. Only the rows of the
+rating tokens are multiplied out, from the query and key projections that the layer computes anyway; attention itself
+stays on sdpa.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 
 class DecoderWatch:
-    """Watches one decoder layer's projections and positions in prefill, or with `ahead` foresees them.
+    """Watch of the projections and positions of one decoder layer in prefill.
 
-    Raises ValueError for a layer without separate or fused (Phi-3) query and key projections.
+    `ahead` computes the projections before the layer runs.
+
+    Raises:
+        ValueError: If the layer has neither separate nor fused (Phi-3) query and key projections.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -31,7 +34,7 @@ class DecoderWatch:
         self.key_BLD: Tensor | None = None
 
     def hooks(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Put the watch in; after the engine, so that it sees the positions that the engine shortened."""
+        """Register the hooks, after those of the engine, so that they see the positions that the engine shortened."""
         see_positions = self.layer.register_forward_pre_hook(self.see_positions, with_kwargs=True)
         if self.fused:
             return [see_positions, self.module.qkv_proj.register_forward_hook(self.see_all)]
@@ -42,11 +45,14 @@ class DecoderWatch:
         ]
 
     def hooks_below(self, below: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
-        """Put in what `ahead` needs: the positions of the layer below, where nothing has been dropped yet."""
+        """Register the hook that `ahead` needs.
+
+        It reads the positions of the layer below, where nothing has been dropped yet.
+        """
         return [below.register_forward_pre_hook(self.see_positions, with_kwargs=True)]
 
     def ahead(self, hidden_BLC: Tensor) -> None:
-        """See the query and key that the layer would compute of what it is about to be given."""
+        """Compute and record the query and key of the layer for its upcoming input."""
         normed_BLC = self.layer.input_layernorm(hidden_BLC)
         if self.fused:
             self.see_all(self.module, (), self.module.qkv_proj(normed_BLC))
@@ -71,13 +77,13 @@ class DecoderWatch:
         self.see_key(module, args, key_BLD)
 
     def last_row(self, valid_BL: Tensor) -> Tensor:
-        """Attention of every row's last valid token over the row, mean over heads, float32 [B, L]."""
+        """Return the attention of every row's last valid token over the row, mean over heads, float32 [B, L]."""
         last_B = valid_BL.shape[1] - 1 - valid_BL.flip(1).to(torch.uint8).argmax(dim=1)
         rater_BL = torch.nn.functional.one_hot(last_B, valid_BL.shape[1]).bool()
         return self.rows(valid_BL, rater_BL)
 
     def rows(self, valid_BL: Tensor, rater_BL: Tensor) -> Tensor:
-        """Attention of every row's raters over the row, mean over heads and raters, float32 [B, L]."""
+        """Return the attention of every row's raters over the row, mean over heads and raters, float32 [B, L]."""
         assert self.query_BLD is not None
         assert self.key_BLD is not None
         assert self.position_embeddings is not None
@@ -104,7 +110,10 @@ class DecoderWatch:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-split layout of Llama and Qwen2, of as many channels as `cos` has (Phi-3)."""
+    """Apply the rotary embedding in the half-split layout of Llama and Qwen2 to the first channels.
+
+    The number of rotated channels is that of `cos`, which may be smaller than that of `x` (Phi-3).
+    """
     x, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([x * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)

@@ -1,12 +1,12 @@
-"""A smaller page: the budget spent by showing the whole page at a lower resolution.
+"""A smaller page: spend the budget by showing the whole page at a lower resolution.
 
-One of the training-free peers of `fcot_vl.prune`, and the simplest: "fewer tiles", made exact. Tiles come in
-whole numbers, budgets do not, so the page is scaled to w x h token cells (one cell is the square of pixels
-behind one visual token) with w x h within the budget, laid on a blank canvas of whole tiles without a
-thumbnail, and the canvas's blank tokens are dropped before the first decoder layer: exactly w x h visual
-tokens reach it.
+This is the simplest training-free baseline of `fcot_vl.prune`: an exact version of `fewer_tiles`. The number of tiles
+is an integer, but budgets are not multiples of a tile. The page is therefore scaled to w x h token cells within the
+budget, where one cell is the square of pixels of one visual token. It is placed on a blank canvas of whole tiles
+without a thumbnail. The blank tokens of the canvas are dropped before the first decoder layer, so that exactly w x h
+visual tokens reach it.
 
-`shrink_page` makes the tiles, `apply_smaller_page` drops the blank.
+`shrink_page` makes the tiles, `apply_smaller_page` drops the blank tokens.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from fcot_vl.prune.prompt import Prompt
 class SmallerPage:
     """A page shrunk to a budget.
 
-    tiles: PIL images of tile size, row by row. kept: bool [len(tiles) * tokens_per_tile], False on blank canvas.
-    cells: (width, height) of the page in token cells; kept.sum() == width * height.
+    Attributes:
+        tiles: PIL images of tile size, row by row.
+        kept: Mask, bool [len(tiles) * tokens_per_tile], False on blank canvas.
+        cells: (width, height) of the page in token cells; kept.sum() == width * height.
     """
 
     tiles: list[Image.Image]
@@ -37,9 +39,12 @@ class SmallerPage:
 
 
 def choose_cells(width: int, height: int, budget: int) -> tuple[int, int]:
-    """Cells (w, h) with w * h <= budget that no larger w or h would fit, of the aspect nearest the page's.
+    """Choose cells (w, h) with w * h <= budget and the aspect ratio closest to that of the page.
 
-    Raises ValueError for a budget below one.
+    Neither w nor h can be increased within the budget.
+
+    Raises:
+        ValueError: If the budget is below one.
     """
     if budget < 1:
         raise ValueError(f"a page needs at least one visual token, the budget is {budget}.")
@@ -54,10 +59,16 @@ def choose_cells(width: int, height: int, budget: int) -> tuple[int, int]:
 
 
 def shrink_page(page: Image.Image, budget: int, tile_px: int, tokens_per_tile: int) -> SmallerPage:
-    """The page at `budget` visual tokens or just below, as whole tiles.
+    """Shrink the page to at most `budget` visual tokens, as whole tiles.
 
-    tile_px: side of a tile in pixels. tokens_per_tile: visual tokens the model makes of one tile, a square
-    number. Raises ValueError when tiles do not divide into square cells or the budget is below one.
+    Args:
+        page: Page to shrink.
+        budget: Number of visual tokens; the result has this number or slightly fewer.
+        tile_px: Side of a tile in pixels.
+        tokens_per_tile: Number of visual tokens that the model makes of one tile, a square number.
+
+    Raises:
+        ValueError: If tiles do not divide into square cells, or the budget is below one.
     """
     side = math.isqrt(tokens_per_tile)
     if side * side != tokens_per_tile or tile_px % side:
@@ -82,7 +93,11 @@ def shrink_page(page: Image.Image, budget: int, tile_px: int, tokens_per_tile: i
 
 
 class SmallerPageHandle(PruneHandle):
-    """`kept_per_row`: set before every prefill to the `SmallerPage.kept` of each row, in order."""
+    """Handle of shrunken pages.
+
+    Attributes:
+        kept_per_row: `SmallerPage.kept` of each row, in order; must be set before every prefill.
+    """
 
     kept_per_row: list[Tensor]
 
@@ -90,9 +105,13 @@ class SmallerPageHandle(PruneHandle):
 def apply_smaller_page(model: nn.Module, keep: float) -> SmallerPageHandle:
     """Drop the blank canvas of shrunken pages before the first decoder layer until the handle is removed.
 
-    keep: the nominal share of the full page's visual tokens that the pages were shrunk to; what is dropped
-    follows from `handle.kept_per_row` alone. Raises ValueError at a prefill whose rows do not fit
-    `kept_per_row`.
+    Args:
+        model: Model to prune.
+        keep: Nominal share of the full page's visual tokens that the pages were shrunk to. The dropped tokens depend
+            only on `handle.kept_per_row`.
+
+    Raises:
+        ValueError: At a prefill whose rows do not match `kept_per_row`.
     """
     handle = SmallerPageHandle("smaller_page", keep, 0, len(decoder_of(model).layers))
     handle.kept_per_row = []

@@ -1,20 +1,23 @@
-"""SparseVLM: the words that look at the picture rate its tokens; what is dropped leaves a few clusters behind.
+"""SparseVLM: text tokens that attend to the image rate its tokens; dropped tokens leave a few clusters behind.
 
-One of the training-free peers of `fcot_vl.prune`, inside the decoder. Three times, behind layers 2, 6 and 15 of 32
-counted from 0, visual tokens are ranked by attention in that layer, averaged over the raters: those words behind the
-picture that the visual tokens are most like as the decoder is given them (their share of softmax(visual x text) is
-above the mean). The best stay. Of the dropped ones, the best 30% are recycled: clustered by density peaks, one cluster
-for every ten, each a token with the mean of its members. The budget counts them.
+This training-free baseline of `fcot_vl.prune` acts inside the decoder. Three times, after layers 2, 6 and 15 of 32
+counted from 0, visual tokens are ranked by the attention in that layer, averaged over the raters. The raters are the
+words after the image that are most similar to the visual tokens at the input of the decoder (their share of
+softmax(visual x text) is above the mean). The best visual tokens are kept. The best 30% of the dropped tokens are
+recycled: they are clustered by density peaks, one cluster for every ten tokens, and each cluster becomes a token with
+the mean of its members. The budget includes the clusters.
 
-`keep` is the share averaged over the decoder's layers, as the paper counts ("192 of 576 tokens" are 300, 200 and 110):
-each drop leaves the same share of what was there, chosen so that the mean over layers comes out.
+`keep` is the share averaged over the decoder's layers, as the paper counts ("192 of 576 tokens" are 300, 200 and 110).
+Each drop keeps the same share of the remaining tokens, chosen so that the mean over layers is `keep`.
 
-Source: Zhang et al. 2024, "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference"
-(arXiv 2410.04417), and the first version in its repository, see docs/peers.md. Differences: shares follow from the
-budget, where the reference has tables for LLaVA's 576 tokens (300, 200, 110; 303, 110, 36; 66, 30, 17) to which
-clusters are added, and in its rank-based variant a multiple of the attention map's rank; a cluster stands at the
-position of its centre instead of behind the other tokens; positions are kept instead of numbered anew; equal densities
-are told apart by order, not noise.
+Source: Zhang et al. 2024, "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (arXiv
+2410.04417), and the first version in its repository, see docs/peers.md. Differences:
+
+- Shares follow from the budget. The reference has tables for LLaVA's 576 tokens (300, 200, 110; 303, 110, 36; 66, 30,
+  17) to which clusters are added, and in its rank-based variant a multiple of the rank of the attention map.
+- A cluster takes the position of its center instead of following the other tokens.
+- Positions are kept instead of renumbered.
+- Equal densities are ordered by index, not by noise.
 """
 
 from __future__ import annotations
@@ -31,14 +34,15 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.prompt import TIE, Choice, Prompt, best_first, first_best, keep_counts
 from fcot_vl.prune.rating import DecoderWatch
 
-AT = (3 / 32, 7 / 32, 16 / 32)  # of the decoder's depth: the first layer without the dropped ones
+AT = (3 / 32, 7 / 32, 16 / 32)  # first layer without the dropped tokens, as fractions of the depth
 RECYCLED, PER_CLUSTER = 0.3, 10
 
 
 def sparse_drops(keep: float, n_layers: int) -> tuple[Drop, ...]:
-    """(layer, share of the picture's tokens from there on) of the three drops, whose mean over layers is `keep`.
+    """Return (layer, share of the image's tokens from that layer on) of three drops whose mean over layers is `keep`.
 
-    Raises ValueError for a decoder of fewer than four layers, or a share that its first layers alone cost already.
+    Raises:
+        ValueError: If the decoder has fewer than four layers, or its first layers alone already use the share.
     """
     if n_layers < 4:
         raise ValueError(f"SparseVLM drops at three layers above the first, this decoder has {n_layers}.")
@@ -60,8 +64,13 @@ def sparse_drops(keep: float, n_layers: int) -> tuple[Drop, ...]:
 def apply_sparsevlm(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with SparseVLM until the returned handle is removed.
 
-    keep: share of visual tokens averaged over the decoder's layers, (0, 1]. Raises ValueError for values out of range
-    or too small for the decoder, or a decoder without query and key projections.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens averaged over the decoder's layers, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range or too small for the decoder, or the decoder has no query and key
+            projections.
     """
     decoder = decoder_of(model)
     drops = sparse_drops(keep, len(decoder.layers))
@@ -83,18 +92,18 @@ def apply_sparsevlm(model: nn.Module, keep: float) -> PruneHandle:
 
 
 class Raters:
-    """The words that rate, chosen at the first drop of a prefill and the same at the others."""
+    """The words that rate visual tokens, chosen at the first drop of a prefill and reused at the others."""
 
     def __init__(self) -> None:
-        self.embeds_BLC: Tensor | None = None  # what the decoder is given, until they are chosen
-        self.chosen: list[Tensor] = []  # of every row's words, bool
+        self.embeds_BLC: Tensor | None = None  # input of the decoder, until the raters are chosen
+        self.chosen: list[Tensor] = []  # mask of the raters among the words of each row, bool
 
     def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         embeds_BLC = kwargs["inputs_embeds"]
         self.embeds_BLC = embeds_BLC if embeds_BLC.shape[1] > 1 else None
 
     def among(self, prompt: Prompt) -> Tensor:
-        """The raters of a prompt of which visual tokens may be dropped already, bool [B, L]; never none in a row."""
+        """Return the raters of a prompt, bool [B, L]; at least one per row. Visual tokens may be dropped already."""
         words_BL = words(prompt)
         if self.embeds_BLC is not None:
             image = [row[image] for row, image in zip(self.embeds_BLC, prompt.image_BL, strict=True)]
@@ -107,7 +116,10 @@ class Raters:
 
 
 def words(prompt: Prompt) -> Tensor:
-    """The words behind the last visual token, bool [B, L]; a row without any has its last token."""
+    """Return the mask of the words after the last visual token, bool [B, L].
+
+    In a row without any, the last token is selected.
+    """
     places = torch.arange(prompt.image_BL.shape[1], device=prompt.image_BL.device)
     last_image_B = (places * prompt.image_BL).max(dim=1).values
     last_B = (places * prompt.valid_BL).max(dim=1).values
@@ -117,18 +129,21 @@ def words(prompt: Prompt) -> Tensor:
 
 
 def most_alike(text_TC: Tensor, image_NC: Tensor) -> Tensor:
-    """The words that visual tokens are more like than the mean word, bool [T]; all where none is, as with one word."""
+    """Return the mask of the words whose similarity to the visual tokens is above the mean over words, bool [T].
+
+    If there is no such word, as with a single word, all words are selected.
+    """
     share_T = (image_NC.float() @ text_TC.float().T).softmax(dim=1).mean(dim=0)
     above_T = share_T > share_T.mean()
     return above_T if len(image_NC) and above_T.any() else torch.ones_like(above_T)
 
 
 def recycled(n_before: int, n_after: int) -> tuple[int, int]:
-    """(tokens recycled, clusters they become) when a drop leaves `n_after` of `n_before`, clusters included."""
+    """Return (tokens recycled, clusters they become) when a drop leaves `n_after` of `n_before`, clusters included."""
     if n_after in (1, n_before):
         return 0, 0
     n_clusters, wanted, n_pool = 0, 1, 0
-    while n_clusters < wanted:  # every cluster takes a kept token's place, so that one more is dropped
+    while n_clusters < wanted:  # every cluster takes the place of a kept token, so one more token is dropped
         n_clusters += 1
         n_pool = int(RECYCLED * (n_before - n_after + n_clusters)) + 1
         wanted = min(n_pool // PER_CLUSTER + 1, n_after - 1)
@@ -136,7 +151,7 @@ def recycled(n_before: int, n_after: int) -> tuple[int, int]:
 
 
 def keep_and_recycle(prompt: Prompt, score_BL: Tensor, counts: list[int]) -> Choice:
-    """The best-scored tokens of every row and the clusters of the next best, `counts` together."""
+    """Keep the best-scored tokens of every row and clusters of the next best ones, `counts` together."""
     assert prompt.hidden_BLC is not None
     hidden_BLC = prompt.hidden_BLC.clone()
     plans = [recycled(before, after) for before, after in zip(prompt.counts(), counts, strict=True)]
@@ -155,15 +170,18 @@ def keep_and_recycle(prompt: Prompt, score_BL: Tensor, counts: list[int]) -> Cho
 
 
 def cluster(features_NC: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Density-peak clustering (Du et al. 2016): numbers of the n centres [n], and the means of their members [n, C].
+    """Cluster features by density peaks (Du et al. 2016).
 
-    A centre has many near neighbours and is far from any token that has more.
+    A center has many near neighbors and is far from any token that has more.
+
+    Returns:
+        Indices of the n centers [n], and the means of their members [n, C].
     """
     distance_NN = torch.cdist(features_NC, features_NC) / features_NC.shape[1] ** 0.5
-    nearest = distance_NN.topk(n, largest=False).values  # as many as centres, as in the source
+    nearest = distance_NN.topk(n, largest=False).values  # as many neighbors as centers, as in the source
     spread_N = nearest.square().mean(dim=1)
     density_N = (-spread_N).exp()
-    # ties, which rounding does not decide: the earlier token counts as denser
+    # in a tie up to rounding, the earlier token counts as denser
     rank_N = best_first(-spread_N, TIE * spread_N.max()).argsort()
     denser_NN = rank_N[None] < rank_N[:, None]
     far_N = distance_NN.masked_fill(~denser_NN, torch.inf).min(dim=1).values

@@ -1,18 +1,25 @@
-"""ToMe: the most similar tokens are merged in pairs, round by round, into their size-weighted mean.
+"""ToMe: merge the most similar tokens in pairs, round by round, into their size-weighted mean.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. Bipartite soft matching in every tile: the tokens
-in turn form two sets, every token of the first finds its most similar one in the second by the ViT's keys, and the most
-similar pairs are merged into the token of the second. A merged token remembers how many tokens it stands for, and
-the decoder's attention counts it that often (the logit is raised by the logarithm of its size).
+This training-free baseline of `fcot_vl.prune` acts before the decoder. It applies bipartite soft matching in every
+tile. The tokens alternately form two sets. Every token of the first set is matched with its most similar token in the
+second set, by the ViT's keys, and the most similar pairs are merged into the token of the second set. A merged token
+records the number of tokens it represents, and the attention of the decoder counts it that often (the logit is raised
+by the logarithm of its size).
 
 Source: Bolya et al. 2022, "Token Merging: Your ViT But Faster" (arXiv 2210.09461), and its repository, see
-docs/peers.md. Differences: ToMe merges a few tokens in every ViT layer, which would destroy the square grid that
-InternVL's pixel shuffle needs; here all are merged behind pixel shuffle and projector, by the keys of the last ViT
-layer (averaged over heads, as in the source, and over 2x2 patches, and along with the tokens), in as many rounds as
-the budget takes, each at most by half. Proportional attention is therefore the decoder's, and it counts the text's
-tokens once. A token keeps its place in the tile between rounds (the reference puts unmerged tokens of the first set in
-front; where a tile has a power of two of tokens, all rounds but the last merge that whole set, and nothing comes of
-it). The budget is per tile.
+docs/peers.md. Differences:
+
+- ToMe merges a few tokens in every ViT layer, which would destroy the square grid that InternVL's pixel shuffle needs.
+  Here all merging happens after pixel shuffle and projector, in as many rounds as the budget requires, each of which
+  removes at most half of the tokens.
+- Tokens are matched by the keys of the last ViT layer, averaged over heads (as in the source), over 2x2 patches, and
+  over merged tokens.
+- Proportional attention is therefore that of the decoder, and it counts each text token once.
+- A token keeps its place in the tile between rounds. The reference puts unmerged tokens of the first set first. If the
+  number of tokens of a tile is a power of two, all rounds but the last merge the whole first set, and this makes no
+  difference.
+
+The budget is per tile.
 """
 
 from __future__ import annotations
@@ -27,16 +34,20 @@ from fcot_vl.prune.vit import VitWatch
 
 
 def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
-    """Merge `model`'s visual tokens with ToMe until the returned handle is removed.
+    """Merge the visual tokens of `model` with ToMe until the returned handle is removed.
 
-    keep: share of visual tokens that is left, (0, 1]. Raises ValueError for values out of range or a model without
-    InternVL's ViT.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens that remains, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
     return apply_before_decoder(model, "tome", keep, merge_pairs, VitWatch(model))
 
 
 def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:
-    """Token numbers (from, to) of the `n_merged` most similar pairs; from even numbers, to odd ones."""
+    """Return the token indices (from, to) of the `n_merged` most similar pairs, from even to odd indices."""
     likeness_MN = cosine(keys_Nd[::2], keys_Nd[1::2])
     partner = first_best(likeness_MN)
     best = best_first(likeness_MN.max(dim=1).values)[:n_merged]
@@ -44,11 +55,11 @@ def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:
 
 
 def merge_pairs(piece: Piece, n: int) -> Reduced:
-    """n tokens of one tile, with the number of tokens that each stands for."""
+    """Reduce a tile to n tokens, with the number of tokens that each represents."""
     device, n_tokens = piece.features_NC.device, len(piece.features_NC)
-    place = torch.arange(n_tokens, device=device)  # where the tokens that are left stand in the tile
+    place = torch.arange(n_tokens, device=device)  # indices of the remaining tokens in the tile
     size = torch.ones(n_tokens, 1, device=device)
-    weighted, keys = piece.features_NC, piece.keys_Nd  # both times size, which a cosine does not see
+    weighted, keys = piece.features_NC, piece.keys_Nd  # both scaled by size, which does not change a cosine
     while len(place) > n:
         source, target = match(keys, min(len(place) - n, len(place) // 2))
         stays = ~as_mask(source, len(place), device)

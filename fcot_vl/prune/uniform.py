@@ -1,7 +1,7 @@
-"""Uniform-stride dropping: every n-th visual token stays, whatever it shows.
+"""Uniform-stride dropping: keep every n-th visual token, regardless of its content.
 
-One of the training-free peers of `fcot_vl.prune`; the control that spends a token budget evenly over the
-page. No paper's method.
+This training-free baseline of `fcot_vl.prune` is the control that spends a token budget evenly over the page. It comes
+from no paper.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from fcot_vl.prune.prompt import Prompt
 def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` evenly, before the first decoder layer, until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]: k of a row's n, those in the middle of k equal stretches
-    of the row's visual tokens in order. Raises ValueError for values out of range.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1]. Of the n visual tokens of a row, k are kept: in order, the middles
+            of k equal stretches.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def select(prompt: Prompt) -> Tensor:

@@ -1,15 +1,19 @@
-"""VisionZip: the tokens that the ViT looks at stay, the others are merged into a few that give context.
+"""VisionZip: keep the tokens that the ViT attends to, and merge the others into a few contextual tokens.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, the tokens with most attention of
-CLS are dominant and stay as they are. Of the others, evenly spaced ones become contextual: each of the rest is taken in
-by the one whose key is most like its own, and a contextual token becomes half itself, half the mean of what it took in.
-10 of 64 tokens of a budget are contextual, as in the paper.
+This training-free baseline of `fcot_vl.prune` acts before the decoder. In every tile, the tokens with most attention of
+the CLS token are dominant and remain unchanged. Of the others, evenly spaced ones become contextual. Each remaining
+token is assigned to the contextual token with the most similar key. A contextual token becomes half itself, half the
+mean of the tokens assigned to it. 10 of 64 tokens of a budget are contextual, as in the paper.
 
 Source: Yang et al. 2024, "VisionZip: Longer is Better but Not Necessary in Vision Language Models" (arXiv 2412.04467),
-and copies of its repository, see docs/peers.md. Differences: merging is behind InternVL's pixel shuffle and projector
-instead of before the projector, where the reference adds the mean to the token; a contextual token keeps its place in
-the page instead of standing behind the dominant ones; CLS itself, which the reference hands on as one of the dominant,
-is dropped by InternVL, and a patch has its place. The budget is per tile.
+and copies of its repository, see docs/peers.md. Differences:
+
+- Merging happens after InternVL's pixel shuffle and projector instead of before the projector, where the reference adds
+  the mean to the token.
+- A contextual token keeps its place in the page instead of following the dominant ones.
+- InternVL drops CLS itself, which the reference passes on as one of the dominant tokens. A patch takes its place.
+
+The budget is per tile.
 """
 
 from __future__ import annotations
@@ -28,20 +32,24 @@ CONTEXTUAL = 10 / 64  # share of the budget
 def apply_visionzip(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with VisionZip until the returned handle is removed.
 
-    keep: share of visual tokens that stay, dominant and contextual, (0, 1]. Raises ValueError for values out of
-    range or a model without InternVL's ViT.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, dominant and contextual, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
     return apply_before_decoder(model, "visionzip", keep, zip_tokens, VitWatch(model))
 
 
 def split_budget(n: int) -> tuple[int, int]:
-    """(dominant, contextual) of a budget."""
+    """Split a budget into (dominant, contextual) tokens."""
     contextual = int(CONTEXTUAL * n + 0.5)
     return n - contextual, contextual
 
 
 def zip_tokens(piece: Piece, n: int) -> Reduced:
-    """n tokens of one tile, the contextual ones rewritten."""
+    """Reduce a tile to n tokens, with the contextual ones rewritten."""
     features_NC, device = piece.features_NC, piece.features_NC.device
     n_dominant, n_contextual = split_budget(n)
     order_N = piece.attention_N.argsort(descending=True, stable=True)
@@ -57,7 +65,14 @@ def zip_tokens(piece: Piece, n: int) -> Reduced:
 
 
 def merge_halves(features_NC: Tensor, targets: Tensor, others: Tensor, takers: Tensor) -> Tensor:
-    """Features with every target as half itself, half the mean of the `others` whose taker it is, if there are any."""
+    """Replace every target with half itself and half the mean of the `others` assigned to it, if there are any.
+
+    Args:
+        features_NC: Features of all tokens.
+        targets: Indices of the contextual tokens.
+        others: Indices of the tokens to merge.
+        takers: Index of the target to which each of `others` is assigned.
+    """
     sum_NC = torch.zeros_like(features_NC).index_add(0, takers, features_NC[others])
     count_N = torch.bincount(takers, minlength=len(features_NC))
     targets = targets[count_N[targets] > 0]

@@ -1,14 +1,14 @@
-"""VisPruner: half of the budget for what the ViT looks at, half for what is left when duplicates are taken out.
+"""VisPruner: spend half of the budget on tokens that the ViT attends to, half on the rest without duplicates.
 
-One of the training-free peers of `fcot_vl.prune`, before the decoder. In every tile, the tokens with most attention of
-CLS are important. The rest, ordered by that attention, is thinned out, at most 8 tokens a round: the tokens in turn
-form two sets, and those of the first that are most like any of the second (cosine of the features) go, until the other
-half of the budget is left. What stays of the first set, the most like first, stands before the second in the next
-round.
+This training-free baseline of `fcot_vl.prune` acts before the decoder. In every tile, the tokens with most attention of
+the CLS token are important. The rest, ordered by that attention, is thinned out by at most 8 tokens per round, until
+the other half of the budget is left. In each round, the tokens alternately form two sets, and the tokens of the first
+set that are most similar to any token of the second (cosine of the features) are removed. For the next round, the
+remaining tokens of the first set, most similar first, precede the second set.
 
 Source: Zhang et al. 2024, "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
-(arXiv 2412.01818), and its repository, see docs/peers.md. Differences: features are compared behind InternVL's pixel
-shuffle and projector, not in front of the projector; the budget is per tile.
+(arXiv 2412.01818), and its repository, see docs/peers.md. Differences: features are compared after InternVL's pixel
+shuffle and projector, not before the projector; the budget is per tile.
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.prompt import best_first
 from fcot_vl.prune.vit import VitWatch
 
-AT_ONCE = 8  # duplicates taken out in a round
+AT_ONCE = 8  # number of duplicates removed per round
 
 
 def apply_vispruner(model: nn.Module, keep: float) -> PruneHandle:
     """Prune `model` with VisPruner until the returned handle is removed.
 
-    keep: share of visual tokens that stay, (0, 1]. Raises ValueError for values out of range or a model without
-    InternVL's ViT.
+    Args:
+        model: Model to prune.
+        keep: Share of visual tokens to keep, (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
     return apply_before_decoder(model, "vispruner", keep, important_and_diverse, VitWatch(model))
 
 
 def important_and_diverse(piece: Piece, n: int) -> Reduced:
-    """n tokens of one tile: the smaller half by attention, the other without duplicates."""
+    """Reduce a tile to n tokens: the smaller half by attention, the other half without duplicates."""
     n_important = n // 2
     order_N = piece.attention_N.argsort(descending=True, stable=True)
     rest = order_N[n_important:]
@@ -44,7 +48,7 @@ def important_and_diverse(piece: Piece, n: int) -> Reduced:
 
 
 def without_duplicates(features_NC: Tensor, n: int) -> Tensor:
-    """n token numbers, at least one: what is left when the most repeated ones are taken out round by round."""
+    """Return the indices of n tokens, at least one, left after removing the most repeated ones round by round."""
     unit_NC = nn.functional.normalize(features_NC, dim=-1)
     left = torch.arange(len(features_NC), device=features_NC.device)
     while len(left) > n:

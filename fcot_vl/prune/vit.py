@@ -1,10 +1,10 @@
-"""What InternVL's ViT knows of its patches: the attention of CLS over them, and their keys.
+"""Attention of the CLS token over the patches of InternVL's ViT, and the keys of the patches.
 
-For the peers of `fcot_vl.prune` that rate a page before the decoder sees it. The layer is the one whose output the
-projector reads (`vision_feature_layer`): LLaVA's -2, which the peers' references name, is that layer; InternVL's is
-the last. Hooks on the query and key that the layer computes anyway; one row of attention (CLS) is multiplied out,
-everything else stays on sdpa. Of the 2x2 patches (`downsample_ratio` 0.5) that pixel shuffle makes one visual token
-of, attention is summed and keys are averaged.
+Used by the methods of `fcot_vl.prune` that rate a page before the decoder sees it. The layer is the one whose output
+the projector reads (`vision_feature_layer`). In LLaVA this is layer -2, which the reference implementations name; in
+InternVL it is the last one. Hooks read the query and key that the layer computes anyway. One row of attention (CLS) is
+multiplied out; everything else stays on sdpa. Pixel shuffle makes one visual token of 2x2 patches (`downsample_ratio`
+0.5); over these patches, attention is summed and keys are averaged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from torch import Tensor, nn
 
 
 class VitWatch:
-    """Watches the layer of a model's ViT that the projector reads.
+    """Watch of the layer of a model's ViT whose output the projector reads.
 
-    one_head: all heads are taken as one of the ViT's full width, instead of each for itself and the mean over them.
-    Raises ValueError for a model that has no such ViT.
+    Args:
+        model: Model to watch.
+        one_head: Whether to treat all heads as one of the ViT's full width, instead of computing each head separately
+            and averaging.
+
+    Raises:
+        ValueError: If the model has no such ViT.
     """
 
     def __init__(self, model: Any, one_head: bool = False) -> None:
@@ -30,10 +35,10 @@ class VitWatch:
                 f"{type(model).__name__} has another vision tower; peers that ask the ViT are written for InternVL's: "
                 "choose fastv, pyramiddrop, sparsevlm, divprune, random or uniform."
             )
-        layer: int = config.vision_feature_layer  # counted with the embeddings as 0
+        layer: int = config.vision_feature_layer  # counted from the embeddings, which are 0
         self.attention = layers[layer if layer < 0 else layer - 1].attention
         self.width: int = self.attention.embed_dim if one_head else self.attention.head_dim
-        self.merged = round(1 / config.downsample_ratio)  # patches in a row of a visual token
+        self.merged = round(1 / config.downsample_ratio)  # number of patches in a row of a visual token
         self.side = config.vision_config.image_size[0] // config.vision_config.patch_size[0] // self.merged
         if self.side**2 != config.image_seq_length:
             raise ValueError(
@@ -44,7 +49,7 @@ class VitWatch:
         self.found: tuple[Tensor, Tensor] | None = None
 
     def hooks(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Put the watch in."""
+        """Register the hooks."""
         return [
             self.attention.q_norm.register_forward_hook(self.see_query),
             self.attention.k_norm.register_forward_hook(self.see_key),
@@ -63,15 +68,16 @@ class VitWatch:
         self.found = attention_TN, self.pooled(key_TPHd[:, 1:].mean(dim=2))
 
     def pooled(self, x_TPd: Tensor) -> Tensor:
-        """Patches averaged into visual tokens, both in raster order: [T, P, d] -> [T, P / 4, d]."""
+        """Average patches into visual tokens, both in raster order: [T, P, d] -> [T, P / 4, d]."""
         x = x_TPd.unflatten(1, (self.side, self.merged, self.side, self.merged))
         return x.mean(dim=(2, 4)).flatten(1, 2)
 
     def take(self, n_visual: int) -> tuple[Tensor, Tensor]:
-        """(attention [T, N], keys [T, N, d]) of the tiles of a prefill with that many visual tokens.
+        """Return (attention [T, N], keys [T, N, d]) of the tiles of a prefill with that many visual tokens.
 
-        Raises ValueError where the pictures were not encoded just before (features handed in ready, or repeated
-        for beams).
+        Raises:
+            ValueError: If the images were not encoded immediately before (precomputed features, or repetition for
+                beams).
         """
         found, self.found = self.found, None
         if found is None or found[0].numel() != n_visual:

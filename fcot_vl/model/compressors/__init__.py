@@ -1,1 +1,1 @@
-"""Compressors `V_c`, one a file; `fcot_vl.model.compressor` knows them by name."""
+"""Compressors `V_c`, one per file; `fcot_vl.model.compressor` selects them by name."""

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from fcot_vl.model.compressors.windows import Windows, convolve, depthwise
 
-DEPTH = 3  # blocks on either side of the pool, as the source has them
-NARROWER = 4  # channels of the blocks: 1024 of 4096, the source's width
+DEPTH = 3  # blocks on either side of the pool, as in the source
+NARROWER = 4  # the blocks have channels / 4: 1024 of 4096, the width in the source
 
 
 class RegBlock(nn.Module):
-    """One block of a RegStage as the source sets it: depthwise 3x3 between two linear layers, with a gate.
+    """One block of a RegStage as configured by the source: depthwise 3x3 between two linear layers, with a gate.
 
-    The gate (squeeze and excitation) scales each channel by what its mean over the whole tile says. LayerNorm over the
-    channels of a token stands where RegNet has batch statistics, as in the source. Checked against timm's RegStage,
-    which the source builds on: order, widths, gate, what has a bias.
+    The gate (squeeze and excitation) scales each channel by a function of the channel means over the whole tile. As in
+    the source, LayerNorm over the channels of a token replaces the batch statistics of RegNet. Checked against timm's
+    RegStage, on which the source builds: order, widths, gate, and which layers have a bias.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,7 +34,7 @@ class RegBlock(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`[n_tiles, rows * columns, channels]`, in and out."""
+        """Map `[n_tiles, rows * columns, channels]` to the same shape."""
         hidden = self.act(self.enter_norm(self.enter(x)))
         hidden = self.act(self.conv_norm(convolve(self.conv, hidden, grid)))
         hidden = hidden * self.gate(hidden.mean(1, keepdim=True))
@@ -42,13 +42,14 @@ class RegBlock(nn.Module):
 
 
 class CAbstractor(Windows):
-    """Three blocks, mean of each window, three blocks, MLP. A token sees its whole tile, through the gates.
+    """Three blocks, mean of each window, three blocks, MLP. Through the gates, a token sees its whole tile.
 
-    Differs from the source (checked against its repository, see docs/peers.md), whose C-Abstractor is the projector:
-    ours stands in front of it, so all of it is a branch of channels / 4 beside the mean of the window; its last layer
-    starts at 0, and the untrained student equals mean pooling. A linear layer and a LayerNorm lead into the branch,
-    where the source's first block changes the width itself. The source's adaptive pool makes a square number of tokens
-    (144 of 576), ours any window. Its learned positions are left out (the ViT has its own).
+    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, the
+    C-Abstractor is the projector. Here it precedes the projector, so all of it is a branch of channels / 4 next to the
+    mean of the window. The last layer of the branch is initialized to 0, so that the untrained student equals mean
+    pooling. A linear layer and a LayerNorm lead into the branch; in the source, the first block changes the width
+    itself. The adaptive pool of the source makes a square number of tokens (144 of 576); here any window is possible.
+    The learned positions of the source are left out because the ViT has its own.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -65,7 +66,7 @@ class CAbstractor(Windows):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """torch's own start of every layer, and 0 for the last: the branch adds nothing yet."""
+        """Initialize every layer as torch does and the last one with 0, so that the branch adds nothing at first."""
         self.reset_parts()
         self.leave.weight.zero_()
         self.leave.bias.zero_()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class ConvCompressor(nn.Conv1d):
     """1-D convolution along the token sequence, kernel = stride = ratio, dense over channels (paper, section 3).
 
-    Starts as the mean over the taps, so that an untrained student equals mean pooling. The paper leaves the start
-    open; this one is ours.
+    Initialized as the mean over the taps, so that an untrained student equals mean pooling. The paper does not specify
+    the initialization; this one is ours.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -18,7 +18,7 @@ class ConvCompressor(nn.Conv1d):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Mean over the taps: weight[o, i, k] = 1/ratio where o == i, else 0; bias 0."""
+        """Initialize as the mean over the taps: weight[o, i, k] = 1/ratio where o == i, else 0; bias 0."""
         eye = torch.eye(self.out_channels, dtype=self.weight.dtype, device=self.weight.device)
         self.weight.copy_(eye.unsqueeze(-1) / self.kernel_size[0])
         if self.bias is not None:

@@ -1,4 +1,4 @@
-"""The paper's convolution, over windows of the grid instead of runs of a row."""
+"""The paper's convolution, applied to windows of the grid instead of runs of a row."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from fcot_vl.model.compressors.windows import Windows, convolve
 
 
 class Conv2dCompressor(Windows):
-    """2-D convolution, kernel = stride = window, dense over channels. Ours, to tell what the second dimension gives.
+    """2-D convolution, kernel = stride = window, dense over channels.
 
-    Starts as the mean over the window. At ratio 2 the window is 1 x 2 and this is `conv`.
+    This compressor is ours and measures the effect of the second dimension. It is initialized as the mean over the
+    window. At ratio 2 the window is 1 x 2 and the compressor equals `conv`.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -21,7 +22,7 @@ class Conv2dCompressor(Windows):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Mean over the window: weight[o, i, h, w] = 1/ratio where o == i, else 0; bias 0."""
+        """Initialize as the mean over the window: weight[o, i, h, w] = 1/ratio where o == i, else 0; bias 0."""
         weight, bias = self.conv.weight, self.conv.bias
         eye = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
         weight.copy_(eye[..., None, None] / (self.window[0] * self.window[1]))

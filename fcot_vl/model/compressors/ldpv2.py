@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from fcot_vl.model.compressors.windows import Windows, convolve, depthwise
 
-NARROWER = 4  # channels / 4 inside the MLP
+NARROWER = 4  # the MLP has channels / 4
 
 
 class LDPv2(Windows):
-    """MLP on every token, mean of each window, then a 3x3 neighbourhood of windows added channel by channel.
+    """MLP on every token, mean of each window, then a 3x3 neighborhood of windows added channel by channel.
 
-    Differs from the source (checked against its repository, see docs/peers.md), whose LDPv2 is the projector: ours
-    stands in front of it and keeps the channels, so its MLP is a branch of channels / 4 behind a LayerNorm. The MLP's
-    last layer and the convolution start at 0: the untrained student equals mean pooling. The source pools to 12 x 12
-    of 24 x 24.
+    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, LDPv2 is the
+    projector. Here it precedes the projector and keeps the number of channels, so its MLP is a branch of channels / 4
+    after a LayerNorm. The last layer of the MLP and the convolution are initialized to 0, so that the untrained student
+    equals mean pooling. The source pools 24 x 24 tokens to 12 x 12.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -31,7 +31,7 @@ class LDPv2(Windows):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """torch's own start of norm and first layer; 0 for what is added."""
+        """Initialize the norm and the first layer as torch does, and the layers that add to the input with 0."""
         self.reset_parts()
         for layer in (self.leave, self.neighbours):
             layer.weight.zero_()

@@ -1,4 +1,4 @@
-"""The compressor without parameters: what the others start from, and have to be better than."""
+"""The compressor without parameters: the starting point of the other compressors and the baseline they must beat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class PoolingCompressor(nn.Module):
         self.ratio = ratio
 
     def reset_parameters(self) -> None:
-        """Nothing to reset."""
+        """Do nothing; there are no parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (-1, self.ratio)).mean(2)

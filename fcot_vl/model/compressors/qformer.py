@@ -1,4 +1,4 @@
-"""Learned queries that look at the whole tile: the paper's second peer (Table 3)."""
+"""Learned queries that attend to the whole tile: the second baseline of the paper (Table 3)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch.nn import functional as F
 class QFormerCompressor(nn.Module):
     """One cross-attention from `n_tokens / ratio` learned queries to the tokens of a tile (after Q-Former).
 
-    As the paper describes its peer: "one cross-attention to sample fixed visual tokens". BLIP-2's Q-Former, which it
-    names (Li et al. 2023, arXiv 2301.12597), is far larger: 32 queries of width 768 through 12 layers with
-    self-attention, every second with cross-attention. Widths, norm and start are ours; the paper leaves them open.
+    The paper describes its baseline as "one cross-attention to sample fixed visual tokens". The Q-Former of BLIP-2,
+    which it cites (Li et al. 2023, arXiv 2301.12597), is far larger: 32 queries of width 768 through 12 layers with
+    self-attention, every second one with cross-attention. The widths, norm and initialization are ours; the paper does
+    not specify them.
     """
 
     head_width = 64
@@ -30,7 +31,7 @@ class QFormerCompressor(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Queries normal with deviation 0.02, projections Xavier-uniform, norm 1 and 0."""
+        """Initialize queries normal (standard deviation 0.02), projections Xavier-uniform, norm weight 1 and bias 0."""
         self.queries.normal_(std=0.02)
         self.norm.reset_parameters()
         for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):

@@ -1,4 +1,4 @@
-"""TokenPacker: each low-resolution token looks at the tokens it stands for (Li et al. 2024, arXiv 2407.02392)."""
+"""TokenPacker: each low-resolution token attends to the tokens it replaces (Li et al. 2024, arXiv 2407.02392)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from torch import Tensor, nn
 
 from fcot_vl.model.compressors.windows import Windows
 
-NARROWER = 4  # channels / 4 in the attention: 1024 of 4096, the source's width
-HEAD_WIDTH = 128  # the source's: 8 heads of 1024 channels
+NARROWER = 4  # the attention has channels / 4: 1024 of 4096, the width in the source
+HEAD_WIDTH = 128  # as in the source: 8 heads of 1024 channels
 
 
 class TokenPacker(Windows):
-    """The mean of each window is a query, the tokens of the window are its keys and values; what it finds is added.
+    """Cross-attention from the mean of each window (query) to the tokens of the window, added to the mean.
 
-    Differs from the source (checked against its repository, see docs/peers.md), whose TokenPacker is the projector:
-    ours stands in front of it and keeps the channels, so queries, keys and values have channels / 4, and what is found
-    is added to the mean through a layer that starts at 0: the untrained student equals mean pooling. In the source,
-    what is found goes on alone, into an MLP, which here is the student adaptor. Keys and values there come from layers
-    12, 16, 22 and 23 of CLIP's 24 side by side, here from the features the projector reads. One LayerNorm in front and
-    one linear layer each stand for the source's two linear layers with GELU and a LayerNorm behind. The query is the
-    window's mean, not bilinear (the same for a window of 2 x 2).
+    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, TokenPacker
+    is the projector. Here it precedes the projector and keeps the number of channels, so queries, keys and values have
+    channels / 4. The output is added to the mean through a layer initialized to 0, so that the untrained student equals
+    mean pooling. In the source, the output of the attention alone enters an MLP, which here is the student adaptor.
+    There, keys and values are the concatenated features of layers 12, 16, 22 and 23 of CLIP's 24; here, they are the
+    features that the projector reads. For queries, keys and values, one shared LayerNorm and one linear layer each
+    replace the source's two linear layers with GELU and a final LayerNorm. The query is the mean of the window instead
+    of bilinear (equal for a window of 2 x 2).
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -29,14 +30,14 @@ class TokenPacker(Windows):
         self.n_heads = inner // HEAD_WIDTH if inner % HEAD_WIDTH == 0 else 1
         self.norm = nn.LayerNorm(channels)
         self.q_proj = nn.Linear(channels, inner)
-        self.k_proj = nn.Linear(channels, inner, bias=False)  # softmax would not see one
+        self.k_proj = nn.Linear(channels, inner, bias=False)  # a bias would cancel in the softmax
         self.v_proj = nn.Linear(channels, inner)
         self.out_proj = nn.Linear(inner, channels)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Projections Xavier-uniform with bias 0, norm 1 and 0; the output 0: nothing is added yet."""
+        """Initialize projections Xavier-uniform with bias 0, norm weight 1 and bias 0, and the output layer with 0."""
         self.norm.reset_parameters()
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight)

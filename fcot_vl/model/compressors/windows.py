@@ -1,7 +1,7 @@
-"""What compressors of a tile's two-dimensional grid share: a window of it becomes one token.
+"""Base of the compressors that work on the two-dimensional grid of a tile: each window becomes one token.
 
-A tile's tokens are a square in raster order (16 x 16 in InternVL). A ratio that is no square takes windows that are
-wider than high. Windows, and the tokens in each, are again in raster order.
+The tokens of a tile form a square in raster order (16 x 16 in InternVL). For a ratio that is not a square, windows are
+wider than high. The windows, and the tokens in each window, are again in raster order.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ WINDOWS = {2: (1, 2), 4: (2, 2), 8: (2, 4), 16: (4, 4)}  # by ratio: rows, colum
 
 
 def window_grid(n_tokens: int, ratio: int) -> tuple[int, int]:
-    """Rows and columns of windows in a tile of `n_tokens` tokens.
+    """Return the numbers of rows and columns of windows in a tile of `n_tokens` tokens.
 
     Raises:
-        ValueError: the tile is no square, or windows do not fill it.
+        ValueError: If the tile is not a square, or windows do not fill it.
     """
     side, (high, wide) = isqrt(n_tokens), WINDOWS[ratio]
     if side**2 != n_tokens or side % high or side % wide:
@@ -29,19 +29,22 @@ def window_grid(n_tokens: int, ratio: int) -> tuple[int, int]:
 
 
 def first_tokens(n_tokens: int, ratio: int) -> list[int]:
-    """Number of the upper left token of each window, windows in raster order: where a compressed token stands."""
+    """Return the index of the upper left token of each window, that is, the position of each compressed token.
+
+    Windows are in raster order.
+    """
     rows, columns = window_grid(n_tokens, ratio)
     high, wide = WINDOWS[ratio]
     return [row * high * columns * wide + column * wide for row in range(rows) for column in range(columns)]
 
 
 class Windows(nn.Module):
-    """Base of a compressor that makes one token of each window of the grid.
+    """Base class of a compressor that makes one token of each window of the grid.
 
     Attributes:
-        side: tokens in a row and in a column of a tile.
-        window: rows and columns of a window.
-        grid: rows and columns of windows.
+        side: Number of tokens in a row and in a column of a tile.
+        window: Rows and columns of a window.
+        grid: Rows and columns of windows.
     """
 
     def __init__(self, n_tokens: int, ratio: int) -> None:
@@ -51,26 +54,26 @@ class Windows(nn.Module):
         self.side = isqrt(n_tokens)
 
     def split(self, x: Tensor) -> Tensor:
-        """`[n_tiles, n_tokens, channels]` to `[n_tiles, windows, ratio, channels]`."""
+        """Reshape `[n_tiles, n_tokens, channels]` to `[n_tiles, windows, ratio, channels]`."""
         (rows, columns), (high, wide) = self.grid, self.window
         return x.unflatten(1, (rows, high, columns, wide)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of each window: `[n_tiles, n_tokens, channels]` to `[n_tiles, windows, channels]`."""
+        """Compute the mean of each window: `[n_tiles, n_tokens, channels]` to `[n_tiles, windows, channels]`."""
         return self.split(x).mean(2)
 
     def reset_parts(self) -> None:
-        """Give every layer below torch's own start, from the current random state."""
+        """Initialize every submodule as torch does, from the current random state."""
         for part in self.modules():
             if part is not self and callable(reset := getattr(part, "reset_parameters", None)):
                 reset()
 
 
 def depthwise(channels: int, bias: bool) -> nn.Conv2d:
-    """A 3x3 convolution of each channel for itself, zeros around the grid."""
+    """Return a 3x3 convolution of each channel separately, with zero padding."""
     return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=bias)
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A convolution over tokens that lie in a grid: `[n, rows * columns, channels]`, in and out."""
+    """Apply a convolution to tokens in a grid: `[n, rows * columns, channels]` in and out."""
     return conv(x.unflatten(1, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1, 2)

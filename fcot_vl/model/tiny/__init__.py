@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def tiny_teacher_path() -> Path:
-    """Folder of the packaged teacher (config, weights, tokenizer, chat template, preprocessor settings)."""
+    """Return the folder of the packaged teacher (config, weights, tokenizer, chat template, preprocessor settings)."""
     return Path(__file__).resolve().parent
