@@ -1,6 +1,6 @@
-"""Ask a picture one question: a person's own file, the embedded teacher or any teacher or student folder.
+"""Answering of one question about one image file by the embedded teacher, or by any teacher or student folder.
 
-The shortest way through the house: picture -> tiles -> model -> answer, and which model it was that answered.
+This is the shortest path through the package: image -> tiles -> model -> answer, with a description of the model.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ EMBEDDED_NOTICE = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered, and by what."""
+    """Answer to a question, with the model that gave it."""
 
     text: str
     model: str
     kind: str  # "teacher" or "student"
     compress_ratio: int
-    visual_positions: str | None  # of a student
+    visual_positions: str | None  # None for a teacher
     tiles: int
     visual_tokens: int
     new_tokens: int
@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def answered_by(self) -> str:
-        """One line: which model, at which ratio, with how many visual tokens."""
+        """Line with the model, its compress ratio, and the numbers of visual and new tokens."""
         ratio = f", compress ratio {self.compress_ratio}" if self.kind == "student" else ""
         return (
             f"{self.kind} {self.model}{ratio}: {self.visual_tokens} visual tokens from {self.tiles} "
@@ -53,18 +53,18 @@ class Answer:
 def ask(
     image_path: str | Path, question: str, model: str | Path | None = None, max_new_tokens: int = 256
 ) -> Answer:
-    """Answer one question about one picture, greedily.
+    """Answer one question about one image, with greedy decoding.
 
     Args:
-        image_path: a picture file (see `open_image`).
-        question: in plain words.
-        model: folder or hub id of a teacher (see `model.families`) or a student; None is the embedded
-            teacher.
-        max_new_tokens: most tokens of the answer.
+        image_path: Image file (see `open_image`).
+        question: Question in plain text.
+        model: Folder or hub id of a teacher (see `model.families`) or a student. None: the embedded teacher.
+        max_new_tokens: Maximum number of tokens of the answer.
 
     Raises:
-        ImageError: the picture cannot be used.
-        ValueError: no question, or the model cannot be loaded or is no InternVL.
+        ImageError: If the image cannot be used.
+        ValueError: If the question is empty or `max_new_tokens` is below 1, or if the model cannot be loaded or belongs
+            to no supported family.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -91,16 +91,21 @@ def ask(
 
 
 def checked(question: str) -> str:
-    """The question without outer blanks. Raises ValueError when nothing is left."""
+    """Return the question without outer whitespace.
+
+    Raises:
+        ValueError: If the question is empty.
+    """
     if not question.strip():
         raise ValueError("the question is empty; ask something, for example: What is the total?")
     return question.strip()
 
 
 def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict[str, Tensor]:
-    """One question about one picture as a model's inputs, on its device.
+    """Return the model inputs for one question about one image, on the model's device.
 
-    Raises ValueError for a question that is empty or holds the marks of a picture.
+    Raises:
+        ValueError: If the question is empty or contains tokens that mark images.
     """
     question = checked(question)
     marks = processor.tokenizer.convert_ids_to_tokens(
@@ -117,7 +122,7 @@ def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict
 
 @torch.inference_mode()
 def answered(model: Any, processor: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> list[int]:
-    """The tokens of a greedy answer, what ends it included."""
+    """Return the tokens of a greedy answer, including the stop token."""
     made = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,

@@ -1,6 +1,6 @@
-"""Losses and scores of every task along a post-training: what merging is for (paper, Fig. 5, the "see-saw").
+"""Losses and scores of every task during post-training, whose "see-saw" motivates merging (paper, Fig. 5).
 
-Above `train`, whose run it reads, and `evaluate`, which scores the checkpoints that the run kept.
+This module reads a run of `train` and scores the checkpoints that it kept with `evaluate`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fcot_vl.stage import git_commit, hardware, now, open_stage, read_rows, read
 from fcot_vl.train.kept import CHECKPOINTS
 from fcot_vl.train.trainer import LOSS_LOG
 
-SMOOTH = 0.04  # share of a run that losses are averaged over
+SMOOTH = 0.04  # share of a run over which losses are averaged
 COLOURS = (
     "#0b66a8",
     "#e05d0b",
@@ -39,20 +39,20 @@ COLOURS = (
 
 
 def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: Console | None = None) -> Path:
-    """Score every checkpoint that a post-training kept, and draw losses and scores by task.
+    """Score every checkpoint that a post-training run kept, and draw losses and scores by task.
 
     Args:
-        run: folder of a finished `post-train` with `keep_checkpoints`.
-        data: records to score on; if the checkpoints are to be merged, not those that will be reported.
-        output: folder to write: an evaluation of each checkpoint, `curves.json`, `curves.png`.
-        batch_size: most questions decoded together.
+        run: Folder of a finished `post-train` run with `keep_checkpoints`.
+        data: Samples to score on. If the checkpoints will be merged, use other samples than the reported ones.
+        output: Folder to write. It gets an evaluation of each checkpoint, `curves.json` and `curves.png`.
+        batch_size: Maximum number of questions decoded together.
 
     Returns:
         The output folder.
 
     Raises:
-        ValueError: the run kept no checkpoint, or is not finished.
-        StageError: `output` holds something else.
+        ValueError: If the run kept no checkpoint, or is not finished.
+        StageError: If `output` holds another stage or other settings.
     """
     console = console or Console()
     record = read_stage(run)
@@ -98,7 +98,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
 
 
 def group_losses(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Each group's losses along a run: `step`, `ce` (nats per answer token), `tokens`."""
+    """Return the losses of each group during a run: `step`, `ce` (nats per answer token), `tokens`."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"step": [], "ce": [], "tokens": []})
     for row in read_rows(path):
         for name, group in row.get("groups", {}).items():
@@ -109,13 +109,13 @@ def group_losses(path: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def see_saw(scores: list[float]) -> float:
-    """How far a task's score falls, at worst, from a checkpoint to a later one."""
+    """Return the largest drop of a task's score from a checkpoint to a later one."""
     highest = np.maximum.accumulate(scores)
     return float(np.max(highest - np.asarray(scores)))
 
 
 def smoothed(losses: dict[str, list[float]], width: float) -> tuple[list[float], list[float]]:
-    """A group's losses averaged, weighted by tokens, over `width` steps: (step, loss) of each stretch."""
+    """Average a group's losses, weighted by tokens, over intervals of `width` steps; return their steps and losses."""
     steps, values, weights = (np.asarray(losses[key], dtype=float) for key in ("step", "ce", "tokens"))
     stretch = np.floor((steps - 1) / width).astype(int)
     kept = np.unique(stretch)
@@ -124,7 +124,7 @@ def smoothed(losses: dict[str, list[float]], width: float) -> tuple[list[float],
 
 
 def draw(content: dict[str, Any], path: Path) -> None:
-    """Two panels: losses of the training pages, scores of the checkpoints."""
+    """Draw two panels: losses on the training pages and scores of the checkpoints."""
     figure = Figure(figsize=(12.4, 5.4))
     left, right = figure.subplots(1, 2)
     names = sorted(content["losses"].keys() | content["scores"].keys())

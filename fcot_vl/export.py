@@ -1,8 +1,8 @@
-"""A student made ready to leave the house: a folder that loads elsewhere, with a model card.
+"""Export of a student as a folder for publication, with a model card.
 
-With this package installed the folder loads by `import fcot_vl` and the Auto classes. With `remote_code` it also
-carries the modules that a student needs and names them in its configuration, so that it loads anywhere with
-`trust_remote_code=True`. Weights are copied, not read.
+With this package installed, the folder loads with `import fcot_vl` and the Auto classes. With `remote_code` it also
+contains the modules that a student needs and lists them in its configuration, so it loads anywhere with
+`trust_remote_code=True`. Weights are copied without being loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILES = (
     "special_tokens_map.json",
     "preprocessor_config.json",
     "chat_template.jinja",
-    "merge.json",  # says on which data a merged model must not be judged
+    "merge.json",  # records the data on which a merged model must not be evaluated
 )
 PACKAGE = "fcot_vl.model."
 IMPORT = re.compile(r"from fcot_vl\.model\.([\w.]+) import")
@@ -75,23 +75,23 @@ def export(
     result: str | Path | None = None,
     push: str | None = None,
 ) -> Path:
-    """Write a student's folder for others, and push it to a hub if asked.
+    """Write a student's folder for publication, and upload it to the hub if requested.
 
     Args:
-        student: folder that `realign` or `post-train` wrote.
-        output: folder to write.
-        remote_code: add the modules that make the folder load without this package.
-        base_model: name of the base for the card, such as ``OpenGVLab/InternVL2-2B``.
-        licence: of the base, by its hub identifier, such as ``mit``.
-        result: an evaluation's folder or `result.json`, whose scores go into the card.
-        push: hub repository (``user/name``) to upload to; nothing is uploaded without it.
+        student: Folder written by `realign` or `post-train`.
+        output: Folder to write.
+        remote_code: Whether to add the modules with which the folder loads without this package.
+        base_model: Name of the base model for the card, such as `OpenGVLab/InternVL2-2B`.
+        licence: Licence of the base model by its hub identifier, such as `mit`.
+        result: Folder of an evaluation, or its `result.json`, whose scores are added to the card.
+        push: Hub repository (`user/name`) to upload to. Default: no upload.
 
     Returns:
         `output`.
 
     Raises:
-        ValueError: not a student's folder, or a result that cannot be read.
-        StageError: `output` holds another stage or other settings.
+        ValueError: If the folder is not a student's, the result cannot be read, or the upload fails.
+        StageError: If `output` holds another stage or other settings.
     """
     student, output = Path(student), Path(output)
     config = _student_config(student)
@@ -138,7 +138,7 @@ def _student_config(folder: Path) -> Any:
 
 
 def _write_modules(output: Path, family: Family) -> None:
-    """The package's own modules that a family needs, importing each other by their place beside the weights."""
+    """Write the package modules that a family needs next to the weights, with their imports changed to match."""
     room = Path(__file__).parent / "model"
     waiting = {c.__module__.removeprefix(PACKAGE) for c in (family.student, family.processor)}
     waiting.add(family.student.config_class.__module__.removeprefix(PACKAGE))
@@ -152,12 +152,12 @@ def _write_modules(output: Path, family: Family) -> None:
 
 
 def _flat(module: str) -> str:
-    """The name that a module below `fcot_vl.model` has beside the weights, where there are no folders."""
+    """Return the name of a module below `fcot_vl.model` when it lies next to the weights, without subfolders."""
     return f"{module.replace('.', '_')}_fcot_vl"
 
 
 def _auto_map(**classes: Any) -> dict[str, str]:
-    """Where transformers finds a class of a folder's own, by the Auto class that asks for it."""
+    """Return the `auto_map` of a folder: the location of each class by the Auto class that loads it."""
     return {auto: f"{_flat(c.__module__.removeprefix(PACKAGE))}.{c.__name__}" for auto, c in classes.items()}
 
 
@@ -171,15 +171,15 @@ def _with_auto_map(path: Path, output: Path, auto_map: dict[str, str]) -> None:
 
 
 def _record(student: Path) -> dict[str, Any] | None:
-    """`stage.json` of the stage that made the student."""
-    for folder in (student, student.parent):  # re-alignment writes one folder a ratio below its own
+    """Return the `stage.json` of the stage that produced the student, or None."""
+    for folder in (student, student.parent):  # re-alignment writes one subfolder per ratio
         if (folder / STAGE_FILE).exists():
             return read_stage(folder)
     return None
 
 
 def _training(record: dict[str, Any] | None) -> str:
-    """What was asked that differs from nothing, by whom and when."""
+    """Describe the training for the card: last stage, seed, commit, date, hardware and all settings that are set."""
     if record is None:
         return "Not recorded."
     shown = {k: v for k, v in record.get("settings", {}).items() if v not in (None, False, "", [], {})}
@@ -212,7 +212,7 @@ def _scores(path: Path) -> str:
 
 
 def _benchmark_scores(record: dict[str, Any]) -> str:
-    """The scores of a benchmark by lmms-eval's names and on its scales."""
+    """Build the table of a benchmark's scores, with the names and scales of lmms-eval."""
     rows = [
         f"| {name} | {part['n']} | {part['score']:.4g} [{part['ci'][0]:.4g}, {part['ci'][1]:.4g}] |"
         for name, part in record["scores"].items()

@@ -1,4 +1,4 @@
-"""The look of every figure: colours, panels, a title above and a caption below."""
+"""Shared style of all figures: colours, panels, a title above and a caption below."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ DPI = 160
 
 
 def clean(axes: Axes, grid: str) -> None:
-    """The look of every panel; grid: `x`, `y` or `both`."""
+    """Apply the shared style to a panel.
+
+    Args:
+        grid: Axis of the grid lines: `x`, `y` or `both`.
+    """
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(side in ("left", "bottom"))
         axes.spines[side].set_color("#b8c0c8")
@@ -25,7 +29,7 @@ def clean(axes: Axes, grid: str) -> None:
 
 
 def legend(axes: Sequence[Axes]) -> None:
-    """One legend for all panels, every name once, right of the last."""
+    """Draw one legend for all panels, with every name once, to the right of the last panel."""
     handles: dict[str, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):

@@ -1,8 +1,8 @@
-"""What a checkpoint is and what it would cost, from its configuration alone: no weight is read.
+"""Description of a checkpoint and of its costs from the configuration alone, without reading weights.
 
-Takes a checkpoint in the original layout, one in the Hugging Face layout, or a student; prints its parts, and for every
-compress ratio the visual tokens, the prefill's operations (paper eq. 6-7), the cache, and the memory of both training
-stages. Operations and cache bytes are counted; memory of training is an estimate, made as `training_gib` says.
+The checkpoint is in the original layout, in the Hugging Face layout, or a student. The output lists its parts and, for
+every compress ratio, the visual tokens, the operations of prefill (paper, eq. 6-7), the KV cache, and the memory of
+both training stages. Operations and cache bytes are counted. The memory of training is an estimate; see `training_gib`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fcot_vl.model.families import read_config
 from fcot_vl.model.modeling import FCoTVLForConditionalGeneration
 
 A4 = (1240, 1754)  # pixels of a page at 150 dpi
-QUESTION = 64  # text tokens counted beside the visual ones in a prefill
+QUESTION = 64  # text tokens counted in addition to the visual ones in a prefill
 GIB = 2**30
 PARTS = {
     "vision tower": "model.vision_tower.",
@@ -46,23 +46,23 @@ def inspect(
     compressor: str = "conv",
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Print and return what a checkpoint is and costs.
+    """Print and return the description and the costs of a checkpoint.
 
     Args:
-        path: folder in the original or the Hugging Face layout, or a student's; or a hub id of the latter two.
-        page: width and height of the page that is counted, in pixels.
-        context: tokens of a training sequence.
-        gpus: GPUs that training is sharded over (FSDP).
-        compressor: of the students.
+        path: Folder in the original or the Hugging Face layout, folder of a student, or hub id of the latter two.
+        page: Width and height in pixels of the page for which costs are counted.
+        context: Number of tokens of a training sequence.
+        gpus: Number of GPUs over which training is sharded (FSDP).
+        compressor: Compressor of the students.
 
     Returns:
-        JSON-ready: `family`, `language_model`, `parameters` by part, `tiles` of the page, and per ratio
+        JSON-serialisable dict: `family`, `language_model`, `parameters` by part, `tiles` of the page, and per ratio
         `tokens_per_tile`, `visual_tokens`, `compressor`, `compressor_parameters`, `compressor_flops`, `prefill_flops`,
         `vit_flops`, `projector_flops` (compressor and projector), `kv_cache_bytes`, `realign_gib`, `post_train_gib`.
 
     Raises:
-        CheckpointError: not an InternVL, or files that cannot be read.
-        ValueError: a number out of range, or no such compressor.
+        CheckpointError: If the checkpoint is not an InternVL, or its files cannot be read.
+        ValueError: If a number is out of range, or the compressor is unknown.
     """
     if min(page) < 1 or context < 1 or gpus < 1:
         raise ValueError(f"page, context and gpus must be at least 1, got {page}, {context} and {gpus}")
@@ -89,12 +89,13 @@ def inspect(
 
 
 def training_gib(parameters: int, trained: int, text: Any, context: int, gpus: int) -> float:
-    """GiB a GPU needs to train, an estimate: no allocator slack, no fragmentation, one sequence a GPU.
+    """Estimate the GiB that each GPU needs to train, without allocator slack or fragmentation, one sequence per GPU.
 
-    As `recipes/scale` trains: what is frozen is bfloat16 (2 bytes); what is trained is float32 with a gradient and
-    AdamW's two moments (16); all sharded over `gpus`. Activation checkpointing keeps each decoder layer's input (2
-    bytes a token and channel) and one layer's activations while it is computed again (34 bytes; Korthikanti et al.
-    2022, eq. 2, without the attention map, which is not kept). Logits are made in chunks, counted as 0.25 GiB.
+    The setup is that of `recipes/scale`. Frozen weights are bfloat16 (2 bytes). Trained weights are float32 with a
+    gradient and the two moments of AdamW (16 bytes). All are sharded over `gpus`. Activation checkpointing keeps the
+    input of each decoder layer (2 bytes per token and channel), and the activations of one layer while it is recomputed
+    (34 bytes; Korthikanti et al. 2022, eq. 2, without the attention map, which is not kept). Logits are computed in
+    chunks, counted as 0.25 GiB.
     """
     states = (2 * (parameters - trained) + 16 * trained) / gpus
     activations = (2 * text.num_hidden_layers + 34) * context * text.hidden_size
@@ -102,7 +103,7 @@ def training_gib(parameters: int, trained: int, text: Any, context: int, gpus: i
 
 
 def _read(path: str) -> tuple[str, str, InternVLConfig, GotOcr2ImageProcessorPil]:
-    """(family, language model, configuration, image processor)."""
+    """Read (family, language model, configuration, image processor) of a checkpoint."""
     folder = Path(path)
     if folder.is_dir():
         raw = read_json(folder / "config.json")
@@ -119,18 +120,21 @@ def _read(path: str) -> tuple[str, str, InternVLConfig, GotOcr2ImageProcessorPil
     family = "student of an InternVL" if isinstance(config, FCoTVLConfig) else "InternVL, Hugging Face layout"
     try:
         pictures = GotOcr2ImageProcessorPil.from_pretrained(path)
-    except OSError:  # a folder without a processor: the original's tiling
+    except OSError:  # a folder without a processor: use the tiling of the original
         height, width = config.vision_config.image_size
         pictures = GotOcr2ImageProcessorPil(size={"height": height, "width": width})
     return family, config.text_config.model_type, config, pictures
 
 
 def _models(config: InternVLConfig, compressor: str) -> list[Any]:
-    """The student itself, or the teacher's students of every ratio that fits, ratio 1 first; without memory."""
+    """Build the student itself, or the teacher's students of every possible ratio, ratio 1 first.
+
+    The models are on the meta device and use no memory.
+    """
     students = [config] if isinstance(config, FCoTVLConfig) else []
     if not students:
         for ratio in COMPRESS_RATIOS:
-            with contextlib.suppress(ValueError):  # a tile whose tokens the ratio does not divide
+            with contextlib.suppress(ValueError):  # the ratio does not divide the tokens of a tile
                 students.append(FCoTVLConfig.from_teacher(config, ratio, compressor))
     with torch.device("meta"):
         return [FCoTVLForConditionalGeneration(student) for student in students]
@@ -223,7 +227,11 @@ def _show(found: dict[str, Any], console: Console) -> None:
 
 
 def page_size(text: str) -> tuple[int, int]:
-    """`1240x1754` as (width, height). Raises ValueError."""
+    """Parse a size such as `1240x1754` as (width, height).
+
+    Raises:
+        ValueError: If the text is not WIDTHxHEIGHT.
+    """
     width, by, height = text.lower().partition("x")
     if not (by and width.isdigit() and height.isdigit()):
         raise ValueError(f"a page is WIDTHxHEIGHT in pixels, such as 1240x1754, got {text!r}")

@@ -1,6 +1,7 @@
-"""The `merge` stage: checkpoints of one architecture -> one model folder, with weights given or found.
+"""The `merge` stage: checkpoints of one architecture -> one model folder, with given or computed weights.
 
-Above the rooms it joins: `merge` does the arithmetic and knows no benchmark, `evaluate` scores and knows no merge.
+This module combines two packages that do not depend on each other: `merge` does the arithmetic, and `evaluate` computes
+the scores.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ RECORD = "merge.json"
 def merge(config: MergeConfig) -> Path:
     """Merge checkpoints of one architecture into a complete model folder.
 
-    Writes to `config.output`: safetensors in the base's (or first checkpoint's) files, what lay beside them,
-    `merge.json`, `stage.json`, and for shapley `coalitions.jsonl` and `merge.png`. A finished merge is recognised; an
-    interrupted one finds the coalitions it has scored, and writes the weights anew.
+    Writes to `config.output`: safetensors in the same files as the base (or the first checkpoint), its other files,
+    `merge.json`, `stage.json`, and for shapley `coalitions.jsonl` and `merge.png`. A finished merge is recognised. An
+    interrupted merge reuses the coalitions it has scored, and writes the weights again.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the folder holds a stage with other settings or inputs.
-        CheckpointError: checkpoints that cannot be read, written or merged with each other; a score that is none.
-        ValueError: no checkpoint adds anything to the base.
+        StageError: If the folder holds a stage with other settings or inputs.
+        CheckpointError: If checkpoints cannot be read, written or merged with each other, or a score is invalid.
+        ValueError: If no checkpoint adds anything to the base.
     """
     checkpoints = [Checkpoint(folder) for folder in config.checkpoints]
     base = None if config.base is None else Checkpoint(config.base)
@@ -65,7 +66,10 @@ def merge(config: MergeConfig) -> Path:
 
 
 class _Run:
-    """One merge. For shapley, players are numbered by their content, so that the order they are given in is nothing."""
+    """One merge.
+
+    For shapley, players are numbered by their content, so that the order of the checkpoints has no effect.
+    """
 
     def __init__(self, config: MergeConfig, base: Checkpoint | None, checkpoints: list[Checkpoint]) -> None:
         self.config, self.base, self.checkpoints = config, base, checkpoints
@@ -83,7 +87,7 @@ class _Run:
             self.order.sort(key=lambda i: self.hashes[i])
 
     def _judge(self) -> dict[str, str]:
-        """What scores a coalition, as it is recorded."""
+        """Return the source of the coalitions' scores for the record: the data hash or the command."""
         if self.config.data is None:
             return {"score_command": str(self.config.score_command)}
         from fcot_vl.data.sample import SampleFolder
@@ -103,7 +107,7 @@ class _Run:
         }
 
     def inputs(self) -> dict[str, str]:
-        """By content where that is known beforehand, else by place, size and time of change."""
+        """Return the inputs by content hash for shapley, else by path, size and modification time."""
         if self.config.method == "shapley":
             players = ", ".join(self.hashes[i] for i in self.order)
             return {"base": self.base_hash, "checkpoints": players, **self.judge}
@@ -111,7 +115,7 @@ class _Run:
         return found | {f"checkpoint {i}": _place(c) for i, c in enumerate(self.checkpoints, 1)}
 
     def find_weights(self) -> dict[str, Any]:
-        """Shapley values, standard errors and weights in the order the checkpoints were given, and all scores."""
+        """Compute Shapley values, standard errors and weights, in the order of the checkpoints, and all scores."""
         config, n = self.config, len(self.checkpoints)
         if config.permutations is None:
             total = 2**n
@@ -134,7 +138,7 @@ class _Run:
             else:
                 values, errors = shapley.sampled(n, score, config.permutations, config.seed)
         weights = shapley.weights(values)
-        given = [self.order.index(i) for i in range(n)]  # of each checkpoint, its player
+        given = [self.order.index(i) for i in range(n)]  # player of each checkpoint
         rows = [
             {"members": sorted(self.order[p] + 1 for p in coalition), **scored._asdict()}
             for coalition, scored in score.known.items()
@@ -147,7 +151,7 @@ class _Run:
         }
 
     def _make(self, coalition: frozenset[int], folder: Path) -> None:
-        """The coalition's model: the base plus the mean of the members' task vectors."""
+        """Write the model of a coalition: the base plus the mean of the members' task vectors."""
         members = [self.checkpoints[self.order[p]] for p in sorted(coalition)]
         rule = Rule("shapley", (1 / len(members),) * len(members) if members else ())
         merge_folder(self.base, members, folder, rule, self.dtype)
@@ -164,7 +168,7 @@ class _Run:
         return Scored(result["mean_over_tasks"], tasks)
 
     def write(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The merged model, and what `merge.json` says of it."""
+        """Write the merged model and return the content of `merge.json`."""
         config, n = self.config, len(self.checkpoints)
         settings = self.settings()
         weights = found.get("weights") or config.weights or [1 / n if config.method == "average" else 1.0] * n
@@ -211,7 +215,10 @@ class _Run:
         }
 
     def _chosen_on(self) -> list[str]:
-        """Hashes of all data that weights were chosen on: here, and where the checkpoints were merged themselves."""
+        """Return the hashes of all data that weights were chosen on.
+
+        They include those of checkpoints that were merged themselves.
+        """
         hashes = {self.judge["data"]} if "data" in self.judge else set()
         for checkpoint in (*self.checkpoints, *([self.base] if self.base else [])):
             path = checkpoint.folder / RECORD
@@ -227,7 +234,10 @@ class _Run:
 
 
 def _place(checkpoint: Checkpoint) -> str:
-    """A folder and a hash over its files' names, sizes and times of change: enough to notice another checkpoint."""
+    """Return a folder with a hash over its configuration and the names, sizes and modification times of its files.
+
+    This is enough to detect another checkpoint.
+    """
     files = []
     for shard in checkpoint.shards:
         status = (checkpoint.folder / shard.file).stat()
@@ -237,7 +247,7 @@ def _place(checkpoint: Checkpoint) -> str:
 
 
 def _show(record: dict[str, Any]) -> None:
-    """The table in the terminal."""
+    """Print the table of the merge in the terminal."""
     alone = {row["members"][0]: row["score"] for row in record["coalitions"] if len(row["members"]) == 1}
     table = Table(title=f"Merged by {record['method']}")
     table.add_column("checkpoint")

@@ -1,8 +1,9 @@
-"""The whole path by recipe: synthesize, realign, post-train, evaluate, bench, report, each step a resumable stage.
+"""Pipeline of a recipe: synthesize, realign, post-train, evaluate, bench and report, each step a resumable stage.
 
-Above all rooms, below the command line. A run is a list of steps with what each waits for; with `jobs` above 1,
-independent steps run side by side in processes of their own (small models do not fill a machine), and what they print
-goes to `logs/`. Run again after an interruption: finished stages say so at once, the one that was cut off goes on.
+The command line uses this module, which uses all other packages. A run is a list of steps with their dependencies. With
+`jobs` above 1, independent steps run in parallel in separate processes (small models do not fill a machine), and their
+output goes to `logs/`. After an interruption, rerun the same recipe: finished stages return at once and the interrupted
+one resumes.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ VALIDATION = Path("data", "validation")
 
 
 class PipelineError(ValueError):
-    """A step failed; the message names it, its error, and where its output is."""
+    """Error for a failed step; the message gives the step, its error and the path of its output."""
 
 
 @dataclass
 class SynthesizeSection:
-    """How many MiniDoc pages, from which seed."""
+    """Settings of synthesis: numbers of MiniDoc pages, and their seed."""
 
     train: int
     test: int
@@ -65,38 +66,38 @@ class SynthesizeSection:
 
 @dataclass
 class EvaluateSection:
-    """How evaluation runs."""
+    """Settings of evaluation."""
 
     batch_size: int = 64
 
 
 @dataclass
 class PeersSection:
-    """Training-free peers, applied to the teacher."""
+    """Training-free baselines, applied to the teacher."""
 
     methods: list[str] = field(default_factory=list)
     keep: list[float] = field(default_factory=list)
     """Nominal shares of visual tokens kept."""
     layers: list[int] = field(default_factory=list)
-    """FastV's K, each tried."""
+    """Values of K for FastV; each is evaluated."""
     equal_layer_mean: bool = True
-    """Each also at the share where it costs as much as a student, averaged over the decoder's layers."""
+    """Run each method also at the share where its mean cost over the decoder's layers equals that of a student."""
 
 
 @dataclass
 class MergeSection:
-    """How the checkpoints that post-training kept are merged (paper, Table 4); see `merge`."""
+    """Settings of merging the checkpoints that post-training kept (paper, Table 4); see `merge`."""
 
     methods: list[str] = field(default_factory=list)
     checkpoints: int = 5
-    """The last so many of those kept."""
+    """Number of kept checkpoints to merge, counted from the last one."""
     validation: int = 160
-    """Pages by which Shapley values are scored; never the reported ones."""
+    """Number of pages for scoring Shapley values, never the reported ones."""
 
 
 @dataclass
 class BenchSection:
-    """How times are taken; see `bench`."""
+    """Settings of time measurement; see `bench`."""
 
     pages: int = 8
     new_tokens: int = 64
@@ -105,7 +106,7 @@ class BenchSection:
 
 @dataclass
 class Recipe:
-    """One run. Sections that name a training stage hold settings of its dataclass."""
+    """Recipe of one run. The section of a training stage holds settings of its dataclass."""
 
     output: Path
     synthesize: dict[str, Any]
@@ -116,16 +117,16 @@ class Recipe:
     bench: dict[str, Any] = field(default_factory=dict)
     merge: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
-    """Folder or hub id of an InternVL in the Hugging Face layout; none: the embedded teacher."""
+    """Folder or hub id of an InternVL in the Hugging Face layout. Default: the embedded teacher."""
     seeds: list[int] = field(default_factory=lambda: [0])
     control_seeds: list[int] = field(default_factory=list)
-    """Seeds with which the teacher is post-trained on the same data, without compression."""
+    """Seeds for post-training the teacher on the same data, without compression."""
     compressors: list[str] = field(default_factory=list)
-    """Compressors compared (paper, Table 3), each trained alike; none: that of `realign` alone."""
+    """Compressors to compare (paper, Table 3), trained with the same settings. Default: only that of `realign`."""
     jobs: int = 1
-    """Steps run side by side."""
+    """Number of steps that run in parallel."""
     threads: int = 1
-    """CPU threads of each step; part of the result, since it decides the order of sums."""
+    """Number of CPU threads of each step. It affects the result, because it determines the order of sums."""
 
     def __post_init__(self) -> None:
         if not self.seeds or any(len(set(s)) < len(s) for s in (self.seeds, self.control_seeds)):
@@ -161,25 +162,28 @@ class Recipe:
 
 @dataclass
 class Step:
-    """One call of a stage."""
+    """One call of a stage, with its dependencies."""
 
     name: str
     call: Callable[[], object]
     after: tuple[str, ...] = ()
     rows: Path | None = None
-    """A file that gains a row with every bit of progress, for the progress bar."""
+    """File that gains a row with every unit of progress, for the progress bar."""
     total: int | None = None
-    """Rows that will be there at the end."""
+    """Number of rows at the end."""
     alone: bool = False
-    """Nothing may run beside it: it takes times."""
+    """Run no other step at the same time, because this one measures time."""
 
 
 def run_recipe(name: str | Path, console: Console | None = None, **overrides: Any) -> Path:
     """Run a recipe through all stages and return the report's folder.
 
-    `overrides` replace top-level values of the recipe (`output`, `seeds`, `jobs`, ...).
+    Args:
+        overrides: Values that replace top-level values of the recipe (`output`, `seeds`, `jobs`, ...).
 
-    Raises RecipeError for a recipe that cannot be used, PipelineError for a step that failed.
+    Raises:
+        RecipeError: If the recipe cannot be used.
+        PipelineError: If a step failed.
     """
     console = console or Console()
     recipe = build(Recipe, read_recipe(name), **{k: v for k, v in overrides.items() if v is not None})
@@ -209,7 +213,10 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
 
 
 def plan(recipe: Recipe) -> list[Step]:
-    """The steps of a recipe: every one after what it waits for, the long chains of training before the peers."""
+    """Return the steps of a recipe.
+
+    Every step comes after those it depends on, and the long training chains come before the baselines.
+    """
     run = Path(recipe.output)
     teacher = recipe.teacher or str(tiny_teacher_path())
     data = build(SynthesizeSection, recipe.synthesize)
@@ -237,7 +244,7 @@ def plan(recipe: Recipe) -> list[Step]:
     judge = partial(_judge_step, recipe, test)
     steps.append(judge("teacher", teacher, "teacher", None, recipe.seeds[0], ()))
     ratios = build(RealignConfig, recipe.realign, output_dir="unused").ratios
-    trained_students: list[tuple[str, Path, str]] = []  # of the first seed: name, folder, step
+    trained_students: list[tuple[str, Path, str]] = []  # students of the first seed: name, folder, step
     for seed, compressor in product(recipe.seeds, recipe.compressors or [""]):
         here = run / f"seed-{seed}" / compressor
         tag = f"{compressor} " if compressor else ""
@@ -330,7 +337,7 @@ def _merge_steps(
     judge: Callable[..., Step],
     compressor: str,
 ) -> list[Step]:
-    """The merges of one student's checkpoints, each judged."""
+    """Return the merge steps of one student's checkpoints, each with its evaluation."""
     section = build(MergeSection, recipe.merge)
     kept = int(recipe.post_train.get("keep_checkpoints", 0))
     steps = []
@@ -351,10 +358,10 @@ def _merge_steps(
 
 
 def peers(recipe: Recipe, teacher: str) -> tuple[list[tuple[str, Method, int]], list[str]]:
-    """(name, method, seed) of every training-free peer, and what could not be one, with its reason.
+    """Return (name, method, seed) of every training-free baseline, and the reasons why others were left out.
 
-    Each method at each nominal share, and again where it costs that share averaged over the decoder's layers. Random
-    dropping once a seed, the rest once.
+    Each method is used at each nominal share, and again where its mean share over the decoder's layers has that value.
+    Random dropping runs once per seed, every other method once.
     """
     section = build(PeersSection, recipe.peers)
     depth = AutoConfig.from_pretrained(teacher).text_config.num_hidden_layers
@@ -395,7 +402,7 @@ def _merge(method: str, trained: Path, count: int, kept: int, output: Path, conf
 
 
 def _features(teacher: str, data: Path, folder: Path) -> None:
-    """The ViT's features of the training pages, before several trainings share them."""
+    """Compute the ViT features of the training pages, which several training runs then share."""
     samples = SampleFolder(data)
     model = load_for_training(teacher).eval()
     inputs = {"vision": hash_module(model.model.vision_tower), "data": hash_files(samples.shards)}
@@ -441,7 +448,7 @@ def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console:
             f"a process ended unexpectedly (out of memory?) during: {names}; see {logs}, lower `jobs`, run again"
         ) from None
     except BaseException:
-        for process in list(pool._processes.values()):  # a step that still runs would hold the next run up
+        for process in list(pool._processes.values()):  # a step still running would block the next run
             process.terminate()
         raise
     finally:
@@ -450,7 +457,7 @@ def _run_beside(steps: list[Step], jobs: int, threads: int, logs: Path, console:
 
 @dataclass
 class _Running:
-    """A step in a process, with its log and its progress bar."""
+    """Step that runs in a process, with its log and its progress bar."""
 
     step: Step
     log: Path
@@ -466,7 +473,7 @@ def _schedule(
     logs: Path,
     bars: Progress,
 ) -> None:
-    """Start every step once what it waits for is done, `jobs` at a time, until all are done or one has failed."""
+    """Start every step once its dependencies are done, `jobs` at a time, until all are done or one has failed."""
     waiting, done = list(steps), set[str]()
     overall = bars.add_task("all steps", total=len(steps))
     while waiting or running:
@@ -498,7 +505,7 @@ def _schedule(
 def _count_rows(path: Path) -> int:
     try:
         return path.read_bytes().count(b"\n")
-    except OSError:  # not begun yet
+    except OSError:  # the step has not begun yet
         return 0
 
 
@@ -506,7 +513,7 @@ def _begin_worker(threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
 
     def watch() -> None:
-        """End with the parent, so that a killed run leaves nobody writing where the next one resumes."""
+        """Exit with the parent process, so that no step of a killed run writes where the next one resumes."""
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
@@ -515,7 +522,7 @@ def _begin_worker(threads: int, parent: int) -> None:
 
 
 def _in_worker(call: Callable[[], object], log: Path) -> str | None:
-    """Run a step with everything it prints in `log`; the reason if it failed."""
+    """Run a step with its output in `log`; return the reason if it failed, else None."""
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

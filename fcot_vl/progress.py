@@ -1,4 +1,4 @@
-"""The progress bar of every long loop: done of all, rate, time spent and time left."""
+"""Progress bar of every long loop: completed and total count, rate, elapsed and remaining time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar(shown: bool = True) -> Progress:
-    """A context manager; ``add_task(name, total=...)`` opens a line in it.
+    """Create a progress bar as a context manager; `add_task(name, total=...)` adds a line to it.
 
-    shown: not, on all but one of several processes.
+    Args:
+        shown: Whether to display the bar. Pass False on all processes but one.
     """
     return Progress(
         TextColumn("{task.description}"),

@@ -1,7 +1,7 @@
-"""Recipes: YAML files with one section per stage, read into the stages' own dataclasses and overridden by flags.
+"""Recipes: YAML files with one section per stage, read into the dataclasses of the stages and overridden by flags.
 
-Used by the command line and the pipeline. A recipe may hold only what a stage's dataclass has; a wrong name or an
-unreadable value is an error that says what is known.
+The command line and the pipeline use this module. A recipe may contain only fields of a stage's dataclass. A wrong name
+or an unreadable value raises an error that lists the known names or suggests one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ C = TypeVar("C")
 
 
 class RecipeError(ValueError):
-    """A recipe or a flag cannot be used; the message names it and what is known instead."""
+    """Error for a recipe or a flag that cannot be used; the message names it and suggests alternatives."""
 
 
 def find_recipe(name: str | Path) -> Path:
-    """A recipe file by path, or one that ships with the package by name (`demo`, `reproduce`).
+    """Find a recipe file by path, or by name if it ships with the package (`demo`, `reproduce`).
 
-    Raises RecipeError when there is none.
+    Raises:
+        RecipeError: If there is no such recipe.
     """
     path = Path(name)
     if path.is_file():
@@ -43,7 +44,11 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
-    """The sections of a recipe, numbers like `1e-3` read as numbers. Raises RecipeError."""
+    """Read the sections of a recipe, with numbers like `1e-3` as numbers.
+
+    Raises:
+        RecipeError: If the recipe does not exist or cannot be read.
+    """
     path = find_recipe(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -56,10 +61,15 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
 
 
 def build(config: type[C], section: Mapping[str, Any] | None, flags: Sequence[str] = (), **fixed: Any) -> C:
-    """Make a stage's dataclass from a recipe section, overridden by `flags`, overridden by `fixed`.
+    """Build the dataclass of a stage from a recipe section.
 
-    `flags` are as typed: `--learning-rate 1e-3`, `--learning-rate=1e-3`, `--freeze-vision`, `--no-freeze-vision`,
-    `--ratios 2,4`. Raises RecipeError for an unknown name, a missing one, or a value the dataclass refuses.
+    Args:
+        flags: Command-line flags that override the section, as typed: `--learning-rate 1e-3`, `--learning-rate=1e-3`,
+            `--freeze-vision`, `--no-freeze-vision`, `--ratios 2,4`.
+        fixed: Values that override both.
+
+    Raises:
+        RecipeError: If a name is unknown or missing, or the dataclass rejects a value.
     """
     known = {f.name: f for f in fields(config) if f.init}  # type: ignore[arg-type]
     values = {_known(key, known, config.__name__): value for key, value in (section or {}).items()}
@@ -81,7 +91,11 @@ def build(config: type[C], section: Mapping[str, Any] | None, flags: Sequence[st
 
 
 def parse_flags(flags: Sequence[str], known: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """`--name value` pairs as a dict, values read as YAML. Raises RecipeError for what is no known flag."""
+    """Parse `--name value` pairs as a dict, with values read as YAML.
+
+    Raises:
+        RecipeError: If an argument is not a known flag.
+    """
     values: dict[str, Any] = {}
     waiting = list(flags)
     while waiting:
@@ -118,7 +132,7 @@ def _value(text: str) -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text; here it is a number."""
+    """Convert text such as `1e-3`, which YAML 1.1 reads as a string, to numbers."""
     if isinstance(value, dict):
         return {str(k): _numbers(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -132,7 +146,7 @@ def _numbers(value: Any) -> Any:
 
 
 def _fit(value: Any, hint: Any) -> Any:
-    """`value` in the shape its field wants: a path, a whole number, a list where one element or "2,4" was typed."""
+    """Convert `value` to the type of its field: a path, an integer, or a list if one element or "2,4" was typed."""
     options = set(typing.get_args(hint)) if typing.get_origin(hint) in (Union, types.UnionType) else {hint}
     if Path in options and isinstance(value, str):
         return Path(value)

@@ -1,7 +1,8 @@
-"""Questions about pictures as one batch, the pages as a training-free method shows them to the model.
+"""Batches of questions about images, with the pages prepared for a training-free method.
 
-Above `data`, `model` and `prune`, which do not know each other; below what runs a model with a method. A smaller page
-and fewer tiles are other pictures and are made here; every other method is shown the page as it is.
+This module combines `data`, `model` and `prune`, which do not depend on each other. Code that runs a model with a
+method uses it. The methods `smaller_page` and `fewer_tiles` need other images, which are made here. Every other method
+gets the page unchanged.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ Pictures = Sequence[Image.Image]
 class Shown:
     """Pages as `method` shows them to the model of `processor`.
 
-    pad: the token that fills rows up on the left.
+    Args:
+        processor: Processor of the model.
+        method: Training-free method.
+        pad: Id of the token that pads rows on the left.
     """
 
     def __init__(self, processor: Any, method: Method, pad: int) -> None:
         self.processor, self.method, self.pad = processor, method, pad
 
     def visual_tokens(self, pictures: Pictures, counts: Sequence[int]) -> int:
-        """Visual tokens kept by name, of pictures that have `counts` when they are shown whole."""
+        """Return the nominal number of visual tokens kept of images that have `counts` tokens when shown whole."""
         if self.method.keep is None or not sum(counts):
             return sum(counts)
         if self.method.name not in OTHER_PAGE:
@@ -45,9 +49,11 @@ class Shown:
     def batch(
         self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: PruneHandle | None
     ) -> dict[str, Tensor]:
-        """What the model takes to answer `prompts` together, padded on the left.
+        """Return the model inputs for `prompts` as one batch, padded on the left.
 
-        pictures: of each prompt. handle: the applied method; a smaller page's blank is told to it.
+        Args:
+            pictures: Images of each prompt.
+            handle: Handle of the applied method. For `smaller_page`, it is told which tokens are blank.
         """
         if isinstance(handle, SmallerPageHandle):
             prompts, found = self._smaller(prompts, pictures, handle)
@@ -67,7 +73,7 @@ class Shown:
     def _smaller(
         self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: SmallerPageHandle
     ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
-        """The prompts and pictures of smaller pages; which of their tokens are not blank is told to the handle."""
+        """Return prompts and images of smaller pages, and pass the mask of tokens that are not blank to the handle."""
         process, per_tile = self.processor.image_processor, int(self.processor.image_seq_length)
         assert self.method.keep is not None
         shrunk, found, handle.kept_per_row = [], [], []
@@ -89,7 +95,7 @@ class Shown:
     def _fewer(
         self, prompts: Sequence[Prompt], pictures: Sequence[Pictures]
     ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
-        """The prompts and pictures of pages cut into fewer tiles."""
+        """Return prompts and images of pages cut into fewer tiles."""
         cut, found = [], []
         for prompt, images in zip(prompts, pictures, strict=True):
             counts = []
@@ -104,7 +110,7 @@ class Shown:
         return cut, found
 
     def _tile_limit(self, image: Image.Image, n_tokens: int) -> int:
-        """The most tiles that a page of `n_tokens` may be cut into to fit the budget."""
+        """Return the maximum number of tiles with which a page of `n_tokens` fits the budget."""
         assert self.method.keep is not None
         most = getattr(self.processor.image_processor, "max_patches", None)
         if most is None:

@@ -1,9 +1,9 @@
-"""Stage folders: what every step of the path reads and writes.
+"""Stage folders, which every step of the pipeline reads and writes.
 
-The bottom layer. A stage is one step (synthesize, realign, post-train, evaluate, bench, report) with one output
-folder; the folder's `stage.json` says what was asked, with what, where, and whether it is finished. That file is
-what makes a path resumable: a finished stage asked for again returns at once, an interrupted one goes on, and one
-asked for with other settings is refused instead of silently mixed.
+This is the bottom layer of the package. A stage is one step (synthesize, realign, post-train, evaluate, bench, report)
+with one output folder. The `stage.json` of the folder records the settings, the inputs, the machine, and whether the
+stage is finished. This makes the pipeline resumable: a finished stage returns at once, an interrupted one resumes, and
+one with other settings is refused, so that results are never mixed silently.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ FILE = "stage.json"
 
 
 class StageError(ValueError):
-    """A stage folder cannot be used as asked; the message says why and what to do."""
+    """Error for a stage folder that cannot be used as requested; the message says why and what to do."""
 
 
 @dataclass
 class Stage:
-    """One step's output folder. `done` is True when the same step already finished here."""
+    """Output folder of one stage. `done` is True if the same stage already finished here."""
 
     folder: Path
     name: str
@@ -44,10 +44,10 @@ class Stage:
     _started: float = field(default_factory=time.monotonic, repr=False)
 
     def finish(self, figures: dict[str, Any]) -> None:
-        """Mark the stage done, atomically, with its headline numbers.
+        """Mark the stage as done, atomically, with its headline numbers.
 
-        `seconds` in the record is the wall time of the run that finished; time lost to an interruption before the
-        last resume is not in it (`runs` says how often the stage was opened).
+        `seconds` in the record is the wall time of the run that finished. It excludes earlier, interrupted runs; `runs`
+        counts how often the stage was opened.
         """
         self.record |= {
             "status": "done",
@@ -59,7 +59,7 @@ class Stage:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The headline numbers given to `finish`; empty while the stage is running."""
+        """Headline numbers passed to `finish`; empty while the stage is running."""
         figures: dict[str, Any] = self.record["figures"]
         return figures
 
@@ -69,12 +69,14 @@ def open_stage(
 ) -> Stage:
     """Create, resume or recognise the stage in `folder`.
 
-    Returns a Stage whose `done` is True if the same stage with the same settings, inputs and seed already
-    finished; the caller then returns at once. If it was interrupted, `done` is False and the caller resumes from
-    what lies in the folder.
+    Returns:
+        The stage. Its `done` is True if the same stage with the same settings, inputs and seed already finished; the
+        caller then returns at once. If it was interrupted, `done` is False and the caller resumes from the contents of
+        the folder.
 
-    Raises StageError if the folder belongs to another stage, or to this one with other settings, inputs or seed
-    (the differing keys are named), or if its `stage.json` cannot be read.
+    Raises:
+        StageError: If the folder belongs to another stage, or to this one with other settings, inputs or seed (the
+            message lists the differing keys), if its `stage.json` cannot be read, or if the folder cannot be written.
     """
     folder = Path(folder)
     asked = {"stage": name, "inputs": _plain(inputs), "settings": _plain(settings), "seed": seed}
@@ -109,7 +111,11 @@ def open_stage(
 
 
 def read_stage(folder: Path) -> dict[str, Any]:
-    """The record of a stage folder. Raises StageError if there is none or it cannot be read."""
+    """Read the record of a stage folder.
+
+    Raises:
+        StageError: If there is no record or it cannot be read.
+    """
     record = _read(Path(folder))
     if record is None:
         raise StageError(f"{folder}: no {FILE} here; run the stage that writes this folder first")
@@ -117,7 +123,7 @@ def read_stage(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    """Write JSON atomically: a reader sees either the old file or the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -133,9 +139,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log, JSON a line; a last line cut off by a kill is left out, and there are none without a file.
+    """Read the rows of a log with one JSON value per line; return no rows if there is no file.
 
-    Raises ValueError for any other line that is not JSON.
+    A last line that was cut off by a kill is ignored.
+
+    Raises:
+        ValueError: If any other line is not JSON.
     """
     if not path.exists():
         return []
@@ -154,13 +163,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and bytes of files, whatever the order they come in."""
+    """Return the SHA-256 over the names and bytes of files, independent of their order."""
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda p: p.name):
         digest.update(f"{path.name} {hash_file(path)}\n".encode())
@@ -168,19 +177,19 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def now() -> str:
-    """The date and time in UTC, to the second, ISO 8601."""
+    """Return the date and time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def made_here() -> str:
-    """What a figure's caption says of where and when: commit, hardware, date."""
+    """Return the provenance for a figure's caption: commit, hardware, date."""
     commit = git_commit() or "unknown"
     head, _, mark = commit.partition("-")
     return f"Commit {head[:10]}{'-' + mark if mark else ''}; {hardware()}; {now()[:10]}."
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result: this package, Python, torch, transformers."""
+    """Return the versions that affect a result: this package, Python, torch, transformers."""
     found = {"fcot-vl": __version__, "python": platform.python_version()}
     for package in ("torch", "transformers"):
         found[package] = importlib.metadata.version(package)
@@ -189,7 +198,10 @@ def versions() -> dict[str, str]:
 
 @lru_cache
 def git_commit() -> str | None:
-    """The commit this package runs from, with `-dirty` if its files differ from it; None outside a git checkout."""
+    """Return the commit that this package runs from, or None outside a git checkout.
+
+    `-dirty` is appended if its files differ from the commit.
+    """
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str | None:
@@ -206,7 +218,7 @@ def git_commit() -> str | None:
             return None
         return ran.stdout.strip() if ran.returncode == 0 else None
 
-    # An installed copy may lie below somebody else's checkout: only a tracked file says that this one is ours.
+    # An installed copy may lie inside an unrelated checkout: it is this package's checkout only if it tracks this file.
     if git("ls-files", "--error-unmatch", here.name) is None:
         return None
     commit = git("rev-parse", "HEAD")
@@ -217,7 +229,7 @@ def git_commit() -> str | None:
 
 @lru_cache
 def hardware() -> str:
-    """One line naming what this runs on: the GPU if torch sees one, else the CPU; cores and memory (GiB)."""
+    """Describe the hardware in one line: the GPU if torch sees one, and the CPU with its cores and memory (GiB)."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -239,7 +251,7 @@ def _cpu_model() -> str:
 
 
 def _memory_gib() -> float:
-    """Memory of the machine, or of the control group that holds this process, whichever is less."""
+    """Return the memory in GiB of the machine or of this process's control group, whichever is less."""
     total = float("nan")
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -251,7 +263,7 @@ def _memory_gib() -> float:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON would give it back, so that comparing with a record read from disk is exact."""
+    """Return `value` after a JSON round trip, so that the comparison with a record read from disk is exact."""
     return json.loads(json.dumps(value, default=str))
 
 

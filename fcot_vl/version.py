@@ -1,3 +1,3 @@
-"""The package's version, in one place: read by the build and by `stage.json`."""
+"""Version of the package, read by the build and recorded in `stage.json`."""
 
 __version__ = "0.1.0"

@@ -1,8 +1,9 @@
-"""Which visual tokens an answer looked at, laid over the page, models side by side (paper, Fig. 6).
+"""Attention maps over the page: the visual tokens that an answer attended to, for several models (paper, Fig. 6).
 
-On top of `ask`: picture, question and models in; `attention.png`, `attention.html` (one file, nothing fetched) and
-`attention.json` out. A token's cells are the page's pixels behind it: a student's token covers `ratio` of the
-teacher's, in a row or in a window, as its compressor takes them.
+This module builds on `ask`. It takes an image, a question and models, and writes `attention.png`, `attention.html`
+(one file that loads nothing else) and `attention.json`. The cells of a token are the pixels of the page that it
+represents. A student's token covers `ratio` tokens of the teacher, in a row or in a window, depending on its
+compressor.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from fcot_vl.model.tiny import tiny_teacher_path
 from fcot_vl.stage import git_commit, hardware, now, write_json
 
 LONGEST = 1400  # pixels of the page's longer side in the HTML
-DIM = 0.22  # brightness where nothing looked
+DIM = 0.22  # brightness of areas without attention
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What one model answered and where it looked.
+    """Answer of one model with its attention to the page.
 
     Attributes:
-        pieces: the answer, token by token.
-        maps: `[tokens, rows, columns]`, share of that answer token's attention to the page in each cell (mean over
-            heads and layers); sums to 1 less what the thumbnail got.
-        on_page: `[tokens]`, share of all attention that visual tokens got, thumbnail included.
+        pieces: Texts of the answer's tokens.
+        maps: `[tokens, rows, columns]`, share of an answer token's attention to visual tokens in each cell (mean over
+            heads and layers). The sum over cells is 1 minus the share of the thumbnail.
+        on_page: `[tokens]`, share of all attention that goes to visual tokens, including the thumbnail.
     """
 
     model: str
@@ -61,15 +62,16 @@ class Looked:
 def visualize(
     image_path: Path, question: str, output: Path, models: Sequence[str] = (), max_new_tokens: int = 64
 ) -> list[Looked]:
-    """Answer a question with each model and draw where the answers' tokens attended.
+    """Answer a question with each model and draw the attention of the answers' tokens to the page.
 
     Args:
-        models: folders or hub ids of InternVL teachers and students; the embedded teacher by default.
-        max_new_tokens: most tokens of an answer.
+        models: Folders or hub ids of InternVL teachers and students. Default: the embedded teacher.
+        max_new_tokens: Maximum number of tokens of an answer.
 
     Raises:
-        ImageError: the picture cannot be used.
-        ValueError: no question, or a model of another family or compressor, whose tokens have no place on the page.
+        ImageError: If the image cannot be used.
+        ValueError: If the question is empty, an answer is empty, or the family or compressor of a model gives its
+            tokens no position on the page.
     """
     question = checked(question)
     page = open_image(image_path)
@@ -102,7 +104,7 @@ def visualize(
 
 
 def look(name: str, model: Any, processor: Any, page: Image.Image, question: str, limit: int) -> Looked:
-    """One model's answer, and the attention of each of its tokens."""
+    """Return the answer of one model with the attention of each of its tokens."""
     config = model.config
     ratio = int(getattr(config, "compress_ratio", 1))
     if config.model_type not in ("internvl", "fcot_vl"):
@@ -122,7 +124,7 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
         raise ValueError(f"{name}: answered nothing to {question!r}")
     ids = torch.cat([inputs["input_ids"], inputs["input_ids"].new_tensor([answer])], dim=1)
     length = inputs["input_ids"].shape[1]
-    rows = slice(length - 1, length + len(answer) - 1)  # each predicts a token of the answer
+    rows = slice(length - 1, length + len(answer) - 1)  # each position predicts a token of the answer
     with torch.inference_mode(), attention_of(model, rows) as sums:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"])
     seen = torch.stack(sums).mean(0)  # [answer tokens, keys]
@@ -142,10 +144,11 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
 
 @contextmanager
 def attention_of(model: Any, rows: slice) -> Iterator[list[Tensor]]:
-    """Collect `[queries, keys]` of every decoder layer in a forward pass: mean over heads, for the queries `rows`.
+    """Collect the attention `[queries, keys]` of every decoder layer during a forward pass.
 
-    The decoder computes its attention step by step ("eager") meanwhile, since fused kernels give no weights; a layer's
-    weights are let go before the next one's are made.
+    The attention is averaged over heads and restricted to the queries `rows`. Inside the context, the decoder uses
+    eager attention, because fused kernels return no weights. The weights of a layer are released before those of the
+    next layer are computed.
     """
     decoder = model.model.language_model
     before = decoder.config._attn_implementation
@@ -167,10 +170,10 @@ def attention_of(model: Any, rows: slice) -> Iterator[list[Tensor]]:
 def cells(
     shares: Tensor, size: tuple[int, int], processor: Any, ratio: int, window: tuple[int, int] | None = None
 ) -> NDArray[np.float32]:
-    """Shares of visual tokens `[answers, tokens]` as `[answers, rows, columns]` over the page, without the thumbnail.
+    """Convert shares of visual tokens `[answers, tokens]` to `[answers, rows, columns]` over the page.
 
-    Tiles stand row by row, the thumbnail last; a tile's tokens stand row by row. Each is spread over the `ratio` cells
-    behind it: a run of a row, or a window of rows and columns.
+    Tiles are ordered row by row with the thumbnail last, and the tokens of a tile row by row. The thumbnail is left
+    out. Each token is spread over the `ratio` cells that it covers: part of a row, or a window of rows and columns.
     """
     reader = processor.image_processor
     tile = (reader.size["height"], reader.size["width"])
@@ -189,8 +192,8 @@ def cells(
 
 
 def dimmed(page: Image.Image, grid: NDArray[np.float32]) -> Image.Image:
-    """The page, gray and dark where little was looked at."""
-    strength = np.sqrt(grid / max(float(grid.max()), 1e-12))  # the square root lets small shares be seen
+    """Return the page with areas of little attention in dark gray."""
+    strength = np.sqrt(grid / max(float(grid.max()), 1e-12))  # the square root makes small shares visible
     mask = Image.fromarray((255 * strength).astype(np.uint8)).resize(page.size, Image.Resampling.BICUBIC)
     gray = page.convert("L").convert("RGB").point(lambda value: int(value * DIM + 40))
     return Image.composite(page, gray, mask)
@@ -199,7 +202,7 @@ def dimmed(page: Image.Image, grid: NDArray[np.float32]) -> Image.Image:
 def draw(
     page: Image.Image, question: str, found: Sequence[Looked], record: dict[str, Any], path: Path
 ) -> None:
-    """A panel a model: the mean over its answer's tokens."""
+    """Draw one panel per model with the mean over the tokens of its answer."""
     width = 5.2
     height = width * page.height / page.width
     figure = Figure(figsize=(width * len(found), height + 1.05))
@@ -227,7 +230,7 @@ def draw(
 
 
 def page_html(page: Image.Image, question: str, found: Sequence[Looked]) -> str:
-    """The same as one file for a browser, token by token."""
+    """Build one HTML file that shows the attention token by token."""
     small = page.copy()
     small.thumbnail((LONGEST, LONGEST))
     buffer = io.BytesIO()
@@ -250,7 +253,7 @@ def page_html(page: Image.Image, question: str, found: Sequence[Looked]) -> str:
         "page": base64.b64encode(buffer.getvalue()).decode("ascii"),
         "models": models,
     }
-    # "<" cannot end the script it stands in
+    # escaped "<", so that the data cannot end the script element
     data = json.dumps(content).replace("<", "\\u003c")
     template = resources.files("fcot_vl").joinpath("visualize.html").read_text(encoding="utf-8")
     return template.replace("__DATA__", data)

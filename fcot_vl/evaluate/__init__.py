@@ -1,1 +1,1 @@
-"""Judging: metrics, benchmarks, the runner that writes result files, and the report made from them."""
+"""Evaluation: metrics, benchmarks, the runner that writes result files, and the report made from them."""

@@ -1,7 +1,7 @@
-"""One model with one method: questions planned by length, answered batch by batch.
+"""Answering of questions by one model with one method: planned by length, decoded batch by batch.
 
-Between the runner, which keeps what was answered, and the model. Greedy decoding in batches of one task and similar
-length, padded on the left.
+This module lies between the runner, which stores the answers, and the model. It decodes greedily in left-padded batches
+of one task and similar length.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Question:
-    """What is known of a record without its pixels.
+    """Plan of a question: the properties of a sample that are known without its pixels.
 
-    index: of the record. total, kept: visual tokens before and after dropping, by name. ink: how much there is to read,
-    roughly. by_layer: visual tokens that every decoder layer works on.
+    Attributes:
+        index: Index of the sample.
+        total, kept: Nominal number of visual tokens before and after dropping.
+        ink: Rough measure of the amount of text on the page.
+        by_layer: Number of visual tokens that each decoder layer processes.
     """
 
     index: int
@@ -52,16 +55,18 @@ class Question:
 
 
 class Answerer:
-    """One model with one method.
+    """One model with one method of dropping visual tokens.
 
     Args:
-        model, processor: ready to answer.
-        method: how visual tokens are dropped.
-        settings: the settings of a question by its task and metric.
+        model, processor: Model and processor that are ready to answer.
+        method: Method that drops visual tokens.
+        settings: Function that returns the settings of a question by its task and metric.
 
     Attributes:
-        compress_ratio: the model's. n_layers: of its decoder. at_once: most questions that the device was found to have
-            memory for; None while all batches fitted.
+        compress_ratio: Compress ratio of the model.
+        n_layers: Number of layers of its decoder.
+        at_once: Maximum number of questions that were found to fit in the device's memory together. None while all
+            batches have fitted.
     """
 
     at_once: int | None = None
@@ -78,7 +83,11 @@ class Answerer:
         self.shown = Shown(processor, method, self.pad)
 
     def plan(self, index: int, sample: Sample) -> Question:
-        """What is known of record `index` before it is answered. Raises ValueError for an unknown metric."""
+        """Plan the question of sample `index`.
+
+        Raises:
+            ValueError: If the metric is unknown.
+        """
         self.settings(sample.task, sample.metric)
         asked = _asked(sample)
         counts = picture_counts(self.processor, sample.images)[1]
@@ -102,7 +111,11 @@ class Answerer:
     def answer(
         self, batch: Sequence[Question], samples: Sequence[Sample], handle: PruneHandle | None
     ) -> list[dict[str, Any]]:
-        """Decode one batch of questions of one task: rows of `predictions.jsonl`, unscored where no answer is known."""
+        """Decode one batch of questions of one task.
+
+        Returns:
+            Rows of `predictions.jsonl`. Their score is None if the sample has no accepted answers.
+        """
         task = self.settings(batch[0].task, batch[0].metric)
         inputs = self.prepare(samples, handle)
         answers = self.decode(inputs, task.max_new_tokens)
@@ -127,9 +140,12 @@ class Answerer:
         return rows
 
     def fitted(self, batch: Sequence[Item], answer: Callable[[Sequence[Item]], list[Answer]]) -> list[Answer]:
-        """`answer` of a batch, in pieces where the GPU has no memory for all of it: halves, and so from then on.
+        """Apply `answer` to a batch, in pieces if the GPU has too little memory for all of it.
 
-        Raises ValueError where not even a single question fits.
+        Pieces are halved until they fit. All later batches use the size that fitted.
+
+        Raises:
+            ValueError: If not even a single question fits.
         """
         answers: list[Answer] = []
         while piece := batch[len(answers) : len(answers) + (self.at_once or len(batch))]:
@@ -137,7 +153,7 @@ class Answerer:
                 answers += answer(piece)
                 continue
             except torch.OutOfMemoryError:
-                self.at_once = len(piece) // 2  # handled below, where the error holds no tensor any more
+                self.at_once = len(piece) // 2  # handled below, where the error no longer holds tensors
             if not self.at_once:
                 raise ValueError("the device has no memory for one question alone; what is answered stays.")
             torch.cuda.empty_cache()
@@ -146,7 +162,7 @@ class Answerer:
 
     @torch.inference_mode()
     def decode(self, inputs: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:
-        """The tokens of each row's greedy answer, the one that ends it included."""
+        """Return the tokens of each row's greedy answer, including the stop token."""
         generated = self.model.generate(
             **inputs,
             do_sample=False,
@@ -163,13 +179,16 @@ class Answerer:
         ]
 
     def prepare(self, samples: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
-        """Left-padded inputs of a batch on the model's device; a smaller page's blank is told to the handle."""
+        """Return the left-padded inputs of a batch on the model's device.
+
+        For the method `smaller_page`, the blank tokens of the pages are passed to the handle.
+        """
         prompts = [tokenize_question(_asked(sample), sample.images, self.processor) for sample in samples]
         inputs = self.shown.batch(prompts, [sample.images for sample in samples], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def costs(self, questions: Sequence[Question]) -> dict[str, float]:
-        """Visual tokens per question, nominal and averaged over the decoder's layers."""
+        """Return the visual tokens per question, nominal and averaged over the decoder's layers."""
         n = len(questions)
         worked_on = sum(sum(question.by_layer) for question in questions)
         return {
@@ -183,9 +202,10 @@ def _asked(sample: Sample) -> str:
 
 
 def batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Question]]:
-    """Batches of one task and of similar length, the longest first, so that a batch too large fails at once.
+    """Yield batches of one task and similar length, the longest first, so that a batch too large fails at once.
 
-    A batch decodes until its longest answer ends, and how long an answer gets shows on the page alone.
+    A batch decodes until its longest answer ends. Only the page indicates the length of an answer, so questions are
+    also sorted by the ink of their pages.
     """
     ordered = sorted(questions, key=lambda q: (q.task, q.metric, -q.total, -q.ink, q.index))
     for _, group in groupby(ordered, key=lambda q: (q.task, q.metric)):
@@ -195,9 +215,10 @@ def batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Que
 
 
 def _ink(images: Sequence[Image.Image]) -> float:
-    """Edges of pictures: their steps of brightness along the lines, as multiples of their contrast.
+    """Return the ink of images: the sum of their brightness steps along the rows, as a multiple of their contrast.
 
-    0 for pictures whose pixels are read only when they are used: those of benchmarks, which ask for few words anyway.
+    The result is 0 for images whose pixels are read only on use. These are the images of benchmarks, which ask for
+    short answers.
     """
     return sum(
         ink(image)
@@ -207,6 +228,6 @@ def _ink(images: Sequence[Image.Image]) -> float:
 
 
 def ink(image: Image.Image) -> float:
-    """The same of one picture."""
+    """Return the ink of one image."""
     brightness = np.asarray(image.convert("L"), dtype=np.float32)
     return float(np.abs(np.diff(brightness, axis=1)).sum() / max(1.0, float(np.ptp(brightness))))

@@ -1,8 +1,8 @@
-"""All questions of an evaluation: planned, shared out among processes, answered, joined, summed up.
+"""Processing of all questions of an evaluation: planned, divided among processes, answered, joined and summarised.
 
-Between the stage in `runner.py` and `answering.py`, which has the model. A benchmark's question that cannot be asked (a
-broken picture, a row without what it needs) does not end the evaluation of thousands: it is skipped and named in
-`skipped.jsonl`, as in training, and too many of them stop it. Records of our own are all asked.
+This module lies between the stage in `runner.py` and `answering.py`, which runs the model. A question of a benchmark
+that cannot be asked (a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
+`skipped.jsonl`, as in training; too many of them stop the evaluation. Samples of a data folder are never skipped.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ SKIPPED = "skipped.jsonl"
 
 
 class Asking:
-    """One model with one method over one set of records.
+    """Evaluation of one model with one method on one set of samples.
 
     Args:
-        model, processor: ready to answer.
-        method: how visual tokens are dropped.
-        samples: the records. Of a benchmark, those that cannot be asked are skipped; any others are all asked.
-        max_skipped: share of them above which there is no result.
+        model, processor: Model and processor that are ready to answer.
+        method: Method that drops visual tokens.
+        samples: Samples to evaluate on. Samples of a benchmark that cannot be asked are skipped. All others are asked.
+        max_skipped: Maximum share of skipped samples. Above it there is no result.
 
     Attributes:
-        questions: what is asked, in the order of the records. skipped: the others, rows of `skipped.jsonl`.
+        questions: Questions to ask, in the order of the samples.
+        skipped: Skipped samples, as rows of `skipped.jsonl`.
 
     Raises:
-        ValueError: no record, one that cannot be scored, two that share an id, or too many skipped.
+        ValueError: If there are no samples, a sample cannot be scored, two share an id, or too many are skipped.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Asking:
         self._refuse_many()
 
     def _read(self, index: int, pixels: bool = False) -> Sample | dict[str, Any]:
-        """Record `index`, or why it is skipped."""
+        """Return sample `index`, or a row with the reason why it is skipped."""
         if self.benchmark is None:
             sample = self.samples[index]
             if not sample.answers or not sample.metric:
@@ -76,13 +77,13 @@ class Asking:
             sample = self.samples[index]
             for image in sample.images if pixels else ():
                 image.load()
-        except Exception as error:  # decoders given damaged bytes raise nearly anything
+        except Exception as error:  # damaged bytes make decoders raise nearly any error
             origin = asdict(origin_of(self.samples, index))
             return {**origin, "kind": kind_of(error), "reason": reason_of(error)}
         return sample
 
     def run(self, files: Files, batch_size: int, processes: Processes) -> None:
-        """Answer what is not answered yet; of several processes each takes every so many-th batch."""
+        """Answer the questions that have no answer yet; process `rank` of `total` takes every `total`-th batch."""
         done = files.answered()
         waiting = [question for question in self.questions if question.id not in done]
         mine = list(batches(waiting, batch_size))[processes.rank :: processes.total]
@@ -101,7 +102,7 @@ class Asking:
                 handle.remove()
 
     def _answer(self, batch: Sequence[Question], handle: PruneHandle | None) -> list[dict[str, Any]]:
-        """A row for every question, with `skipped` in it where pixels turn out to be broken."""
+        """Return one row per question, with the key `skipped` if its pixels are broken."""
         read = [self._read(question.index, pixels=True) for question in batch]
         whole = [(q, sample) for q, sample in zip(batch, read, strict=True) if isinstance(sample, Sample)]
         skipped = [{"id": row["id"], "skipped": row} for row in read if isinstance(row, dict)]
@@ -114,9 +115,10 @@ class Asking:
         return [*self.answerer.fitted(whole, answer), *skipped]
 
     def finish(self, files: Files) -> list[dict[str, Any]]:
-        """All rows of all processes, in the order of the records; what was skipped is named in its own file.
+        """Return the rows of all processes in the order of the samples, and write the skipped ones to their own file.
 
-        Raises ValueError when too much was skipped; what was answered stays.
+        Raises:
+            ValueError: If too many questions were skipped. The answers are kept.
         """
         files.join()
         done = files.answered()
@@ -142,7 +144,7 @@ class Asking:
             raise ValueError("no question is left to be scored.")
 
     def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What the result says of the rows."""
+        """Return the part of the result that is computed from the rows."""
         if self.benchmark is None:
             return summarise(rows)
         assert isinstance(self.samples, BenchmarkRecords)

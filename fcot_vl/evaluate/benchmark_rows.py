@@ -1,8 +1,8 @@
-"""The rows of a benchmark as records, from the hub or from a local folder in the same columns, through `datasets`.
+"""Rows of a benchmark as samples, read with `datasets` from the hub or from local data with the same columns.
 
-Between `published.py`, which says what a row means, and the runner. Rows are read when they are asked for and a picture
-is opened when its pixels are: a benchmark of many gigabytes costs no memory. Nothing here runs code that comes with a
-dataset.
+This module lies between `published.py`, which defines the meaning of a row, and the runner. Rows are read on access,
+and an image is opened when its pixels are needed, so a benchmark of many gigabytes uses no memory. Code that comes with
+a dataset is never run.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from fcot_vl.data.sources import check_local
 from fcot_vl.evaluate.published import Benchmark
 from fcot_vl.message import one_line
 
-PICTURE = "image"  # the column of every benchmark's picture
+PICTURE = "image"  # column of the image in every benchmark
 BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".arrow": "arrow"}
 
 
 class BenchmarkRecords(Records):
-    """The questions of one split of a benchmark, as records without an assistant's turn.
+    """Questions of one split of a benchmark, as samples without an assistant's turn.
 
-    A record's id is its place in the split and, behind a colon, the benchmark's own id if it has one; its task is the
-    part of the benchmark that it belongs to. Answers of a hidden split are not read.
+    The id of a sample is its index in the split, followed by a colon and the benchmark's own id if there is one. Its
+    task is the part of the benchmark that it belongs to. Answers of a hidden split are not read.
 
     Args:
-        benchmark: what the rows mean.
-        rows: a map-style `datasets` dataset.
-        split: its name.
-        folder: what pictures given as paths are relative to.
+        benchmark: Benchmark that defines the meaning of the rows.
+        rows: Map-style dataset of `datasets`.
+        split: Name of the split.
+        folder: Folder to which image paths are relative.
 
     Raises:
-        ValueError: a column is missing, or there is no row.
+        ValueError: If a column is missing, or there are no rows.
     """
 
     def __init__(self, benchmark: Benchmark, rows: Any, split: str, folder: Path) -> None:
@@ -84,7 +84,7 @@ class BenchmarkRecords(Records):
         return Origin(self.benchmark.name, self._id(row, index), index)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the rows in order: every column that is read, and each picture's bytes."""
+        """Return the SHA-256 over the rows in order: every column that is read, and the bytes of each image."""
         digest = hashlib.sha256(f"{self.benchmark.name} {self.split}".encode())
         for row in self._rows:
             picture = row.pop(PICTURE)
@@ -114,7 +114,7 @@ class BenchmarkRecords(Records):
             return bytes(picture["bytes"])
         try:
             return self._path(picture).read_bytes()
-        except (OSError, ValueError):  # named when the record is read
+        except (OSError, ValueError):  # reported when the sample is read
             return b""
 
 
@@ -129,23 +129,24 @@ def _undecoded(rows: Any) -> Any:
 def open_benchmark(
     benchmark: Benchmark, data: str | Path | None = None, split: str | None = None, limit: int | None = None
 ) -> BenchmarkRecords:
-    """The records of a benchmark.
+    """Open the samples of a benchmark.
 
     Args:
-        benchmark: which.
-        data: a folder of `save_to_disk`, of Parquet files, of JSON lines, or of pictures with a `metadata.jsonl`; one
-            Parquet or JSON-lines file; or another dataset on the hub. None: the benchmark's own on the hub.
-        split: by default the benchmark's. A folder or file without splits is taken as it.
-        limit: only so many rows from the start.
+        benchmark: Benchmark to open.
+        data: Folder written by `save_to_disk`; folder of Parquet files, of JSON lines, or of images with a
+            `metadata.jsonl`; one Parquet or JSON-lines file; or another dataset on the hub. None: the benchmark's
+            dataset on the hub.
+        split: Split to open. Default: the benchmark's. A folder or file without splits is used as this split.
+        limit: Maximum number of rows, from the start.
 
     Raises:
-        ValueError: nothing can be loaded from there, a column is missing, or there is no row; in one line.
+        ValueError: If the data cannot be loaded, a column is missing, or there are no rows. The message is one line.
     """
     split = split or benchmark.split
     place = benchmark.hub if data is None else str(data)
     try:
         rows = _load(benchmark, place, split)
-    except Exception as error:  # `datasets` raises nearly anything, down to errors of the network
+    except Exception as error:  # `datasets` raises nearly any error, including network errors
         raise ValueError(f"{benchmark.name}: {place} cannot be loaded ({one_line(error)})") from None
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
@@ -174,7 +175,7 @@ def _load(benchmark: Benchmark, place: str, split: str) -> Any:
 
 
 def _config(benchmark: Benchmark, names: Sequence[str]) -> str:
-    """Of a dataset's configurations, the benchmark's, or the only one."""
+    """Return the benchmark's configuration if the dataset has it, else the only one."""
     if benchmark.config in names:
         return str(benchmark.config)
     if len(names) != 1:

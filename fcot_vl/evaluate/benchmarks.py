@@ -1,7 +1,7 @@
-"""What each task of records fixes for everybody: its metric, its token limit, how an answer is read off.
+"""Settings of each task of the package's own data: its metric, its token limit and the extraction of the answer.
 
-Between the records and the runner; other people's benchmarks are in `published.py`. Nothing here depends on a
-question's accepted answers, so nothing can leak from them into a prediction.
+This module lies between the samples and the runner; published benchmarks are in `published.py`. The settings do not
+depend on the accepted answers of a question, so these cannot leak into a prediction.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ SCORES = METRICS | LMMS_METRICS
 class Task:
     """Settings of one task.
 
-    metric: key of `SCORES`. max_new_tokens: limit of `generate()`. text_dense: whether the score hangs on reading
-    many characters right (the tasks that compression must hurt first). worked: the answer may be reasoned out
-    first and follows the last "Answer:".
+    Attributes:
+        metric: Key of `SCORES`.
+        max_new_tokens: Maximum number of tokens that `generate()` produces.
+        text_dense: Whether the score depends on reading many characters correctly. Compression must hurt these tasks
+            first.
+        worked: Whether reasoning may come first, so that the answer follows the last "Answer:".
     """
 
     metric: str
@@ -52,9 +55,10 @@ DENSITY_BUCKETS = (
 
 
 def task_of(name: str, metric: str) -> Task:
-    """The settings of a task; one that is not MiniDoc's gets `metric` and the defaults.
+    """Return the settings of a task; a task outside MiniDoc gets `metric` and the defaults.
 
-    Raises ValueError for an unknown metric, or one that contradicts the task's.
+    Raises:
+        ValueError: If the metric is unknown or differs from that of the task.
     """
     if metric not in SCORES:
         raise ValueError(f"unknown metric {metric!r} of task {name!r}: choose one of {', '.join(SCORES)}.")
@@ -65,19 +69,19 @@ def task_of(name: str, metric: str) -> Task:
 
 
 def final_answer(prediction: str, task: Task) -> str:
-    """The part of a prediction that is scored: after the last "Answer:" where reasoning may come first."""
+    """Return the part of a prediction that is scored: after the last "Answer:" if reasoning may come first."""
     if task.worked and ANSWER_MARKER in prediction:
         prediction = prediction.rpartition(ANSWER_MARKER)[2]
     return prediction.strip()
 
 
 def score(prediction: str, answers: Sequence[str], task: Task) -> float:
-    """The score of one prediction in [0, 1]."""
+    """Return the score of one prediction in [0, 1]."""
     return SCORES[task.metric](final_answer(prediction, task), answers)
 
 
 def density_bucket(density: float) -> str:
-    """The bucket of a page's text density; below 1 joins the first, above 8 the last."""
+    """Return the bucket of a page's text density; values above 8 belong to the last bucket."""
     for bucket in DENSITY_BUCKETS:
         if density < float(bucket.split("-")[1]):
             return bucket

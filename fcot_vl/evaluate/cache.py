@@ -1,8 +1,8 @@
-"""A KV cache that grows in place, for evaluation in large batches.
+"""KV cache that grows in place, for evaluation in large batches.
 
-Handed to `generate()` by the runner. The cache of transformers copies everything it holds at every step; with
-ninety-six pages of a few hundred tokens that costs several times the model itself on a CPU. This one keeps spare
-room and writes into it.
+`answering.py` passes it to `generate()`. The cache of transformers copies its whole content at every step. With 96
+pages of a few hundred tokens, this costs several times as much as the model itself on a CPU. The cache here keeps spare
+capacity and writes into it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SPARE_TOKENS = 64
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values `[batch, heads, tokens, head_dim]` as views of larger buffers."""
+    """Cache layer whose keys and values `[batch, heads, tokens, head_dim]` are views of larger buffers."""
 
     keys: Tensor
     values: Tensor
@@ -35,9 +35,9 @@ class RoomyLayer(DynamicLayer):
 
 
 def _append(held: Tensor, room: Tensor, new: Tensor, n_held: int) -> tuple[Tensor, Tensor]:
-    """(all states, the buffer they lie in)."""
+    """Append states and return (all states, the buffer that holds them)."""
     n_all = n_held + new.shape[-2]
-    # Whoever reordered or selected rows since the last step has put a new tensor in place of our view.
+    # If rows were reordered or selected since the last step, a new tensor has replaced the view of the buffer.
     ours = held.data_ptr() == room.data_ptr() and room.shape[:2] == new.shape[:2]
     if not ours or room.shape[-2] < n_all:
         larger = new.new_empty(*new.shape[:2], n_all + max(SPARE_TOKENS, n_all // 4), new.shape[-1])
@@ -49,7 +49,7 @@ def _append(held: Tensor, room: Tensor, new: Tensor, n_held: int) -> tuple[Tenso
 
 
 def roomy_cache(n_layers: int) -> DynamicCache:
-    """An empty cache of `n_layers` layers for one `generate()` call."""
+    """Create an empty cache of `n_layers` layers for one `generate()` call."""
     cache = DynamicCache()
     cache.layers = [RoomyLayer() for _ in range(n_layers)]
     return cache

@@ -1,11 +1,11 @@
-"""The model that lmms-eval runs: any teacher or student folder, as it is or with a training-free peer.
+"""Model class for lmms-eval: any teacher or student folder, unchanged or with a training-free baseline.
 
-lmms-eval finds it through the entry point in `pyproject.toml` and nothing else imports it: lmms-eval lives in an
-environment of its own. There, its tasks ask and score; here, requests are answered as `runner.py` answers records:
-greedily, in left-padded batches, with the same prompt, the same tokens that end an answer, and the same KV cache.
-`lmms_task.py` gives its tasks local data.
+lmms-eval finds this module through the entry point in `pyproject.toml`. Nothing else imports it, because lmms-eval is
+installed in an environment of its own. The tasks of lmms-eval ask the questions and score the answers. This module
+answers requests as `runner.py` answers samples: greedily, in left-padded batches, with the same prompt, the same stop
+tokens and the same KV cache. `lmms_task.py` provides local data for its tasks.
 
-Source: the interface of lmms-eval 0.7.3 for models that take a text and pictures ("simple").
+Source: the interface of lmms-eval 0.7.3 for models that take a text and images ("simple").
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from fcot_vl.progress import progress_bar
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 
-MAX_NEW_TOKENS = 1024  # where a task sets no limit; what lmms-eval's own models take then
+MAX_NEW_TOKENS = 1024  # if a task sets no limit; the default of lmms-eval's own models
 FEWSHOT_DELIMITER = "\n\n"
 
 
 def manifest() -> Any:
-    """What lmms-eval's registry takes: the name `fcot_vl` and this class."""
+    """Return the entry for lmms-eval's registry: the name `fcot_vl` and the class `FCoTVL`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest("fcot_vl", simple_class_path=f"{__name__}.{FCoTVL.__name__}")
@@ -42,7 +42,7 @@ def manifest() -> Any:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request without its pixels: which it is, its prompt, where its pictures are, where its answer ends."""
+    """One request without its pixels: its index, its prompt, a function that opens its images, and its stop rules."""
 
     index: int
     prompt: Prompt
@@ -52,16 +52,19 @@ class Asked:
 
 
 class FCoTVL(lmms):
-    """A teacher or student of any family here.
+    """Teacher or student of any supported family, for lmms-eval.
 
-    Args, as `--model_args NAME=VALUE,...` gives them:
-        pretrained: folder or hub id; without it the embedded teacher.
-        method, keep, layer, seed: a training-free peer, as for `Method`.
-        batch_size, device: lmms-eval's own flags; `device` is left to accelerate where several processes run.
-        max_batch_size: lmms-eval passes it; not used.
+    `--model_args NAME=VALUE,...` sets the arguments.
 
-    Raises ValueError for a model that cannot be loaded, and for a peer that is unknown, wrongly set, or not for this
-    model.
+    Args:
+        pretrained: Folder or hub id. Default: the embedded teacher.
+        method, keep, layer, seed: Settings of a training-free baseline; see `Method`.
+        batch_size, device: Flags of lmms-eval. With several processes, accelerate chooses the device.
+        max_batch_size: Unused; lmms-eval passes it.
+
+    Raises:
+        ValueError: If the model cannot be loaded, or if the baseline is unknown, has wrong settings, or does not
+            support this model.
     """
 
     is_simple = True
@@ -92,9 +95,11 @@ class FCoTVL(lmms):
         self.answerer = Answerer(model.to(self.device), self.processor, self.method)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
-        """An answer to each request, in their order: text and numbers of tokens.
+        """Return the answer to each request, in their order: text and numbers of tokens.
 
-        Raises ValueError for a request that draws or searches (answers are greedy), or whose medium is no picture.
+        Raises:
+            ValueError: If a request asks for sampling or beam search (answers are greedy), or if its medium is not an
+                image.
         """
         replies: list[Any] = [None] * len(requests)
         handle = self.method.apply(self.answerer.model)
@@ -141,18 +146,18 @@ class FCoTVL(lmms):
         return replies
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Raises NotImplementedError: the document benchmarks ask for answers, none for likelihoods."""
+        """Raise NotImplementedError: document benchmarks ask for answers, not for likelihoods."""
         raise NotImplementedError("fcot_vl answers questions; tasks of likelihoods are not supported.")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Raises NotImplementedError: none of the document benchmarks has several rounds."""
+        """Raise NotImplementedError: document benchmarks have a single round."""
         raise NotImplementedError(
             "fcot_vl answers single questions; tasks of several rounds are not supported."
         )
 
 
 def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[Asked]]:
-    """Batches of one limit of tokens and of similar length, the longest first: one too large fails at once."""
+    """Yield batches of one token limit and similar length, the longest first, so that one too large fails at once."""
     ordered = sorted(asked, key=lambda one: (one.max_new_tokens, -one.prompt.length(), one.index))
     for _, group in groupby(ordered, key=lambda one: one.max_new_tokens):
         same = list(group)
@@ -161,13 +166,14 @@ def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[Asked]]:
 
 
 def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ...]]:
-    """Where an answer ends: its most tokens, and the strings it is cut at.
+    """Return the maximum number of tokens of an answer, and the strings at which it is cut.
 
-    An empty line does not cut: lmms-eval puts its delimiter of few-shot examples into every task that names no end
-    (`TaskConfig.__post_init__`), which would cut a worked answer after its first paragraph. Its own models leave it
-    out too.
+    An empty line does not cut an answer. lmms-eval adds its delimiter of few-shot examples to every task without stop
+    strings (`TaskConfig.__post_init__`), which would cut a reasoned answer after its first paragraph. The models of
+    lmms-eval ignore it too.
 
-    Raises ValueError where a draw or a search is asked for.
+    Raises:
+        ValueError: If sampling or beam search is requested.
     """
     temperature, do_sample = gen_kwargs.get("temperature"), gen_kwargs.get("do_sample")
     drawn = do_sample if temperature is None else temperature > 0 and do_sample is not False
@@ -183,5 +189,5 @@ def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ..
 
 
 def cut(text: str, until: Sequence[str]) -> str:
-    """The text up to the first of some strings."""
+    """Return the text up to the first occurrence of any of the strings."""
     return text[: min([len(text), *(at for stop in until if (at := text.find(stop)) >= 0)])]

@@ -1,9 +1,9 @@
-"""The scores of benchmarks as lmms-eval 0.7.3 gives them, where those of `metrics.py` are not the same.
+"""Scores of benchmarks as lmms-eval 0.7.3 computes them, where they differ from those of `metrics.py`.
 
-Beside `metrics.py`, under the same contract: a prediction and the accepted answers of one question, a number in [0, 1].
-Two people who report DocVQA by lmms-eval mean the form here; the one of `metrics.py` is that of the original scripts.
-`published.py` says which benchmark is scored by which. Kept with their quirks, and checked against what lmms-eval gave
-(`tests/data/lmms-eval`, recorded by `tools/record_lmms_eval.py`).
+The contract is that of `metrics.py`: a prediction and the accepted answers of one question give a number in [0, 1].
+DocVQA scores reported with lmms-eval use the form here; `metrics.py` has the form of the original scripts.
+`published.py` defines the metric of each benchmark. The quirks of lmms-eval are kept and checked against its recorded
+results (`tests/data/lmms-eval`, recorded by `tools/record_lmms_eval.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _OPTION = re.compile(r"\s*([A-Z])\.")
 
 
 def lmms_anls(prediction: str, answers: Sequence[str]) -> float:
-    """ANLS of one question (DocVQA, InfoVQA): edits are counted between texts whose inner whitespace is made single,
-    but divided by the length of the longer text as it was written.
+    """Compute the ANLS of one question (DocVQA, InfoVQA).
+
+    Edits are counted after runs of inner whitespace are reduced to one space. They are divided by the length of the
+    longer original text.
     """
     prediction = prediction.strip()
     distance = min(_distance(prediction, answer) for answer in answers)
@@ -35,9 +37,9 @@ def _distance(prediction: str, answer: str) -> float:
 
 
 def contains(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if an accepted answer stands anywhere in the prediction, whatever the case (OCRBench), else 0.0.
+    """Return 1.0 if an accepted answer occurs anywhere in the prediction (OCRBench), else 0.0.
 
-    Full-width letters and digits count as their usual forms, a line break as a space.
+    Case is ignored. Full-width letters and digits count as their usual forms, a line break as a space.
     """
     read = _folded(prediction)
     return float(any(_folded(answer) in read for answer in answers))
@@ -48,7 +50,10 @@ def _folded(text: str) -> str:
 
 
 def contains_formula(prediction: str, answers: Sequence[str]) -> float:
-    """The same for formulas (OCRBench's HME100k): spaces and line breaks are ignored, case counts."""
+    """Return 1.0 if an accepted formula occurs anywhere in the prediction (HME100k in OCRBench), else 0.0.
+
+    Spaces and line breaks are ignored, case counts.
+    """
     read = _tight(prediction)
     return float(any(_tight(answer) in read for answer in answers))
 
@@ -58,9 +63,10 @@ def _tight(text: str) -> str:
 
 
 def option(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the prediction is the right letter, or begins with it and a period (AI2D), else 0.0.
+    """Return 1.0 if the prediction is the right letter, or begins with it and a period (AI2D), else 0.0.
 
-    Case and punctuation are ignored: `(b)` is B, `b. bird` is not.
+    A letter followed by a period and more text must be a capital. Otherwise case and punctuation are ignored: `(b)` is
+    B, but `b. bird` is not.
     """
     letter = _OPTION.match(prediction)
     found = letter[1] if letter else prediction
@@ -72,9 +78,9 @@ def _bare(text: str) -> str:
 
 
 def option_or_letter(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the prediction is the right letter (ScienceQA), else 0.0.
+    """Return 1.0 if the prediction is the right letter (ScienceQA), else 0.0.
 
-    In either case alone; followed by a period and anything, as a capital.
+    The letter alone counts in either case. It must be a capital if a period follows, with or without more text.
     """
     prediction = prediction.strip()
     right = [answer.strip().lower() for answer in answers]
@@ -85,9 +91,10 @@ def option_or_letter(prediction: str, answers: Sequence[str]) -> float:
 
 
 def yes_or_no(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the prediction says yes or no, as the answer does (MME), else 0.0.
+    """Return 1.0 if the prediction says the same as the answer, yes or no (MME), else 0.0.
 
-    One letter counts as its word; of longer texts the first four characters, periods left out, say it, yes before no.
+    A single letter `y` or `n` counts as its word. Otherwise "yes", then "no", is looked for in the first four
+    characters, with periods removed.
     """
     said = _said(prediction)
     return float(any(said == answer.lower().strip().replace(".", "") for answer in answers))

@@ -1,7 +1,7 @@
-"""Local data for lmms-eval's tasks: records as a DocVQA-shaped dataset, and the task file that points there.
+"""Local data for tasks of lmms-eval: samples as a dataset in the format of DocVQA, and a task file that refers to it.
 
-Before `lmms.py`, and in lmms-eval's environment: the task file includes the task that lmms-eval brings, by its path
-there, and changes where its data lies. So prompts, limits and metrics stay lmms-eval's own.
+This module runs before `lmms.py`, in the environment of lmms-eval. The task file includes a task of lmms-eval by its
+path there and changes only the location of the data. Prompts, limits and metrics therefore stay those of lmms-eval.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fcot_vl.data.mixture import open_data
 from fcot_vl.data.sample import Sample
 from fcot_vl.stage import open_stage
 
-DOCVQA_SHAPED = ("docvqa_val", "docvqa_val_lite", "infovqa_val")  # a page, a question, accepted answers: ANLS
+DOCVQA_SHAPED = ("docvqa_val", "docvqa_val_lite", "infovqa_val")  # page, question, accepted answers: ANLS
 DATASET = "dataset"
 
 
@@ -31,10 +31,14 @@ DATASET = "dataset"
 class LmmsTaskConfig:
     """Settings of the stage.
 
-    data: records (see `open_data`), for a task of DocVQA's shape; or a folder that `DatasetDict.save_to_disk` wrote,
-    with the columns that the task reads. output: folder for the task file. task: lmms-eval's. name: of the new task;
-    default: the task's with `_local` behind it. split: of a saved dataset with several. bare: ask the question alone,
-    without the words that the task puts around it.
+    Attributes:
+        data: Samples (see `open_data`) for a task in the format of DocVQA, or a folder written by
+            `DatasetDict.save_to_disk` with the columns that the task reads.
+        output: Folder for the task file.
+        task: Task of lmms-eval.
+        name: Name of the new task. Default: the name of `task` followed by `_local`.
+        split: Split to use of a saved dataset with several splits.
+        bare: Whether to ask the question alone, without the text that the task adds before and after it.
     """
 
     data: str | Path
@@ -46,12 +50,12 @@ class LmmsTaskConfig:
 
 
 def lmms_task(config: LmmsTaskConfig) -> Path:
-    """Write the dataset, where records are given, and the task file; return the latter.
+    """Write the task file, and the dataset if samples are given; return the path of the task file.
 
     Raises:
-        ValueError: lmms-eval is not installed, it has no such task, the new name is taken, or records that do not fit.
-        FileNotFoundError: no data there.
-        StageError: `output` holds another stage or other settings.
+        ValueError: If lmms-eval is not installed or has no such task, the new name is taken, or samples do not fit.
+        FileNotFoundError: If there is no data at the given path.
+        StageError: If `output` holds another stage or other settings.
     """
     data, output = Path(config.data), Path(config.output)
     name = config.name or f"{config.task}_local"
@@ -76,7 +80,7 @@ def lmms_task(config: LmmsTaskConfig) -> Path:
     }
     stage = open_stage(output, "lmms-eval", settings, inputs)
     path = output / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")  # lmms-eval may have moved
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")  # its path may have changed
     if not stage.done:
         if records is not None:
             write_docvqa(records, output / DATASET, split)
@@ -94,10 +98,11 @@ def lmms_task(config: LmmsTaskConfig) -> Path:
 
 
 def find_task(task: str, name: str) -> tuple[Path, dict[str, Any]]:
-    """The file of one of lmms-eval's tasks, and what it says with what it includes, functions left out.
+    """Return the file of a task of lmms-eval, and its content with all includes but without functions.
 
-    Raises ValueError without lmms-eval, for an unknown task or a group, and for a `name` that lmms-eval has already:
-    it would run its own.
+    Raises:
+        ValueError: If lmms-eval is not installed, if the task is unknown or a group, or if lmms-eval already has a task
+            called `name`, which it would run instead.
     """
     if importlib.util.find_spec("lmms_eval") is None:
         raise ValueError(
@@ -117,10 +122,13 @@ def find_task(task: str, name: str) -> tuple[Path, dict[str, Any]]:
 
 @lru_cache
 def _task_index() -> dict[str, Any]:
-    """Every task and group that lmms-eval brings: `type`, `yaml_path`. Reads two thousand files, once."""
+    """Return `type` and `yaml_path` of every task and group of lmms-eval.
+
+    The index is built once; it reads about two thousand files.
+    """
     from loguru import logger
 
-    logger.disable("lmms_eval")  # it names dozens of files that are no tasks
+    logger.disable("lmms_eval")  # it logs dozens of files that are not tasks
     try:
         from lmms_eval.tasks import TaskManager
 
@@ -132,9 +140,13 @@ def _task_index() -> dict[str, Any]:
 def task_file(
     included: Path, told: dict[str, Any], dataset: Path, name: str, split: str, bare: bool
 ) -> dict[str, Any]:
-    """A task that is `included` on another dataset. told: what that file says, its prompts among it.
+    """Return the content of a task file that runs the task `included` on another dataset.
 
-    Raises ValueError for `bare` where the task's prompt is not its `pre_prompt` and `post_prompt`.
+    Args:
+        told: Content of the file `included`, including its prompts.
+
+    Raises:
+        ValueError: If `bare` is set and the task's prompt is not defined by `pre_prompt` and `post_prompt`.
     """
     content: dict[str, Any] = {
         "include": str(included),
@@ -164,11 +176,12 @@ def _split_of(folder: Path, asked: str | None) -> str:
 
 
 def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
-    """Write records as a `datasets` folder with DocVQA's columns; it appears complete or not at all.
+    """Write samples as a `datasets` folder with the columns of DocVQA; it appears completely or not at all.
 
-    Columns: `questionId`, `question`, `image`, `answers`. Pictures are stored as PNG, so that their pixels stay.
+    Columns: `questionId`, `question`, `image`, `answers`. Images are stored as PNG, so their pixels are unchanged.
 
-    Raises ValueError for a record that `docvqa_row` refuses.
+    Raises:
+        ValueError: If `docvqa_row` rejects a sample.
     """
     from datasets import Dataset, DatasetDict, Features, Image, List, Value
     from datasets.exceptions import DatasetGenerationError
@@ -202,9 +215,10 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
 
 
 def docvqa_row(sample: Sample) -> dict[str, Any]:
-    """A record's first question with its accepted answers; without any, the response is the only one.
+    """Return the first question of a sample with its accepted answers, by default only the response.
 
-    Raises ValueError unless the record has one picture, a question and an answer.
+    Raises:
+        ValueError: If the sample does not have exactly one image, a question and an answer.
     """
     said = {
         role: [m["content"] for m in sample.messages if m["role"] == role] for role in ("user", "assistant")

@@ -1,7 +1,7 @@
-"""The scores of document benchmarks, as their original scripts give them, and intervals around their means.
+"""Scores of document benchmarks, as their original scripts compute them, and intervals around their means.
 
-Stands at the end of the evaluation: `runner.py` hands over a prediction and the accepted answers of one
-question and gets a number in [0, 1]. Nothing here knows a model, a page or a task.
+This module is the last step of the evaluation: `runner.py` passes a prediction and the accepted answers of one
+question, and gets a number in [0, 1]. Nothing here depends on a model, a page or a task.
 
 The quirks of the original scripts (a period stripped or kept, what counts as a number) are kept on purpose: a
 score that differs from the published evaluation in the third digit cannot be compared with published numbers.
@@ -21,10 +21,10 @@ RELAXED_TOLERANCE = 0.05
 
 
 def levenshtein(a: str, b: str) -> int:
-    """Number of single-character insertions, deletions and substitutions that turn `a` into `b`.
+    """Count the single-character insertions, deletions and substitutions that turn `a` into `b`.
 
-    Bit-parallel (Myers 1999, in Hyyrö's 2003 form) on Python's unbounded integers: one pass over `b`, so a
-    page of 600 characters costs well under a millisecond.
+    The algorithm is bit-parallel (Myers 1999, in the form of Hyyrö 2003) on Python's unbounded integers. It makes one
+    pass over `b`, so a page of 600 characters costs well under a millisecond.
     """
     if not a or not b:
         return len(a) + len(b)
@@ -53,10 +53,10 @@ def levenshtein(a: str, b: str) -> int:
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESHOLD) -> float:
-    """Average normalised Levenshtein similarity of one question (DocVQA, InfoVQA).
+    """Compute the average normalised Levenshtein similarity (ANLS) of one question (DocVQA, InfoVQA).
 
-    Both sides are lower-cased and stripped; the best accepted answer counts; a similarity below `threshold`
-    is 0, one equal to it is kept. Two empty strings agree (the original script divides by zero there).
+    Both sides are lower-cased and stripped. The best accepted answer counts. A similarity below `threshold` gives 0;
+    one equal to it is kept. Two empty strings agree (the original script divides by zero there).
 
     Source: Biten et al. 2019 eq. 1, as scored by the evaluation scripts of InternVL.
     """
@@ -73,10 +73,10 @@ def _anls_of_pair(prediction: str, answer: str, threshold: float) -> float:
 
 
 def relaxed_correctness(target: str, prediction: str, tolerance: float = RELAXED_TOLERANCE) -> bool:
-    """Whether a ChartQA answer counts: numbers within 5% of the target, anything else equal but for case.
+    """Return True if a ChartQA answer is correct: a number within 5% of the target, or a text equal except for case.
 
-    As the original: a trailing `%` divides by 100, a target of 0 is compared as text, nothing is stripped
-    from text, thousands separators and units make a string text.
+    As in the original, a trailing `%` divides by 100, a target of 0 is compared as text, text is not stripped, and
+    a string with thousands separators or units is text.
 
     Source: Masry et al. 2022 (ChartQA) section 5.1, in the form of pix2struct's metrics.
     """
@@ -94,20 +94,20 @@ def _as_number(text: str) -> float | None:
 
 
 def relaxed_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the stripped prediction is relaxed-correct for any accepted answer (ChartQA), else 0.0."""
+    """Return 1.0 if the stripped prediction is relaxed-correct for any accepted answer (ChartQA), else 0.0."""
     return float(any(relaxed_correctness(answer, prediction.strip()) for answer in _some(answers)))
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the prediction equals an accepted answer but for case and outer whitespace, else 0.0."""
+    """Return 1.0 if the prediction equals an accepted answer except for case and outer whitespace, else 0.0."""
     return float(any(prediction.strip().lower() == answer.strip().lower() for answer in _some(answers)))
 
 
 def cer(prediction: str, reference: str) -> float:
-    """Character error rate: edits / characters of the reference; above 1 when the prediction runs on.
+    """Compute the character error rate: edits / characters of the reference.
 
-    Outer whitespace is ignored, everything else (case, line breaks) counts. An empty reference gives 0 for an
-    empty prediction and 1 otherwise.
+    The rate is above 1 if the prediction is much longer than the reference. Outer whitespace is ignored, everything
+    else (case, line breaks) counts. An empty reference gives 0 for an empty prediction and 1 otherwise.
     """
     prediction, reference = prediction.strip(), reference.strip()
     if not reference:
@@ -116,17 +116,18 @@ def cer(prediction: str, reference: str) -> float:
 
 
 def cer_score(prediction: str, answers: Sequence[str]) -> float:
-    """max(0, 1 - CER) for the best accepted answer, so that more is better as with every other score."""
+    """Return max(0, 1 - CER) for the best accepted answer, so that higher is better, as for every other score."""
     return max(max(0.0, 1.0 - cer(prediction, answer)) for answer in _some(answers))
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Soft VQA accuracy of one question (TextVQA) against its ten human answers.
+    """Compute the soft VQA accuracy of one question (TextVQA) against its ten human answers.
 
-    Each human is left out in turn and the prediction scores min(1, matches among the other nine / 3); the
+    Each human is left out in turn and the prediction scores min(1, matches among the other nine / 3). The
     mean over the ten is returned. Both sides go through the EvalAI normalisation of `normalise_vqa`.
 
-    Raises ValueError unless there are ten answers.
+    Raises:
+        ValueError: If there are not exactly ten answers.
     """
     if len(answers) != 10:
         raise ValueError(f"TextVQA accuracy needs ten human answers, got {len(answers)}.")
@@ -158,17 +159,17 @@ _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-# The original pattern reads "(?!<=\d)(\.)(?!\d)": its first group was meant as a look-behind and never
-# excludes anything, so every period that no digit follows goes. Its flags land in the place of `count`:
-# re.UNICODE is 32.
+# The original pattern reads "(?!<=\d)(\.)(?!\d)". Its first group was meant as a look-behind and never excludes
+# anything, so every period that is not followed by a digit is removed. The original passes its flags in the place of
+# `count`: re.UNICODE is 32.
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_STRIPPED = 32
 
 
 def normalise_vqa(text: str) -> str:
-    """An answer as EvalAI compares it: lower case, no articles, digits for words, contractions, few marks.
+    """Normalise an answer as EvalAI does: lower case, no articles, digits for words, contractions, few marks.
 
-    A punctuation mark disappears where it stands next to a space and becomes a space elsewhere; a period
+    A punctuation mark that occurs next to a space anywhere in the text is removed, any other becomes a space. A period
     stays only in front of a digit.
 
     Source: `EvalAIAnswerProcessor` of Pythia, used by TextVQA's evaluation and by InternVL.
@@ -188,7 +189,7 @@ def _contraction_table(listing: str) -> dict[str, str]:
     return dict(entry.split(":") for entry in listing.split())
 
 
-# Only what can match: the text is lower case by now, and an entry that maps to itself changes nothing.
+# Only entries that can have an effect: the text is lower case here, and an entry that maps to itself changes nothing.
 _CONTRACTIONS = _contraction_table(
     """
     aint:ain't arent:aren't cant:can't couldve:could've couldnt:couldn't couldn'tve:couldn't've
@@ -220,9 +221,12 @@ _CONTRACTIONS = _contraction_table(
 def bootstrap_interval(
     scores: Sequence[float], seed: int = 0, resamples: int = 2000, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean, over samples.
+    """Compute the percentile bootstrap interval of a mean over samples.
 
-    Raises ValueError without scores. The same scores and seed give the same interval.
+    The same scores and seed give the same interval.
+
+    Raises:
+        ValueError: If there are no scores.
     """
     return bootstrap_interval_over_tasks({"": scores}, seed=seed, resamples=resamples, confidence=confidence)
 
@@ -230,9 +234,12 @@ def bootstrap_interval(
 def bootstrap_interval_over_tasks(
     scores: Mapping[str, Sequence[float]], seed: int = 0, resamples: int = 2000, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the unweighted mean over tasks; samples are redrawn within their task.
+    """Compute the percentile bootstrap interval of the unweighted mean over tasks.
 
-    Raises ValueError when there is no task or a task has no score.
+    Samples are redrawn within their task.
+
+    Raises:
+        ValueError: If there is no task or a task has no score.
     """
     if not scores:
         raise ValueError("an interval needs at least one task.")

@@ -1,6 +1,6 @@
-"""Figures that put all methods of a run side by side: by ratio (the paper's Fig. 3), and ranked at equal tokens.
+"""Figures that compare all methods of a run: by ratio (paper, Fig. 3), and ranked at equal visual tokens.
 
-Beside `report_figures.py`, whose styles and captions they share. Drawn from `RunData` alone.
+They share styles and captions with `report_figures.py`, and are drawn from `RunData` only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from fcot_vl.evaluate.report_data import USUAL, Judged, RunData, retention, rete
 from fcot_vl.evaluate.report_figures import budget_name, budgets, caption, style
 from fcot_vl.figure import FAINT, INK, clean, finish, legend
 
-BY_RATIO = ("fastv", "fewer_tiles", "random")  # peers with a line; the ranking has them all
+BY_RATIO = ("fastv", "fewer_tiles", "random")  # baselines drawn as a line; the ranking shows all of them
 
 
 def ratio_figure(run: RunData, path: Path) -> Path | None:
-    """Retention by share of visual tokens, a panel for each task and one for their mean; None with a single share."""
+    """Draw retention by share of visual tokens, one panel per task and one for their mean.
+
+    Returns None if there are fewer than two shares.
+    """
     lines = _lines(run)
     shares = sorted({model.variant.nominal_keep for line in lines.values() for model in line}, reverse=True)
     if len(shares) < 2:
@@ -48,7 +51,7 @@ def ratio_figure(run: RunData, path: Path) -> Path | None:
 
 
 def _lines(run: RunData) -> dict[str, list[Judged]]:
-    """Models that differ in their share alone, by what a legend calls them."""
+    """Group the models that differ only in their share, by their name in the legend."""
     students = {j.variant.nominal_keep for j in run.judged if j.variant.compress_ratio > 1}
     lines: dict[str, list[Judged]] = {}
     for model in run.judged:
@@ -89,7 +92,10 @@ def _line(panel: Axes, run: RunData, name: str, models: list[Judged], row: str, 
 
 
 def peers_figure(run: RunData, path: Path) -> Path | None:
-    """All models at a token budget, best first, a panel for each budget; None without training-free peers."""
+    """Draw all models at each token budget, best first, one panel per budget.
+
+    Returns None if there are no training-free baselines.
+    """
     found = [
         (share, models) for share, models in budgets(run) if any(m.variant.method != "none" for m in models)
     ]

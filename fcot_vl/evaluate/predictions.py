@@ -1,8 +1,8 @@
-"""The files of an evaluation that is under way: predictions and times, a JSON object a line, one file a process.
+"""Files of a running evaluation: predictions and times, one JSON object per line, one file per process.
 
-Below the runner. A batch is on disk before the next begins, and a line cut off by a kill is passed over, so whatever
-lies here counts. A process of several writes `predictions.N.jsonl`; joined, all of it is `predictions.jsonl` again, so
-that an evaluation may go on with any number of processes.
+The runner uses this module. A batch is on disk before the next one begins, and a line cut off by a kill is ignored, so
+all rows in the files are valid. With several processes, each writes `predictions.N.jsonl`. The files are then joined
+into `predictions.jsonl`, so an evaluation may resume with any number of processes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ PREDICTIONS, TIMES = "predictions.jsonl", "times.jsonl"
 
 
 class Files:
-    """Predictions and times in an output folder, as one process of several sees them.
+    """Predictions and times in an output folder, written by one of several processes.
 
     Args:
-        folder: the output folder.
-        rank: which process this is; None where it is the only one.
+        folder: Output folder.
+        rank: Rank of this process, or None if it is the only one.
     """
 
     def __init__(self, folder: Path, rank: int | None = None) -> None:
@@ -33,9 +33,12 @@ class Files:
         }
 
     def join(self) -> None:
-        """Put what any process of any run left into the files of one; for one process, while no other writes.
+        """Join the rows that all processes of all runs wrote into one file of predictions and one of times.
 
-        A question answered twice keeps its first answer. Raises ValueError for a file that is damaged.
+        Only one process may call this method, while no other writes. A question answered twice keeps its first answer.
+
+        Raises:
+            ValueError: If a file is damaged.
         """
         shares = {name: sorted(self.folder.glob(_of(name, "*"))) for name in (PREDICTIONS, TIMES)}
         rows: dict[str, dict[str, Any]] = {}
@@ -49,16 +52,16 @@ class Files:
             path.unlink()
 
     def answered(self) -> dict[str, dict[str, Any]]:
-        """What is joined so far: row by id."""
+        """Return the joined rows by id."""
         return {row["id"]: row for row in read_rows(self.folder / PREDICTIONS)}
 
     def add(self, rows: Sequence[dict[str, Any]], seconds: float) -> None:
-        """Append a batch that took so long."""
+        """Append the rows of a batch and the seconds it took."""
         append_lines(self._own[PREDICTIONS], rows)
         append_lines(self._own[TIMES], [{"questions": len(rows), "seconds": seconds}])
 
     def seconds_per_question(self) -> float | None:
-        """What one process took for a question, on average over what is joined; None when nothing was timed."""
+        """Return the mean seconds per question of one process over the joined rows, or None if nothing was timed."""
         times = read_rows(self.folder / TIMES)
         answered = sum(row["questions"] for row in times)
         return sum(row["seconds"] for row in times) / answered if answered else None
@@ -70,7 +73,7 @@ def _of(name: str, rank: int | str) -> str:
 
 
 def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append rows, on disk when this returns."""
+    """Append rows; they are on disk when this function returns."""
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         file.flush()
@@ -78,7 +81,7 @@ def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write the file anew; a reader sees the old or the new one."""
+    """Replace the file atomically; a reader sees either the old or the new one."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     append_lines(partial, list(rows))

@@ -1,4 +1,4 @@
-"""Several processes that evaluate together, as `accelerate launch` or `torchrun` starts them; usually there is one."""
+"""Processes of a distributed evaluation, started by `accelerate launch` or `torchrun`; usually there is only one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-PATIENCE = timedelta(days=7)  # a process done with its share waits for the slowest
+PATIENCE = timedelta(days=7)  # timeout: a process that is done with its share waits for the slowest
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all.
+    """This process among all processes.
 
-    rank: its number. total: how many there are. state: accelerate's `PartialState`; None for a single process.
+    Attributes:
+        rank: Rank of this process.
+        total: World size, the number of processes.
+        state: `PartialState` of accelerate, or None for a single process.
     """
 
     rank: int = 0
@@ -23,24 +26,25 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that opens, joins and sums up."""
+        """Return True on the process that opens the stage, joins the files and writes the result."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has reached this point."""
         if self.state is not None:
             self.state.wait_for_everyone()
 
     def say(self, text: str) -> None:
-        """Print a line, once for all processes."""
+        """Print a line on the first process only."""
         if self.is_first:
             print(text, flush=True)
 
 
 def find_processes() -> Processes:
-    """What a launcher's environment says; each process is given a GPU of its own where there are any.
+    """Find the processes from the launcher's environment; each gets a GPU of its own if there are any.
 
-    Raises ValueError when the processes it speaks of do not find each other.
+    Raises:
+        ValueError: If the number of connected processes differs from `WORLD_SIZE`.
     """
     total = int(os.environ.get("WORLD_SIZE", "1"))
     if total < 2:
@@ -49,6 +53,6 @@ def find_processes() -> Processes:
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-    if state.num_processes != total:  # each would take itself for the only one, and write over the others
+    if state.num_processes != total:  # each would act as the only process and overwrite the others' files
         raise ValueError(f"WORLD_SIZE says {total} processes, accelerate finds {state.num_processes}.")
     return Processes(state.process_index, state.num_processes, state)

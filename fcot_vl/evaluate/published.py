@@ -1,9 +1,9 @@
-"""The paper's benchmarks by name: where each lies, what is asked, how it is scored, as lmms-eval 0.7.3 does it.
+"""Definitions of the paper's benchmarks: dataset, prompt and scoring of each, as in lmms-eval 0.7.3.
 
-Read by `benchmark_rows.py`, which makes records of a benchmark's rows, and by `runner.py`, which judges the answers.
-Prompts are those that lmms-eval gives a model it knows nothing about (its `default`), token limits are its own, and for
-the same predictions the scores are its own too (`tests/unit/test_published.py`). Only benchmarks whose metric is a rule
-are here; `ELSEWHERE` names the others.
+`benchmark_rows.py` uses them to make samples of a benchmark's rows, and `runner.py` to score the answers. Prompts are
+those that lmms-eval gives an unknown model (its `default`), and token limits are those of lmms-eval. The scores for the
+same predictions are equal to those of lmms-eval too (`tests/unit/test_published.py`). Only benchmarks with a rule-based
+metric are here; `ELSEWHERE` lists the others.
 """
 
 from __future__ import annotations
@@ -22,19 +22,27 @@ SHORT = "\nAnswer the question using a single word or phrase."
 ONE_WORD = "\nAnswer the question with a single word."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 YES_OR_NO = " Please answer yes or no."
-FORMULAS = "HME100k"  # of OCRBench's sources, the one of handwritten formulas
+FORMULAS = "HME100k"  # the source in OCRBench of handwritten formulas
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
+    """Definition of one benchmark.
 
-    name: as `--benchmark` takes it. hub, config: the dataset on the hub. split: the one that is scored by default.
-    columns: what a row must have besides its picture. question: a row's prompt. answers: a row's accepted answers.
-    metric: key of `benchmarks.SCORES`, by row where a benchmark has several. reported: lmms-eval's name of the headline
-    score. max_new_tokens: limit of an answer. group: which part of the benchmark a row belongs to. own_id: column of
-    the benchmark's own question ids. hidden: splits whose answers are not public. submitted: a prediction as the
-    benchmark's server wants it.
+    Attributes:
+        name: Name for `--benchmark`.
+        hub, config: Dataset on the hub and its configuration.
+        split: Split that is scored by default.
+        columns: Columns that a row must have besides its image.
+        question: Function that returns the prompt of a row.
+        answers: Function that returns the accepted answers of a row.
+        metric: Key of `benchmarks.SCORES`, or a function of the row if a benchmark has several metrics.
+        reported: Name of the headline score in lmms-eval.
+        max_new_tokens: Maximum number of tokens of an answer.
+        group: Function that returns the part of the benchmark a row belongs to.
+        own_id: Column with the question ids of the benchmark.
+        hidden: Splits whose answers are not public.
+        submitted: Function that formats a prediction for the benchmark's server.
     """
 
     name: str
@@ -53,19 +61,19 @@ class Benchmark:
     submitted: Callable[[str], str] = str.strip
 
     def metric_of(self, row: Row) -> str:
-        """The metric of a row."""
+        """Return the metric of a row."""
         return self.metric if isinstance(self.metric, str) else self.metric(row)
 
     def group_of(self, row: Row) -> str:
-        """The part of the benchmark that a row belongs to; the benchmark's name where it has no parts."""
+        """Return the part of the benchmark that a row belongs to, or the benchmark's name if it has no parts."""
         return self.name if self.group is None else self.group(row)
 
     def task(self, group: str, metric: str) -> Task:
-        """The settings of a group's questions, whichever it is."""
+        """Return the settings of the questions of a group, which are the same for all groups."""
         return Task(metric, self.max_new_tokens)
 
     def submission(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of `predictions.jsonl` as the benchmark's server takes them: its id and the answer of each."""
+        """Convert rows of `predictions.jsonl` to the format of the benchmark's server: question id and answer."""
         assert self.own_id is not None
         made = []
         for row in rows:
@@ -76,7 +84,11 @@ class Benchmark:
 
 
 def _texts(value: Any, column: str) -> list[str]:
-    """One text or a list of them as a list. Raises RecordError for none."""
+    """Return one text, or a list of texts, as a list.
+
+    Raises:
+        RecordError: If there is no text.
+    """
     found = [value] if isinstance(value, str) else list(value or ())
     if not found or not all(isinstance(text, str) for text in found):
         raise RecordError("without an answer", f"no text in column {column!r}, but {str(value)[:60]}")
@@ -99,7 +111,7 @@ def _answer(row: Row) -> list[str]:
 
 
 def _right_letter(row: Row, choices: str) -> list[str]:
-    """The letter of the choice whose number, from 0, is the answer."""
+    """Return the letter of the right choice. The row's answer is the number of the choice, from 0."""
     try:
         right = int(row["answer"])
     except (TypeError, ValueError):
@@ -121,7 +133,7 @@ def _scienceqa(row: Row) -> str:
     return f"{context}{row['question']}\n{_lettered(row['choices'])}{LETTER}"
 
 
-_DOCUMENTS = ("questionId", "question", "answers")  # the columns of DocVQA and InfoVQA
+_DOCUMENTS = ("questionId", "question", "answers")  # columns of DocVQA and InfoVQA
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -177,7 +189,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             answers=_ten_answers,
             metric="textvqa",
             reported="exact_match",
-            max_new_tokens=1024,  # lmms-eval sets none, and its InternVL then takes 1024
+            max_new_tokens=1024,  # lmms-eval sets no limit; its InternVL then uses 1024
             own_id="question_id",
             hidden=("test",),
             submitted=normalise_vqa,
@@ -236,7 +248,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }
 
-ELSEWHERE = {  # name: (lmms-eval's tasks, why they are not here)
+ELSEWHERE = {  # name: (tasks of lmms-eval, reason why they are not here)
     "mathvista": (
         "mathvista_testmini_format",
         "a language model reads the final answer off each response",
@@ -249,7 +261,11 @@ ELSEWHERE = {  # name: (lmms-eval's tasks, why they are not here)
 
 
 def benchmark_of(name: str) -> Benchmark:
-    """A benchmark by name. Raises ValueError for one that is not known, or not scored here."""
+    """Return a benchmark by name.
+
+    Raises:
+        ValueError: If the benchmark is unknown or is not scored here.
+    """
     if name in ELSEWHERE:
         tasks, reason = ELSEWHERE[name]
         raise ValueError(

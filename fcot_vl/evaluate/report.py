@@ -1,7 +1,8 @@
-"""One command makes `report/`: report.json, report.md and figures, shaped like the paper's tables and figures.
+"""The `report` stage: writes report.json, report.md and figures in the form of the paper's tables and figures.
 
-The last stage. It reads what a run folder holds (result.json, predictions.jsonl, losses.jsonl, bench.json, and the test
-pages for the four examples) and measures nothing itself: a cell nobody measured stays empty. It is made anew each time.
+This is the last stage. It reads the files of a run folder (result.json, predictions.jsonl, losses.jsonl, bench.json,
+and the test pages for the four examples) and measures nothing itself: a cell that was not measured stays empty. The
+report is rebuilt each time.
 """
 
 from __future__ import annotations
@@ -41,18 +42,19 @@ class ReportConfig:
     """Settings of the report stage."""
 
     run: Path
-    """Folder of a run, everything below it is read."""
+    """Folder of a run. Everything below it is read."""
     output: Path | None = None
-    """Where the report goes; `run`/report by default."""
+    """Output folder of the report; `run`/report by default."""
     data: Path | None = None
     """Folder with the test pages for the examples; `run`/data/test by default."""
 
 
 def report(config: ReportConfig, console: Console | None = None) -> Path:
-    """Write the report and print its main table; returns the report's folder.
+    """Write the report, print its main table and return the report's folder.
 
-    Raises ReportError when there is no teacher result or the results cannot be compared, StageError when the output
-    folder is another stage's.
+    Raises:
+        ReportError: If there is no result of the teacher, or the results cannot be compared.
+        StageError: If the output folder belongs to another stage.
     """
     run = Path(config.run)
     output = Path(config.output or run / "report")
@@ -74,7 +76,7 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
 
 
 def _remove_report(folder: Path) -> None:
-    """Take away what an earlier report wrote, and nothing else that lies there."""
+    """Delete the files of an earlier report and no others."""
     if not (folder / "stage.json").exists() or read_stage(folder)["stage"] != "report":
         return
     for path in [*folder.glob("*.png"), *(folder / name for name in ("report.md", "report.json"))]:
@@ -103,7 +105,7 @@ def _content(run: RunData) -> dict[str, Any]:
 
 
 def _row(run: RunData, model: Judged) -> dict[str, Any]:
-    """One model in numbers: scores 0..1, retention 1 = the teacher's."""
+    """Return the numbers of one model: scores are in 0..1, and retention is 1 for the teacher."""
     dense = [t for t in TEXT_DENSE if t in run.tasks]
     timed = run.timing(model.variant)
     seconds, base = model.mean("seconds_per_sample"), run.teacher.mean("seconds_per_sample")
@@ -148,7 +150,7 @@ def _row(run: RunData, model: Judged) -> dict[str, Any]:
 
 
 def _retention_range(run: RunData, model: Judged) -> Interval | None:
-    """Lowest and highest retention between seeds; None for a single seed."""
+    """Return the lowest and highest retention over the seeds, or None for a single seed."""
     values = [
         retention(Judged(model.variant, [r], [p], [f]), run.teacher, run.tasks)
         for r, p, f in zip(model.results, model.predictions, model.folders, strict=True)
@@ -162,23 +164,23 @@ def _retention_range(run: RunData, model: Judged) -> Interval | None:
 
 @dataclass
 class Example:
-    """One test page with what every shown model answered."""
+    """One test page with the answers of all shown models."""
 
     id: str
     task: str
-    page: Any  # PIL image, or None when the pages are not at hand
+    page: Any  # PIL image, or None if the pages are not available
     question: str
     reference: str
     answers: list[tuple[Judged, str, float]]
 
 
 def _shown(run: RunData) -> list[Judged]:
-    """The models whose answers are shown: teacher, students, and FastV at the same nominal tokens."""
+    """Return the models whose answers are shown: teacher, students, and FastV at the same nominal tokens."""
     return [run.teacher, *run.find("post-train"), *run.find("teacher", "fastv")]
 
 
 def _examples(run: RunData, data: Path) -> list[Example]:
-    """The first test page of each of four tasks: taken by position, not by how well they came out."""
+    """Return the first test page of each of four tasks, chosen by position and not by outcome."""
     pages: dict[str, Any] = {}
     try:
         samples = SampleFolder(data)
@@ -338,12 +340,12 @@ def _scores_table(run: RunData, content: dict[str, Any]) -> str:
 
 
 def _equal_parts(run: RunData, drawn: dict[str, Path]) -> list[str]:
-    """Every student against everything else that has its tokens, by name or averaged over layers."""
+    """Compare every student with all other models of equal visual tokens, nominal or averaged over layers."""
     rows = []
     for share, models in figures.budgets(run):
         students = [m for m in models if m.variant.stage == "post-train" and m.variant.method == "none"]
         for number, student in enumerate(students):
-            before = [m.variant for m in students[: number + 1]]  # of two students, once
+            before = [m.variant for m in students[: number + 1]]  # a pair of students is listed once
             for other in (m for m in models if m.variant.stage != "realign" and m.variant not in before):
                 found = retention_difference(student, other, run.teacher, run.tasks)
                 if found is None:
@@ -422,7 +424,7 @@ def _density_table(run: RunData, content: dict[str, Any]) -> str:
 
 
 def _bench_parts(run: RunData, content: dict[str, Any]) -> list[str]:
-    """The speed table of every bench file (the paper's Table 5 shape), each score beside its time."""
+    """Build the speed table of every bench file (paper, Table 5), with the retention of each model."""
     parts = []
     header = ["model", "tokens, layer mean", "prefill ms", "TTFT ms", "decode tokens/s", "page ms", "faster"]
     header += ["bound", "share of it", "KV cache kB", "peak MB", "GFLOP to first token", "retention %"]
@@ -464,13 +466,13 @@ def _bench_parts(run: RunData, content: dict[str, Any]) -> list[str]:
 
 
 def _bound_cells(row: dict[str, Any]) -> list[str]:
-    """How much faster arithmetic and bytes allow a page to be, and the measured share of that."""
+    """Return the cells for the maximum speed-up that operations and bytes allow, and the measured share of it."""
     bound = (row.get("bound") or {}).get("end_to_end")
     return [f"{bound['faster']['median']:.2f}x", f"{bound['share']['median']:.0%}"] if bound else ["", ""]
 
 
 def _sets_table(bench: dict[str, Any]) -> str:
-    """The paper's Table 5: a page's time and speed-up, image set by image set."""
+    """Build the table of time and speed-up per page for each image set (paper, Table 5)."""
     header = ["model", *(cell for one in bench["sets"] for cell in (f"{one['name']}, ms", "faster"))]
     rows = []
     for number, row in enumerate(bench["contenders"]):
@@ -487,7 +489,7 @@ def _sets_table(bench: dict[str, Any]) -> str:
 
 
 def _batch_table(bench: dict[str, Any]) -> str:
-    """What `batch_size` pages together cost."""
+    """Build the table of the cost of `batch_size` pages processed together."""
     header = ["model", f"pages/s, {bench['batch_size']} together", "faster", "peak MB"]
     rows = []
     for row in bench["contenders"]:
@@ -504,7 +506,7 @@ def _batch_table(bench: dict[str, Any]) -> str:
 
 
 def _timed_rows(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The models a bench may have timed: teacher with and without peers, and finished students."""
+    """Return the models that a bench may have timed: the teacher with and without a baseline, and finished students."""
     return [row for row in content["models"] if row["stage"] in ("teacher", "post-train")]
 
 
@@ -526,7 +528,7 @@ def _example_parts(example: Example, drawn: dict[str, Path]) -> list[str]:
 
 
 def _terminal_table(run: RunData, content: dict[str, Any]) -> Table:
-    """The main figures in 80 columns; the Markdown page has the rest."""
+    """Build the table of the main figures in 80 columns; the Markdown page has the rest."""
     facts = content["provenance"]
     table = Table(
         title=f"{facts['model']}, {facts['samples']} test pages, data {facts['data']}",

@@ -1,11 +1,12 @@
-"""What a run folder measured, gathered for the report: result files in, numbers per model out.
+"""Data of the report: reads the result files of a run folder and computes the numbers of each model.
 
-Below `report.py` and `report_figures.py`. Nothing is measured here; a cell nobody measured is None.
+`report.py` and `report_figures.py` use this module. It measures nothing; a cell that was not measured is None.
 
-Retention of a task is its score over the teacher's. The retention of a model is the mean of that over tasks, which is
-how the paper's "Avgs" column is made (Table 1: the ten ratios of InternVL2-2B at 50% average 104.20). Its interval is
-a paired bootstrap: pages are redrawn within each task, the model's and the teacher's scores together; the model's
-scores are first averaged over its seeds, so the spread between seeds is given beside it, not inside it.
+The retention of a task is the model's score divided by the teacher's score. The retention of a model is its mean over
+tasks, as in the "Avgs" column of the paper (Table 1: the ten ratios of InternVL2-2B at 50% average 104.20). Its
+interval is a paired bootstrap: pages are redrawn within each task, with the scores of the model and the teacher
+together. The scores of the model are averaged over its seeds first, so the interval does not include the spread between
+seeds. The spread is reported separately.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
-SUMMED = ("mme",)  # benchmarks whose score is a sum of points, not a share
-# Of a student; what goes without saying where all students of a run have it.
+SUMMED = ("mme",)  # benchmarks whose score is a sum of points and not a share
+# Default settings of a student. Labels omit them if all students of a run have them.
 USUAL = {"compressor": "conv", "visual_positions": "kept"}
-PEER_NAMES = {  # in the order of tables
+PEER_NAMES = {  # in the order of the tables
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
     "sparsevlm": "SparseVLM",
@@ -48,27 +49,27 @@ PEER_NAMES = {  # in the order of tables
 
 
 class ReportError(ValueError):
-    """The run folder cannot be reported on; the message says what is missing or contradictory."""
+    """Error for a run folder without a valid report; the message says what is missing or contradictory."""
 
 
 def _with_options(name: str, *options: str | None) -> str:
-    """A student's name with what is not usual about it in brackets."""
+    """Return a student's name, with its settings that differ from the defaults in brackets."""
     given = ", ".join(option for option in options if option)
     return f"{name} ({given})" if given else name
 
 
 @dataclass(frozen=True, order=True)
 class Variant:
-    """What was judged, apart from its seed: one row of the table."""
+    """Evaluated model without its seed: one row of the table."""
 
     stage: str  # teacher, realign, post-train or control
     compress_ratio: int
-    method: str  # none, or a training-free peer
+    method: str  # none, or a training-free baseline
     keep: float | None
     layer: int | None
-    visual_positions: str | None = None  # where they do not go without saying
+    visual_positions: str | None = None  # None where the label omits it, see USUAL
     compressor: str | None = None  # likewise
-    merged: str | None = None  # by which method, where several checkpoints were
+    merged: str | None = None  # merge method, if several checkpoints were merged
 
     @property
     def label(self) -> str:
@@ -92,12 +93,12 @@ class Variant:
 
     @property
     def short_label(self) -> str:
-        """The label without its token share, for panels that say the share in their title."""
+        """Label without its token share, for panels whose title gives the share."""
         return self.label if self.keep is None else self.label.replace(f" {100 * self.keep:.3g}%", "")
 
     @property
     def nominal_keep(self) -> float:
-        """Share of the teacher's visual tokens that is kept by name: 0.5 at ratio 2, and for keep 0.5."""
+        """Nominal share of the teacher's visual tokens that is kept: 0.5 at ratio 2, and also for keep 0.5."""
         return (self.keep if self.keep is not None else 1.0) / self.compress_ratio
 
     def sort_key(self) -> tuple[Any, ...]:
@@ -117,7 +118,7 @@ class Variant:
 
 @dataclass
 class Judged:
-    """One variant with the result of each of its seeds."""
+    """One variant with the results of all its seeds."""
 
     variant: Variant
     results: list[dict[str, Any]]
@@ -133,7 +134,7 @@ class Judged:
         return list(self.results[0]["tasks"])
 
     def of_seeds(self, seeds: set[int]) -> Judged:
-        """The same with the results of these seeds alone."""
+        """Return a copy with the results of only these seeds."""
         kept = [at for at, seed in enumerate(self.seeds) if seed in seeds]
         return Judged(
             self.variant,
@@ -143,19 +144,23 @@ class Judged:
         )
 
     def mean(self, key: str) -> float | None:
-        """Mean over seeds of a number of the result file; None where any seed has none."""
+        """Return the mean over seeds of a number of the result file, or None if it is missing for any seed."""
         values = [r.get(key) for r in self.results]
         return float(np.mean([float(v) for v in values if v is not None])) if None not in values else None
 
     def score(self, part: str, name: str) -> float | None:
-        """Mean over seeds of `result[part][name]["score"]`, part being `tasks` or `density`; None if unmeasured."""
+        """Return the mean over seeds of `result[part][name]["score"]`, or None if it was not measured.
+
+        Args:
+            part: `tasks` or `density`.
+        """
         cells = [r.get(part, {}).get(name) for r in self.results]
         if any(c is None or c.get("score") is None for c in cells):
             return None
         return float(np.mean([c["score"] for c in cells if c is not None]))
 
     def score_interval(self, part: str, name: str) -> Interval | None:
-        """The bootstrap interval of the result file, its ends averaged over seeds."""
+        """Return the bootstrap interval of the result file, with its ends averaged over seeds."""
         cells = [r.get(part, {}).get(name) for r in self.results]
         if any(c is None or c.get("ci") is None for c in cells):
             return None
@@ -163,13 +168,13 @@ class Judged:
         return float(low), float(high)
 
     def seed_spread(self) -> Interval | None:
-        """Lowest and highest mean-over-tasks score between seeds; None for a single seed."""
+        """Return the lowest and highest mean-over-tasks score over the seeds, or None for a single seed."""
         means = [float(r["mean_over_tasks"]) for r in self.results]
         return (min(means), max(means)) if len(means) > 1 else None
 
     @cached_property
     def sample_scores(self) -> dict[str, tuple[str, float | None, float]]:
-        """Sample id -> (task, density, score averaged over seeds), of samples that every seed answered."""
+        """Map sample id -> (task, density, score averaged over seeds), for samples that every seed answered."""
         if not self.predictions or not all(self.predictions):
             return {}
         first, *others = self.predictions
@@ -186,14 +191,14 @@ class Judged:
 
 @dataclass
 class LossCurve:
-    """Stage-1 losses of one student: `[steps]` arrays, in nats per answer token."""
+    """Stage-1 losses of one student, `[steps]` values in nats per answer token."""
 
     compress_ratio: int
     seed: int
     step: list[int]
     losses: dict[str, list[float]]  # "kl", "ce" and whatever else was logged
     folder: Path
-    compressor: str | None = None  # where it does not go without saying
+    compressor: str | None = None  # None where the label omits it, see USUAL
     visual_positions: str | None = None  # likewise
 
     @property
@@ -203,13 +208,13 @@ class LossCurve:
 
 @dataclass
 class RunData:
-    """Everything found under a run folder."""
+    """Results, loss curves and bench files found below a run folder."""
 
     folder: Path
     judged: list[Judged]
     curves: list[LossCurve] = field(default_factory=list)
     bench: list[dict[str, Any]] = field(default_factory=list)
-    results: dict[Path, dict[str, Any]] = field(default_factory=dict)  # by file, each benchmark by itself
+    results: dict[Path, dict[str, Any]] = field(default_factory=dict)  # result by file, one per benchmark
 
     @property
     def teacher(self) -> Judged:
@@ -227,7 +232,7 @@ class RunData:
         return [j for j in self.judged if j.variant.stage == stage and j.variant.method == method]
 
     def timing(self, variant: Variant) -> dict[str, Any] | None:
-        """The row of the first bench file for this model; None where the bench did not time it."""
+        """Return the row of the first bench file for this model, or None if the bench did not time it."""
         if not self.bench or variant.merged or variant.stage not in ("teacher", "post-train"):
             return None
         same = ("compress_ratio", "method", "keep", "layer")
@@ -240,7 +245,7 @@ class RunData:
         return None
 
     def provenance(self) -> dict[str, str]:
-        """What every caption names: data, commits, hardware and dates of the results."""
+        """Return the provenance for captions: model, data, samples, commits, hardware and dates of the results."""
         every = list(self.results.values())
         dates = sorted(str(r["date"])[:10] for r in every)
         return {
@@ -258,7 +263,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 
 def _short(commit: str | None) -> str:
-    """A commit short enough for a caption, its `-dirty` kept."""
+    """Shorten a commit for a caption, keeping its `-dirty`."""
     if not commit:
         return "unknown"
     head, _, mark = commit.partition("-")
@@ -268,10 +273,11 @@ def _short(commit: str | None) -> str:
 def gather(run: Path) -> RunData:
     """Read every result, loss log and bench file below `run`.
 
-    Results of one model and seed on several benchmarks are one row, each benchmark a task, as in the paper's Table 1.
+    Results of one model and seed on several benchmarks form one row with each benchmark as a task (paper, Table 1).
 
-    Raises ReportError when there is no teacher result, when two results claim the same model and seed, or when
-    results come from different test data (they cannot be compared).
+    Raises:
+        ReportError: If there is no result of the teacher, two results claim the same model and seed, or results come
+            from different test data and cannot be compared.
     """
     run = Path(run)
     if not run.is_dir():
@@ -300,12 +306,12 @@ def gather(run: Path) -> RunData:
 
 
 def _unscored(result: dict[str, Any]) -> bool:
-    """Whether this is of a benchmark's split whose answers are hidden."""
+    """Return True if the result is on a benchmark and has no score, as for a split with hidden answers."""
     return "benchmark" in result and result["score"] is None
 
 
 def _as_tasks(result: dict[str, Any]) -> dict[str, Any]:
-    """A result on a benchmark by name as one with a single task."""
+    """Convert a result on a named benchmark to one with a single task."""
     if "benchmark" not in result:
         return result
     name, score = result["benchmark"], result["score"]
@@ -330,13 +336,16 @@ def _variant(result: dict[str, Any], path: Path, told: set[str]) -> Variant:
 
 
 def _told_apart(results: Iterable[dict[str, Any]]) -> set[str]:
-    """The keys of `USUAL` in which the students of a run differ."""
+    """Return the keys of `USUAL` in which the students of a run differ."""
     students = [result for result in results if result.get("compress_ratio", 1) > 1]
     return {key for key, usual in USUAL.items() if len({one.get(key) or usual for one in students}) > 1}
 
 
 def _option(result: dict[str, Any], key: str, told: set[str]) -> str | None:
-    """A student's setting, unless it goes without saying; older results do not name the usual ones."""
+    """Return a student's setting, or None if its label omits it.
+
+    Older results do not record the default settings.
+    """
     value = result.get(key) or USUAL[key]
     if result["compress_ratio"] == 1 or (value == USUAL[key] and key not in told):
         return None
@@ -344,7 +353,10 @@ def _option(result: dict[str, Any], key: str, told: set[str]) -> str | None:
 
 
 def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged:
-    """One variant; what a seed was judged on, in one result file or several (a benchmark each), is one result."""
+    """Build one variant from its results.
+
+    The results of a seed, in one file or in several (one per benchmark), are combined into one result.
+    """
     by_seed: dict[int, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
     for result, path in found:
         for other, place in by_seed[int(result["seed"])]:
@@ -363,7 +375,7 @@ def _judge(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -> Judged
 
 
 def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Results of one model on several benchmarks as one; tokens and seconds are means over all questions."""
+    """Combine the results of one model on several benchmarks; tokens and seconds are means over all questions."""
     if len(results) == 1:
         return results[0]
     tasks = {name: cell for result in results for name, cell in result["tasks"].items()}
@@ -389,7 +401,10 @@ def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _predictions(results: list[tuple[dict[str, Any], Path]]) -> dict[str, dict[str, Any]]:
-    """Rows of `predictions.jsonl` by id, those of a benchmark under its name; none where scores are no mean of rows."""
+    """Return the rows of `predictions.jsonl` by id; ids of a benchmark's rows begin with its name.
+
+    Benchmarks whose score is not a mean over rows are left out.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for result, path in results:
         name = result.get("benchmark")
@@ -402,7 +417,10 @@ def _predictions(results: list[tuple[dict[str, Any], Path]]) -> dict[str, dict[s
 
 
 def _curves(run: Path, told: set[str]) -> list[LossCurve]:
-    """Stage-1 loss logs: rows of {"step", "ratio-2/kl", "ratio-2/ce", ...}, one file for all students of a run."""
+    """Read the stage-1 loss logs, one file for all students of a run.
+
+    Rows are {"step", "ratio-2/kl", "ratio-2/ce", ...}.
+    """
     curves = []
     for path in sorted(run.rglob("losses.jsonl")):
         stage = path.parent / "stage.json"
@@ -434,7 +452,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def retention(model: Judged, teacher: Judged, tasks: Iterable[str]) -> float | None:
-    """Mean over `tasks` of the model's score over the teacher's; None where either is unmeasured or zero."""
+    """Compute the mean over `tasks` of the model's score divided by the teacher's score.
+
+    Returns None if any of these scores was not measured or a score of the teacher is zero.
+    """
     ratios = []
     for task in tasks:
         ours, theirs = model.score("tasks", task), teacher.score("tasks", task)
@@ -445,7 +466,7 @@ def retention(model: Judged, teacher: Judged, tasks: Iterable[str]) -> float | N
 
 
 def retention_interval(model: Judged, teacher: Judged, tasks: Iterable[str]) -> Interval | None:
-    """Paired bootstrap interval of `retention`; None without both sides' predictions on the same pages."""
+    """Compute the paired bootstrap interval of `retention`, or None without predictions of both on the same pages."""
     pairs = _pairs(model, teacher, by_task=True)
     wanted = list(tasks)
     if not wanted or any(task not in pairs for task in wanted):
@@ -456,10 +477,10 @@ def retention_interval(model: Judged, teacher: Judged, tasks: Iterable[str]) -> 
 def retention_difference(
     model: Judged, other: Judged, teacher: Judged, tasks: Iterable[str]
 ) -> tuple[float, Interval] | None:
-    """Retention of a model less that of another, and its paired bootstrap interval over pages.
+    """Compute the difference of the retention of two models, and its paired bootstrap interval over pages.
 
-    Of two students only the seeds that both were trained with are compared, if there are any. None where there is no
-    page of a task that all three answered.
+    Two students are compared only on the seeds that both were trained with, if there are any. Returns None if for some
+    task no page was answered by all three models.
     """
     common = set(model.seeds) & set(other.seeds)
     if common and min(model.variant.compress_ratio, other.variant.compress_ratio) > 1:
@@ -481,7 +502,7 @@ def retention_difference(
 
 
 def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float | None, Interval | None]:
-    """Retention on the pages of one text-density band, all tasks pooled, and its paired bootstrap interval."""
+    """Compute retention on the pages of one text-density band, all tasks pooled, and its paired bootstrap interval."""
     ours, theirs = model.score("density", band), teacher.score("density", band)
     if ours is None or not theirs:
         return None, None
@@ -493,7 +514,10 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
 def _pairs(
     model: Judged, teacher: Judged, by_task: bool
 ) -> dict[str, list[tuple[float | None, float, float]]]:
-    """(density if known, model's score, teacher's) of every page both answered, by task or all under ""."""
+    """Return (density if known, model's score, teacher's score) of every page that both answered.
+
+    The tuples are grouped by task, or all under "" without `by_task`.
+    """
     found: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
     for key, (_, _, score) in teacher.sample_scores.items():
         if key in model.sample_scores:

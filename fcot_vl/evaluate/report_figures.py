@@ -1,7 +1,7 @@
-"""The figures of a report: drawn from `RunData` alone, each with a caption that says what, where and when.
+"""Figures of a report, drawn from `RunData` only, each with a caption that gives its content and provenance.
 
-Beside `report.py`, which decides where they go. Panels put models side by side at equal visual tokens: that is the
-comparison the reader came for.
+`report.py` decides where they appear. The panels compare models at equal visual tokens, which is the main question of a
+report.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ BUDGET_NAMES = {
 
 
 def style(model: Judged) -> dict[str, Any]:
-    """Colour and marker of a model: students by ratio, peers by method, re-aligned and control hollow."""
+    """Return colour and marker of a model: students by ratio, baselines by method, re-aligned and control hollow."""
     v = model.variant
     if v.method != "none":
         colour, marker = PEER_STYLE.get(v.method, (FAINT, "P"))
@@ -75,17 +75,17 @@ def style(model: Judged) -> dict[str, Any]:
 
 
 def student_colour(student: Variant | LossCurve) -> str:
-    """The colour of a student: its compressor's where that is not the usual one, else its ratio's."""
+    """Return the colour of a student: that of its compressor if it is not the default one, else that of its ratio."""
     if student.compressor in COMPRESSOR_COLOURS:
         return COMPRESSOR_COLOURS[student.compressor]
     return RATIO_COLOURS.get(student.compress_ratio, INK)
 
 
 def budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
-    """Models grouped by the share of visual tokens they keep, largest first; the teacher's own left out.
+    """Group the models by the share of visual tokens they keep, largest share first, without the share 1.
 
-    The shares are those of the students (of every peer where there is no student yet). A peer joins a group by its
-    nominal share, or, where that is no student's, by its share averaged over the decoder's layers.
+    The shares are those of the students, or those of all baselines if there are no students yet. A baseline joins a
+    group by its nominal share. If no student has this share, it joins by its share averaged over the decoder's layers.
     """
     every = {j.variant.nominal_keep for j in run.judged if j.variant.nominal_keep < 1}
     students = {j.variant.nominal_keep for j in run.judged if j.variant.compress_ratio > 1}
@@ -103,7 +103,7 @@ def budgets(run: RunData) -> list[tuple[float, list[Judged]]]:
 
 
 def _trained_and_fastv(run: RunData) -> list[tuple[float, list[Judged]]]:
-    """`budgets` without the peers that `peers.png` ranks: what is trained against FastV (the paper's Fig. 1)."""
+    """Return `budgets` with only trained models and FastV (paper, Fig. 1); `peers.png` ranks the other baselines."""
     return [
         (share, [model for model in models if model.variant.method in ("none", "fastv")])
         for share, models in budgets(run)
@@ -115,7 +115,7 @@ def budget_name(share: float) -> str:
 
 
 def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
-    """One paragraph: which models and ratios, which data, commit, hardware, date."""
+    """Return one paragraph with models and ratios, data, commit, hardware and date."""
     facts = run.provenance()
     ratios = sorted(
         {j.variant.compress_ratio for j in models} | {c.compress_ratio for c in run.curves if not models}
@@ -128,7 +128,10 @@ def caption(run: RunData, models: Sequence[Judged], more: str = "") -> str:
 
 
 def retention_figure(run: RunData, path: Path) -> Path | None:
-    """Retention by task, a panel for each token budget, 95% intervals. None when only the teacher was judged."""
+    """Draw retention by task with 95% intervals, one panel per token budget.
+
+    Returns None if only the teacher was evaluated.
+    """
     found = _trained_and_fastv(run)
     if not found:
         return None
@@ -173,7 +176,10 @@ def _dots(panel: Axes, run: RunData, model: Judged, rows: list[str], offset: flo
 
 
 def density_figure(run: RunData, path: Path) -> Path | None:
-    """Retention against text density (characters per visual token of the teacher), a panel for each budget."""
+    """Draw retention against text density (characters per visual token of the teacher), one panel per budget.
+
+    Returns None if there are no budgets or no densities.
+    """
     found = _trained_and_fastv(run)
     bands = run.densities
     if not found or not bands:
@@ -203,7 +209,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
                 **look,
             )
             if model.variant.method != "none" or model.variant.stage == "realign":
-                continue  # shades of every model would hide the lines
+                continue  # the shaded intervals of all models would hide the lines
             bounds = [(i, b) for i, _, b in points if b]
             panel.fill_between(
                 [i for i, _ in bounds],
@@ -226,7 +232,7 @@ def density_figure(run: RunData, path: Path) -> Path | None:
 
 
 def loss_figure(run: RunData, path: Path) -> Path | None:
-    """Re-alignment losses by step (the paper's Fig. 4): every seed faint, their mean bold."""
+    """Draw the re-alignment losses by step (paper, Fig. 4): every seed faint, their mean bold."""
     names = [n for n in ("kl", "ce") if any(n in c.losses for c in run.curves)]
     if not names:
         return None
@@ -265,7 +271,7 @@ def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], colour: st
 
 
 def tradeoff_figure(run: RunData, path: Path) -> Path | None:
-    """Mean retention against what it costs: visual tokens (mean over layers), and measured seconds per page."""
+    """Draw mean retention against its cost: visual tokens (mean over layers), and measured seconds per page."""
     figure = Figure(figsize=(11, 4.3))
     panels = list(np.atleast_1d(figure.subplots(1, 2, sharey=True)))
     timed = "bench: one page at a time" if run.bench else "as the batched evaluation took them"
@@ -308,7 +314,7 @@ def tradeoff_figure(run: RunData, path: Path) -> Path | None:
 
 
 def _seconds(run: RunData, model: Judged) -> float | None:
-    """Median seconds of the bench; without one, the mean of the evaluation."""
+    """Return the median seconds of the bench, or the mean of the evaluation if there is no bench."""
     if not run.bench:
         return model.mean("seconds_per_sample")
     row = run.timing(model.variant)
@@ -323,7 +329,7 @@ def sample_figure(
     reference: str,
     answers: list[tuple[Judged, str, float]],
 ) -> Path:
-    """One test page: the page, the question, the reference, and every model's answer with its mistakes in red."""
+    """Draw one test page: the page, the question, the reference, and the answers of all models with mistakes in red."""
     columns, rows = 62, 15
     blocks: list[tuple[str, str, float | None, str]] = [("reference", reference, None, INK)]
     blocks += [(j.variant.label, text, score, str(style(j)["color"])) for j, text, score in answers]
@@ -374,7 +380,10 @@ def _frame(page: Image.Image) -> Any:
 
 
 def _wrap(text: str, columns: int, rows: int) -> list[str]:
-    """`text` cut into lines of at most `columns` characters, no character dropped before the last line shown."""
+    """Cut `text` into at most `rows` lines of at most `columns` characters.
+
+    If it is longer, the last line gives the number of omitted lines. No character is dropped before that line.
+    """
     lines = [
         line[at : at + columns] for line in text.split("\n") for at in range(0, max(len(line), 1), columns)
     ]
@@ -384,7 +393,7 @@ def _wrap(text: str, columns: int, rows: int) -> list[str]:
 
 
 def _mistakes(text: str, reference: str) -> list[bool]:
-    """For every character of `text`, whether it is not matched by the reference."""
+    """Mark every character of `text` with True if it is not matched by the reference."""
     marks = [True] * len(text)
     for block in difflib.SequenceMatcher(None, text, reference, autojunk=False).get_matching_blocks():
         marks[block.a : block.a + block.size] = [False] * block.size
@@ -392,13 +401,13 @@ def _mistakes(text: str, reference: str) -> list[bool]:
 
 
 def _layers(lines: list[str], text: str, marks: list[bool]) -> tuple[list[str], list[str]]:
-    """The same lines twice, right characters in one and wrong ones in the other, blanks elsewhere."""
+    """Return the lines twice, first with only the right and then with only the wrong characters, blanks elsewhere."""
     right, wrong = [], []
     at = 0
     for line in lines:
         while at < len(text) and text[at] == "\n":
             at += 1
-        if text[at : at + len(line)] != line:  # the line that says how many are left out
+        if text[at : at + len(line)] != line:  # the line with the number of omitted lines
             right.append(line)
             wrong.append("")
             continue

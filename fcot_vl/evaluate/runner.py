@@ -1,8 +1,8 @@
-"""The `evaluate` stage: one model, one method, records or a benchmark -> `predictions.jsonl` and `result.json`.
+"""The `evaluate` stage: one model, one method, samples or a benchmark -> `predictions.jsonl` and `result.json`.
 
-Reads what `synthesize` wrote, or a benchmark by its name, and what training saved; the report reads the result. Every
-finished batch is on disk before the next one starts, so a killed evaluation goes on with the questions that are
-missing, on one process or several. `asking.py` asks them, `summary.py` sums up.
+This stage reads the samples of `synthesize` or a benchmark by name, and a model saved by training. The report reads its
+result. Every finished batch is on disk before the next one starts, so a killed evaluation resumes with the missing
+questions, on one process or several. `asking.py` asks the questions, and `summary.py` computes the scores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fcot_vl.stage import git_commit, hardware, now, open_stage, read_stage, wri
 
 STAGES = ("teacher", "realign", "post-train", "control")
 RESULT, SUBMISSION = "result.json", "submission.json"
-MERGE = "merge.json"  # beside a merged model: how, and on which data its weights were chosen
+MERGE = "merge.json"  # in a merged model's folder: the method, and the data that its weights were chosen on
 
 
 # ------------------------------------------------------------------------------------------------------ the stage
@@ -49,29 +49,31 @@ def evaluate(
     limit: int | None = None,
     max_skipped: float = MAX_SKIPPED,
 ) -> dict[str, Any]:
-    """Score a model on records or on a benchmark and return what `out/result.json` holds.
+    """Score a model on samples or on a benchmark and return the content of `out/result.json`.
 
-    Started by `accelerate launch` or `torchrun`, each process answers a share; the result is that of one process.
+    With `accelerate launch` or `torchrun`, each process answers a share of the questions. The result is the same as
+    with one process.
 
     Args:
-        model: folder of a teacher or student, or a loaded model (then `processor` is needed).
-        data: a `synthesize` folder, or records; of a benchmark, see `open_benchmark`.
-        out: output folder; finished already with the same settings, it is read and returned at once.
-        stage: what the model is: "teacher", "realign", "post-train" or "control".
-        method: how visual tokens are dropped at inference (default: not at all).
-        seed: of the model's training; recorded.
-        split: of a benchmark, the one to score; of records, only recorded ("test" by default).
-        batch_size: most questions decoded together. It does not belong to the settings: a run may be resumed with
-            another one.
-        benchmark: name of one of the paper's benchmarks.
-        limit: only so many questions from the start.
-        max_skipped: share of a benchmark's questions that cannot be asked (broken pictures) above which there is no
+        model: Folder of a teacher or student, or a loaded model (which also needs `processor`).
+        data: Folder written by `synthesize`, or samples. For a benchmark, see `open_benchmark`.
+        out: Output folder. If it is already finished with the same settings, its result is returned at once.
+        stage: Stage of the model: "teacher", "realign", "post-train" or "control".
+        method: Method that drops visual tokens at inference. Default: none are dropped.
+        seed: Seed of the model's training, which is recorded.
+        split: Split of a benchmark to score. For samples it is only recorded ("test" by default).
+        batch_size: Maximum number of questions decoded together. It is not one of the recorded settings, so a run may
+            resume with another value.
+        processor: Processor of a loaded model.
+        benchmark: Name of one of the paper's benchmarks.
+        limit: Maximum number of questions, from the start.
+        max_skipped: Maximum share of a benchmark's questions that cannot be asked (broken images). Above it there is no
             result.
 
     Raises:
-        ValueError: a wrong setting, records that share an id, records that the weights of a merge were chosen on, or a
-            benchmark that cannot be read or is not scored here.
-        StageError: `out` holds another stage or other settings.
+        ValueError: If a setting is wrong, samples share an id, the weights of a merge were chosen on these samples, or
+            a benchmark cannot be read or is not scored here.
+        StageError: If `out` holds another stage or other settings.
     """
     method = method or Method()
     if stage not in STAGES:
@@ -154,14 +156,14 @@ def _open(
 
 
 def _headline(result: dict[str, Any]) -> dict[str, Any]:
-    """The result's one number, by name."""
+    """Return the headline number of the result, by name."""
     if "benchmark" in result:
         return {"benchmark": result["benchmark"], "metric": result["metric"], "score": result["score"]}
     return {"mean_over_tasks": result["mean_over_tasks"]}
 
 
 def _told(result: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Describe the result in one line."""
     if "benchmark" not in result:
         low, high = result["mean_over_tasks_ci"]
         return f"mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}]"
@@ -180,7 +182,11 @@ def _told(result: dict[str, Any]) -> str:
 
 
 def _merged_by(folder: Path, digest: str) -> str | None:
-    """How a merged model was merged, None for any other. Raises ValueError if its weights were chosen on this data."""
+    """Return the merge method of a merged model with its settings, or None for any other model.
+
+    Raises:
+        ValueError: If the record of the merge cannot be read, or if the weights were chosen on this data.
+    """
     path = folder / MERGE
     if not path.is_file():
         return None
@@ -203,7 +209,10 @@ def _merged_by(folder: Path, digest: str) -> str | None:
 
 
 def data_hash(samples: Iterable[Sample]) -> str:
-    """sha256 over the records in order: ids, tasks, messages, answers, pixels; of a benchmark its rows and files."""
+    """Return the SHA-256 over the samples in order: ids, tasks, messages, answers, metrics, image sizes and pixels.
+
+    For a benchmark, it is taken over the rows and the bytes of the images.
+    """
     if isinstance(samples, BenchmarkRecords):
         return samples.fingerprint()
     digest = hashlib.sha256()
@@ -217,7 +226,7 @@ def data_hash(samples: Iterable[Sample]) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 over a model folder's weights and configuration; the bare name for a model that is not on disk."""
+    """Return the SHA-256 over the weights and configuration of a model folder, or the name of a model not on disk."""
     if not folder.is_dir():
         return str(folder)
     digest = hashlib.sha256()

@@ -1,7 +1,7 @@
-"""Predictions into scores: of records by task and text density, of a benchmark as lmms-eval aggregates it.
+"""Scores of predictions: for samples by task and text density, for a benchmark with the aggregation of lmms-eval.
 
-Takes rows of `predictions.jsonl`, gives what `result.json` holds of them. Every score has a 95% bootstrap interval:
-questions (of MME: pictures with both of their questions) are redrawn within the part they belong to.
+The functions take rows of `predictions.jsonl` and return the scores for `result.json`. Every score has a 95% bootstrap
+interval: questions (for MME: images with both of their questions) are redrawn within the part they belong to.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ PERCEPTION = (
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Scores of `predictions.jsonl` rows: over all tasks, per task and per density, each with a 95% interval.
+    """Compute the scores of rows over all tasks, per task and per density, each with a 95% interval.
 
-    By density are only rows that have one.
+    The scores per density cover only rows that have a density.
+
+    Args:
+        rows: Rows of `predictions.jsonl`.
     """
     by_task: dict[str, list[float]] = defaultdict(list)
     by_density: dict[str, list[float]] = {bucket: [] for bucket in DENSITY_BUCKETS}
@@ -45,7 +48,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _scored(scores: Sequence[float], times: float = 1.0) -> dict[str, Any]:
-    """The mean of some scores, and its interval, multiplied by `times`."""
+    """Return the mean of scores and its interval, multiplied by `times`."""
     if not scores:
         return {"n": 0, "score": None, "ci": None}
     interval = [times * end for end in bootstrap_interval(scores)]
@@ -56,10 +59,11 @@ def _scored(scores: Sequence[float], times: float = 1.0) -> dict[str, Any]:
 
 
 def summarise_benchmark(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
-    """Scores of a benchmark's rows, by lmms-eval's names and on its scales.
+    """Compute the scores of a benchmark's rows, with the names and scales of lmms-eval.
 
-    `metric` and `score` are the headline (of MME the sum of perception and cognition), `scores` what lmms-eval reports,
-    `groups` the parts of the benchmark. Without accepted answers (a hidden split) all of them are empty.
+    `metric` and `score` are the headline score (for MME the sum of perception and cognition), `scores` are the scores
+    that lmms-eval reports, and `groups` are those of the parts of the benchmark. Without accepted answers (a hidden
+    split), `score` is None and `scores` and `groups` are empty.
     """
     rows = [row for row in rows if row["score"] is not None]
     found: dict[str, Any] = {"metric": benchmark.reported, "score": None, "score_ci": None}
@@ -72,7 +76,7 @@ def summarise_benchmark(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, 
     groups = {group: _scored(part) for group, part in _parts(rows).items()} if benchmark.group else {}
     if benchmark.name == "chartqa":
         headline |= {f"relaxed_{group}_split": part for group, part in groups.items()}
-    if benchmark.name == "ocrbench":  # right answers, whatever the number of questions
+    if benchmark.name == "ocrbench":  # the number of right answers, independent of the number of questions
         headline = {
             "ocrbench_accuracy": _scored(scores, len(scores) / OCRBENCH_QUESTIONS),
             "right_answers": _scored(scores, len(scores)),
@@ -90,7 +94,10 @@ def _parts(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def _mme(rows: Sequence[Row]) -> dict[str, Any]:
-    """MME's sums over categories: of each, accuracy plus the share of pictures with both questions right, x 100."""
+    """Compute the sums of MME over categories.
+
+    The score of a category is its accuracy plus the share of images with both questions right, x 100.
+    """
     pairs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
         pairs[row["task"], row["id"].partition(":")[2]].append(row["score"])
@@ -123,7 +130,7 @@ def _mme(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _summed(points: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The sum of the means of some categories; `n` counts their pictures."""
+    """Return the sum of the means of categories; `n` counts their images."""
     if not points:
         return {"n": 0, "score": None, "ci": None}
     interval = [len(points) * end for end in bootstrap_interval_over_tasks(points)]

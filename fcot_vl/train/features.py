@@ -1,8 +1,9 @@
-"""The ViT's features of every training picture, computed once and kept on disk.
+"""Cache on disk of the ViT features of every training image, computed once.
 
-Used where the ViT is frozen (re-alignment always, post-training as an option). The cache is a stage folder of its own:
-shards of bfloat16 features, written whole or not at all, so an interrupted pass goes on where it was, and a cache made
-by another ViT, from other data or at another tiling is refused. Several runs may share one cache.
+The cache needs a frozen ViT, which is always the case in re-alignment and optional in post-training. It is a stage
+folder of its own that holds shards of bfloat16 features. Each shard is written completely or not at all, so a resumed
+pass computes only the missing shards. A cache made by another ViT, from other data or with another tiling is refused.
+Several runs may share one cache.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from fcot_vl.stage import open_stage
 
 SHARD = 256  # pages in one file
 BATCH_TILES = 32  # tiles in one pass of the ViT
-BLANK = "blank"  # in a shard's metadata: its pages whose pixels could not be decoded
+BLANK = "blank"  # key in a shard's metadata: pages whose pixels could not be decoded
 
 
 class FeatureCache(Sequence[Tensor]):
-    """Features by page, `[n_tiles, tokens_per_tile, visual_channels]` in float32, read from disk when asked for."""
+    """Features of each page, `[n_tiles, tokens_per_tile, visual_channels]` in float32, read from disk on access."""
 
     def __init__(self, folder: Path, pages: int) -> None:
         self._pages = pages
@@ -43,7 +44,7 @@ class FeatureCache(Sequence[Tensor]):
         return self._open(index - index % SHARD).get_tensor(str(index)).float()
 
     def is_blank(self, index: int) -> bool:
-        """Whether the page's pixels could not be decoded, so that these are the features of blank paper."""
+        """Return True if the page's pixels could not be decoded, so that its features are those of a blank image."""
         blank: str = (self._open(index - index % SHARD).metadata() or {}).get(BLANK, "")
         return str(index) in blank.split(",")
 
@@ -58,15 +59,15 @@ def cache_features(
     """Compute the features of all pages that are not in `folder` yet.
 
     Args:
-        folder: the cache; created if missing.
-        visual_features: `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`; takes what the
-            processor's `picture_inputs` gives beside pixels by name.
-        samples: the pages, in the order of the data folder.
-        processor: tiles and normalises the pictures.
-        inputs: hashes of what the features depend on (ViT, data).
+        folder: Folder of the cache, created if missing.
+        visual_features: Function `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`. It
+            takes the outputs of the processor's `picture_inputs` other than pixels as keyword arguments.
+        samples: Pages in the order of the data folder.
+        processor: Processor that tiles and normalises the images.
+        inputs: Hashes of what the features depend on (ViT, data).
 
     Raises:
-        StageError: the folder holds the features of something else.
+        StageError: If the folder holds features made by another ViT, from other data or with another tiling.
     """
     settings = {"pages": len(samples), "tiling": processor.image_processor.to_dict()}
     stage = open_stage(folder, "features", settings, inputs)
@@ -95,15 +96,18 @@ def cache_features(
 
 
 def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample | None, bool]:
-    """A page, and whether its pictures had to be replaced by blank ones of the same sizes; None if it has no header."""
+    """Return a page, and True if its images were replaced by white ones of the same sizes.
+
+    The page is None if the sample cannot be read at all.
+    """
     try:
         sample = samples[index]
-    except Exception:  # `TrainingPages` meets the same error, and skips and names the record
+    except Exception:  # `TrainingPages` gets the same error, and skips and lists the sample
         return None, False
     try:
         for image in sample.images:
             image.load()
-    except Exception:  # decoders given damaged bytes raise nearly anything
+    except Exception:  # damaged bytes make decoders raise nearly any error
         white = [Image.new("RGB", image.size, "white") for image in sample.images]
         return replace(sample, images=white), True
     return sample, False
@@ -111,15 +115,16 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample | None, boo
 
 @torch.no_grad()
 def _features(sample: Sample | None, visual_features: Callable[..., Tensor], processor: Any) -> Tensor:
-    """Each page alone, so that its features do not depend on its neighbours or on where a pass was interrupted.
+    """Compute the features of one page.
 
-    Of a page that cannot be read or has no picture, nothing: training skips it.
+    Each page is processed alone, so its features depend neither on neighbouring pages nor on where a pass was
+    interrupted. The result is empty for a page that cannot be read or has no image; training skips it.
     """
     if sample is None or not sample.images:
         return torch.zeros(0, dtype=torch.bfloat16)
     inputs = dict(processor.picture_inputs(sample.images))
     pixels, layout = inputs.pop("pixel_values"), inputs
-    if layout:  # the family looks at pictures as wholes
+    if layout:  # this family processes whole images
         parts = [visual_features(pixels, **layout)]
     else:
         parts = [visual_features(part) for part in pixels.split(BATCH_TILES)]

@@ -1,4 +1,4 @@
-"""Hashes that say whether weights are still the same; those of files come from the bottom layer."""
+"""Hashes that detect whether weights have changed; the hashes of files are defined in `fcot_vl.stage`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["hash_file", "hash_files", "hash_module", "hash_tensors"]
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, whatever the order they come in."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes, independent of their order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -23,5 +23,5 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def hash_module(module: nn.Module) -> str:
-    """SHA-256 over all parameters and buffers of a module."""
+    """Return the SHA-256 over all parameters and buffers of a module."""
     return hash_tensors(module.state_dict().items())

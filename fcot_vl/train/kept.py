@@ -1,7 +1,7 @@
-"""Weights kept along a run, for merging (paper, Sec. 3.3) and for curves of scores over training (Fig. 5).
+"""Weights saved during a run, for merging (paper, Sec. 3.3) and for score curves over training (Fig. 5).
 
-In training the first process writes what is trained to `kept/step-*.safetensors`; afterwards each becomes a complete
-model folder in `checkpoints/`.
+During training, the first process writes the trained weights to `kept/step-*.safetensors`. After training, each file
+becomes a complete model folder in `checkpoints/`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ KEPT, CHECKPOINTS = "kept", "checkpoints"
 
 
 def kept_steps(steps: int, count: int) -> list[int]:
-    """`count` steps evenly spaced over a run, the last one among them.
+    """Return `count` evenly spaced steps of a run, including the last one.
 
-    Raises ValueError when there are fewer steps than that.
+    Raises:
+        ValueError: If the run has fewer than `count` steps.
     """
     if count > steps:
         raise ValueError(f"keep_checkpoints is {count}, the run has {steps} steps: keep fewer")
@@ -29,12 +30,13 @@ def kept_steps(steps: int, count: int) -> list[int]:
 
 
 class KeepWeights(TrainerCallback):
-    """Writes the trained weights at evenly spaced steps.
+    """Callback that writes the trained weights at evenly spaced steps.
 
     Args:
-        folder: of the stage.
-        count: how many.
-        gathered: gives the trained weights on the first process and nothing on the others; all must call it.
+        folder: Folder of the stage.
+        count: Number of steps at which weights are written.
+        gathered: Function that returns the trained weights on the first process and nothing on the others. All
+            processes must call it.
     """
 
     def __init__(self, folder: Path, count: int, gathered: Callable[[], dict[str, Tensor]]) -> None:
@@ -61,10 +63,10 @@ class KeepWeights(TrainerCallback):
 
 
 def make_folders(folder: Path, save: Callable[[dict[str, Tensor], Path], None]) -> int:
-    """Turn what was kept into model folders; returns how many there are.
+    """Convert the saved weights into model folders and return their number.
 
     Args:
-        save: writes the model with these weights to a folder, whole or not at all.
+        save: Function that writes the model with given weights to a folder, completely or not at all.
     """
     found = sorted((folder / KEPT).glob("*.safetensors"))
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
@@ -74,5 +76,5 @@ def make_folders(folder: Path, save: Callable[[dict[str, Tensor], Path], None]) 
 
 
 def remove_kept(folder: Path) -> None:
-    """Drop the weights that have become model folders."""
+    """Delete the weights that were converted into model folders."""
     shutil.rmtree(folder / KEPT, ignore_errors=True)

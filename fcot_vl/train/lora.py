@@ -1,7 +1,7 @@
-"""Low-rank adaptation of the language model (Hu et al. 2022) through peft: what learns besides the adaptor.
+"""Low-rank adaptation (LoRA) of the language model (Hu et al. 2022) through peft.
 
-`post_train.py` puts it in before training and merges it into the weights afterwards, so that what comes out is a model
-like any other.
+`post_train.py` adds the updates before training and merges them into the weights afterwards, so the result is an
+ordinary model.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import nn
 
 
 def add_lora(student: Any, rank: int, alpha: float) -> Any:
-    """Freeze the language model and put low-rank updates beside its linear layers, in place.
+    """Freeze the language model and add low-rank updates to its linear layers, in place.
 
-    The ViT freezes too; compressor and projector go on learning whole.
+    The ViT is frozen too. All weights of the compressor and the projector stay trainable.
 
     Args:
-        rank: of the updates.
-        alpha: the update is scaled by alpha / rank.
+        rank: Rank of the updates.
+        alpha: Numerator of the scale alpha / rank of the updates.
 
     Returns:
-        peft's tuner, for `merge_lora`.
+        The tuner of peft, for `merge_lora`.
 
     Raises:
-        ValueError: peft is not installed.
+        ValueError: If peft is not installed.
     """
     try:
         from peft import LoraConfig
@@ -38,7 +38,7 @@ def add_lora(student: Any, rank: int, alpha: float) -> Any:
     student.requires_grad_(False)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # any number
+        lora_alpha=alpha,  # type: ignore[arg-type]  # any number works
         target_modules=linear,
         lora_dropout=0.0,
     )
@@ -48,5 +48,5 @@ def add_lora(student: Any, rank: int, alpha: float) -> Any:
 
 
 def merge_lora(tuner: Any) -> None:
-    """Add the updates to the weights beneath them and take the rest out again, in place."""
+    """Add the updates to the weights of their layers and remove the adapter modules, in place."""
     tuner.merge_and_unload()

@@ -1,6 +1,6 @@
-"""The log of a training run: a row per optimizer step, which survives a resume.
+"""Loss log of a training run: one row per optimizer step, kept across resumes.
 
-`trainer.py` fills it; reports and the last line of a stage read it.
+`trainer.py` fills it. Reports and the last line of a stage's output read it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from fcot_vl.train.throughput import peak_flops
 
 
 class LossLog(TrainerCallback):
-    """Writes a row per optimizer step to `losses.jsonl`.
+    """Callback that writes one row per optimizer step to `losses.jsonl`.
 
-    A row holds `step`, `seconds` of training up to it (over all resumes), `learning_rate`, the means over the step's
-    answer tokens that the trainer added, and how fast it went, over all processes: `tokens_per_second` of real tokens
-    through the decoder, `data_wait`, the share of the time in which this process waited for pages, and where they are
-    known `teraflops_per_second` and `mfu` (see `throughput`). Where a trainer adds the losses of single tokens,
+    A row holds `step`, `seconds` of training up to this step (over all resumes), `learning_rate`, and the means over
+    the step's answer tokens that the trainer added. It also holds the speed over all processes: `tokens_per_second` of
+    real tokens through the decoder, `data_wait`, the share of the time in which this process waited for pages, and
+    where known `teraflops_per_second` and `mfu` (see `throughput`). If a trainer adds the losses of single tokens,
     `groups` holds each group's mean cross-entropy (`ce`) and number of answer tokens (`tokens`) in the step.
 
     Args:
-        group_names: tasks or sources whose losses are told apart (see `data.groups`).
+        group_names: Tasks or sources whose losses are logged separately (see `data.groups`).
     """
 
     def __init__(
@@ -53,7 +53,14 @@ class LossLog(TrainerCallback):
     def add(
         self, means: dict[str, Tensor], answers: int, tokens: Tensor | int, flops: float | None = None
     ) -> None:
-        """Add one batch: means over its answer tokens, their number, real tokens of its sequences, operations."""
+        """Add one batch.
+
+        Args:
+            means: Means over the batch's answer tokens.
+            answers: Number of answer tokens.
+            tokens: Number of real tokens in the batch's sequences.
+            flops: Number of operations; None where it is unknown.
+        """
         for name, mean in means.items():
             self._sums[name] = self._sums.get(name, 0) + mean.detach() * answers
         self._answers = self._answers + answers
@@ -61,11 +68,11 @@ class LossLog(TrainerCallback):
         self._flops = None if flops is None or self._flops is None else self._flops + flops
 
     def add_tokens(self, losses: Tensor, groups: Tensor) -> None:
-        """Add one batch's losses token by token.
+        """Add the losses of each token of one batch.
 
         Args:
             losses: `[N]`, nats.
-            groups: `[N]`, the number of each token's group.
+            groups: `[N]`, group number of each token.
         """
         sums = torch.zeros(2, len(self.group_names), dtype=torch.float64, device=losses.device)
         groups = groups.to(losses.device)
@@ -74,11 +81,11 @@ class LossLog(TrainerCallback):
         self._by_group = self._by_group + sums
 
     def waited(self, seconds: float) -> None:
-        """Add time in which nothing was computed because the pages were not there."""
+        """Add time that the process spent waiting for pages."""
         self._waited += seconds
 
     def _over_processes(self) -> dict[str, float]:
-        """The step's sums over the batches of all processes."""
+        """Sum the step's values over the batches of all processes."""
         named = {**self._sums, "answers": self._answers, "tokens": self._tokens, "flops": self._flops or 0.0}
         sums = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in named.values()])
         sums = torch.cat([sums, self._groups().flatten()])
@@ -88,7 +95,10 @@ class LossLog(TrainerCallback):
         return dict(zip(named, sums.tolist(), strict=False))
 
     def _groups(self) -> Tensor:
-        """`[2, groups]`: sums of losses and numbers of tokens; no group where no single losses were added."""
+        """Return the sum of losses and the number of tokens of each group, `[2, groups]`.
+
+        The result is `[2, 0]` if no losses of single tokens were added.
+        """
         found = self._by_group
         return found.cpu() if isinstance(found, Tensor) else torch.zeros(2, 0, dtype=torch.float64)
 
@@ -100,7 +110,7 @@ class LossLog(TrainerCallback):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far."""
+        """Return the rows written so far."""
         return read_rows(self.path)
 
     def on_train_begin(

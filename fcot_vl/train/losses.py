@@ -1,9 +1,9 @@
-"""Losses on answer tokens, with the logits made and used a chunk at a time.
+"""Losses of both training stages on answer tokens, computed from the logits chunk by chunk.
 
-Where it stands: `realign.py` calls `realign_loss` (teacher and student hidden states of the answer positions),
-`post_train.py` calls `answer_cross_entropy`. Full `[answer tokens, vocabulary]` logits are never held: each chunk of
-rows is projected, turned into its share of the loss and of the gradient in the same pass, and its buffers are used
-again for the next chunk, so nothing is computed twice either.
+`realign.py` calls `realign_loss` (teacher and student hidden states of the answer positions), and `post_train.py` calls
+`answer_cross_entropy`. Full `[answer tokens, vocabulary]` logits are never stored. Each chunk of rows is projected, and
+its share of the loss and of the gradient is computed in the same pass. Its buffers are then reused for the next chunk.
+Nothing is computed twice.
 
 Shape suffixes: N answer tokens, C rows of one chunk, D hidden size, V vocabulary.
 """
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 1 << 23  # logits of one chunk: 32 MiB a buffer in float32, four to six buffers
+CHUNK_ELEMENTS = 1 << 23  # logits of one chunk: 32 MiB per buffer in float32, four to six buffers
 
 
 class RealignLoss(NamedTuple):
-    """What `realign_loss` gives: only `loss` carries a gradient."""
+    """Result of `realign_loss`; only `loss` carries a gradient."""
 
     loss: Tensor
     """Scalar, kl_weight · kl + ce_weight · ce."""
@@ -33,7 +33,7 @@ class RealignLoss(NamedTuple):
 
 
 class AnswerLoss(NamedTuple):
-    """What `answer_cross_entropy` gives: only `loss` carries a gradient."""
+    """Result of `answer_cross_entropy`; only `loss` carries a gradient."""
 
     loss: Tensor
     """Scalar, nats per answer token."""
@@ -52,22 +52,26 @@ def realign_loss(
     chunk: int | None = None,
     denominator: Tensor | float | None = None,
 ) -> RealignLoss:
-    """Forward KL from the teacher's next-token distribution plus cross-entropy on the labels (paper, Sec. 3.2).
+    """Compute the forward KL from the teacher's next-token distribution plus the cross-entropy (paper, Sec. 3.2).
 
     Both terms are averaged over the answer tokens. The KL term compares the distributions at `temperature` and is
-    multiplied by its square, so its gradient keeps its size (Hinton et al. 2015); the cross-entropy is at 1.
+    multiplied by `temperature` squared, so that its gradient keeps its size (Hinton et al. 2015). The cross-entropy is
+    taken at temperature 1.
 
     Args:
-        teacher_hidden: `[N, D]`, last hidden states that predict the answer tokens; gets no gradient.
-        student_hidden: `[N, D]`, the student's, row for row the same answer tokens.
-        lm_head_weight: `[V, D]`, shared head; gets a gradient only if it requires one.
-        labels: `[N]`, the answer tokens.
-        chunk: rows projected at a time; by default as many as fit `CHUNK_ELEMENTS` logits.
-        denominator: what the sums are divided by, N by default; the number of answer tokens of the whole accumulated
-            batch when gradients are accumulated.
+        teacher_hidden: `[N, D]`, last hidden states of the teacher that predict the answer tokens, without gradient.
+        student_hidden: `[N, D]`, last hidden states of the student for the same answer tokens, row by row.
+        lm_head_weight: `[V, D]`, shared head. It gets a gradient only if it requires one.
+        labels: `[N]`, answer tokens.
+        kl_weight: Weight of the KL term.
+        ce_weight: Weight of the cross-entropy.
+        temperature: Temperature of the KL term, above 0.
+        chunk: Number of rows projected at a time. Default: as many as fit `CHUNK_ELEMENTS` logits.
+        denominator: Divisor of the sums, N by default. When gradients are accumulated, it is the number of answer
+            tokens of the whole accumulated batch.
 
     Raises:
-        ValueError: the numbers of rows differ, or the temperature is not positive.
+        ValueError: If the numbers of rows differ, or the temperature is not positive.
     """
     _check_rows(student_hidden, lm_head_weight, labels)
     if teacher_hidden.shape != student_hidden.shape:
@@ -98,17 +102,17 @@ def answer_cross_entropy(
     chunk: int | None = None,
     denominator: Tensor | float | None = None,
 ) -> AnswerLoss:
-    """Mean cross-entropy of the answer tokens, with exact gradients for hidden states and head.
+    """Compute the mean cross-entropy of the answer tokens, with exact gradients for hidden states and head.
 
     Args:
         hidden: `[N, D]`, last hidden states that predict the answer tokens.
-        lm_head_weight: `[V, D]`.
-        labels: `[N]`.
-        chunk: rows projected at a time; by default as many as fit `CHUNK_ELEMENTS` logits.
-        denominator: what the sum is divided by, N by default.
+        lm_head_weight: `[V, D]`, head.
+        labels: `[N]`, answer tokens.
+        chunk: Number of rows projected at a time. Default: as many as fit `CHUNK_ELEMENTS` logits.
+        denominator: Divisor of the sum, N by default.
 
     Raises:
-        ValueError: the numbers of rows differ.
+        ValueError: If the numbers of rows differ.
     """
     _check_rows(hidden, lm_head_weight, labels)
     return AnswerLoss(
@@ -124,11 +128,11 @@ def answer_cross_entropy(
 
 
 def answer_rows(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick the hidden states that predict an answer token, and those tokens.
+    """Select the hidden states that predict an answer token, and those tokens.
 
     Args:
         hidden: `[batch, length, D]`.
-        labels: `[batch, length]`, aligned with the input ids, -100 where nothing is to be learned.
+        labels: `[batch, length]`, aligned with the input ids, -100 at positions that are not learned.
 
     Returns:
         `[N, D]` hidden states one position before each label, and the `[N]` labels, in the order of the batch.
@@ -156,7 +160,7 @@ class _RealignLoss(torch.autograd.Function):
         teacher_logits, teacher_exp = chunks.buffer(), chunks.buffer()
         warm_student = chunks.buffer() if temperature != 1.0 else teacher_exp  # unused at 1
         for rows in chunks.rows():
-            # a: teacher, b: student; both shifted by their row maximum
+            # a: teacher, b: student; both are shifted by their row maximum
             a_CV, a_exp_CV = chunks.project(teacher_ND[rows], teacher_logits), chunks.like(rows, teacher_exp)
             b_CV, b_exp_CV = chunks.project(student_ND[rows], chunks.logits), chunks.like(rows, chunks.exp)
             labels_C = labels_N[rows, None]
@@ -169,7 +173,7 @@ class _RealignLoss(torch.autograd.Function):
                 a_sum = _exp_sum(a_CV, a_exp_CV)
                 kl += _kl_sum(a_CV, a_exp_CV, a_sum, b_CV, b_sum)
                 if chunks.wants_gradient:
-                    # gradient of the chunk by its logits, in place of exp(b)
+                    # gradient of the loss by the chunk's logits, written over exp(b)
                     b_exp_CV.mul_((kl_weight + ce_weight) / b_sum)
                     b_exp_CV.sub_(a_exp_CV.mul_(kl_weight / a_sum))
             else:
@@ -233,7 +237,7 @@ class _AnswerCrossEntropy(torch.autograd.Function):
 
 
 class _Chunks:
-    """Row chunks of one loss: the buffers they share and the gradients they add up."""
+    """Row chunks of one loss, with their shared buffers and accumulated gradients."""
 
     def __init__(
         self,
@@ -247,9 +251,9 @@ class _Chunks:
         self.n, self.vocabulary = hidden_ND.shape[0], head_VD.shape[0]
         self.hidden, self.head = hidden_ND, head_VD
         self.chunk = min(chunk, max(self.n, 1))
-        # half precision models: logits and sums in float32
+        # logits and sums are in float32 for half-precision models
         self.dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
-        # A step whose pages all turned out broken has no answer: its loss is 0, not 0 divided by 0.
+        # A step whose pages are all broken has no answer tokens: its loss is 0, not 0 divided by 0.
         counted = self.n if denominator is None else denominator
         self.scale = 1.0 / (counted.clamp(min=1) if isinstance(counted, Tensor) else max(counted, 1))
         wants_hidden, wants_head = (grad_enabled and need for need in ctx.needs_input_grad[:2])
@@ -262,7 +266,7 @@ class _Chunks:
         return torch.zeros((), dtype=self.dtype, device=self.hidden.device)
 
     def buffer(self) -> Tensor:
-        """`[C, V]`, kept for all chunks: a fresh allocation of this size costs page faults every time."""
+        """Allocate `[C, V]` for reuse by all chunks; a new allocation of this size costs page faults every time."""
         return torch.empty(self.chunk, self.vocabulary, dtype=self.dtype, device=self.hidden.device)
 
     def rows(self) -> list[slice]:
@@ -273,7 +277,7 @@ class _Chunks:
         return buffer[: rows.stop - rows.start]
 
     def project(self, hidden_CD: Tensor, buffer_CV: Tensor) -> Tensor:
-        """Logits of the rows, written into the buffer."""
+        """Compute the logits of the rows in the buffer."""
         out_CV = buffer_CV[: hidden_CD.shape[0]]
         if self.head.dtype == hidden_CD.dtype == self.dtype:
             return torch.mm(hidden_CD, self.head.t(), out=out_CV)
@@ -307,19 +311,22 @@ def _scaled_gradients(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tenso
 
 
 def _shift(logits_CV: Tensor) -> Tensor:
-    """Subtract each row's maximum in place; gives the index of it, `[C, 1]`."""
+    """Subtract the maximum of each row in place and return its index, `[C, 1]`."""
     top = logits_CV.max(dim=1, keepdim=True)
     logits_CV.sub_(top.values)
     return top.indices
 
 
 def _exp_sum(logits_CV: Tensor, out_CV: Tensor) -> Tensor:
-    """Write the exponentials of shifted logits to `out_CV` and give their row sums, `[C, 1]`."""
+    """Write the exponentials of shifted logits to `out_CV` and return their row sums, `[C, 1]`."""
     return torch.exp(logits_CV, out=out_CV).sum(dim=1, keepdim=True)
 
 
 def _kl_sum(a_CV: Tensor, a_exp_CV: Tensor, a_sum: Tensor, b_CV: Tensor, b_sum: Tensor) -> Tensor:
-    """Sum over the rows of KL(softmax a ‖ softmax b), from shifted logits; `a_CV` is used up. Exactly 0 for a = b."""
+    """Sum KL(softmax a ‖ softmax b) over the rows, from shifted logits.
+
+    `a_CV` is overwritten. The result is exactly 0 for a = b.
+    """
     a_CV.sub_(b_CV).mul_(a_exp_CV)
     return (a_CV.sum(dim=1, keepdim=True) / a_sum - a_sum.log() + b_sum.log()).sum()
 

@@ -1,8 +1,8 @@
-"""Muon in float32 with AdamW for what is no hidden matrix: one optimizer object, as `Trainer` wants it.
+"""Muon in float32 for hidden matrices and AdamW for all other weights, in the one optimizer that `Trainer` expects.
 
-`torch.optim.Muon` takes matrices only and orthogonalises in bfloat16, which CPUs without bfloat16 units do several
-times slower than float32; the embedded model is trained on such CPUs. Source: Jordan et al. 2024, "Muon: an optimizer
-for hidden layers in neural networks".
+`torch.optim.Muon` accepts only matrices and orthogonalises in bfloat16. On CPUs without bfloat16 units this is several
+times slower than float32, and the embedded model is trained on such CPUs. Source: Jordan et al. 2024, "Muon: an
+optimizer for hidden layers in neural networks".
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic of the source: steep at zero, singular values end near one
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic of the source: steep at zero, singular values end near one
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrix to `matrix` `[m, n]`: singular values end in about 0.7..1.2."""
+    """Approximate the semi-orthogonal matrix nearest to `matrix` `[m, n]`; singular values end in about 0.7..1.2."""
     x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
@@ -28,9 +28,9 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon is meant for this weight: a matrix (or kernel) that is neither an embedding nor the head.
+    """Return True if Muon applies to this weight: a matrix (or kernel) that is neither an embedding nor the head.
 
-    A depthwise kernel, `[channels, 1, ...]`, mixes no channels: there is nothing to orthogonalise.
+    A depthwise kernel, `[channels, 1, ...]`, mixes no channels, so there is nothing to orthogonalise.
     """
     depthwise = parameter.ndim > 2 and parameter.shape[1] == 1
     named = any(part in name for part in ("embed", "lm_head", "head.", "token", "queries"))
@@ -38,14 +38,15 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for hidden matrices, AdamW for the rest.
+    """Optimizer that applies Muon to hidden matrices and AdamW to all other weights.
 
     Args:
-        named_parameters: what is trained.
-        lr: of the matrices; an update has about unit singular values, scaled by sqrt(rows / columns) if tall.
-        adamw_lr: of embeddings, head, norms and biases.
-        momentum: of Muon (Nesterov).
-        weight_decay: of the matrices, decoupled.
+        named_parameters: Names and parameters to train.
+        lr: Learning rate of the matrices. An update has singular values of about 1, scaled by sqrt(rows / columns) if
+            the matrix is tall.
+        adamw_lr: Learning rate of embeddings, head, norms and biases.
+        momentum: Nesterov momentum of Muon.
+        weight_decay: Decoupled weight decay of the matrices.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

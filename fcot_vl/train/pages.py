@@ -1,8 +1,8 @@
-"""The training pages of a data folder and the order they are seen in.
+"""Training pages of a data folder and the order in which they are read.
 
-Between `data` and the trainers: every conversation is tokenised once before training, so that lengths are known, what
-cannot be used is skipped and named (`skipped.py`), and the order (batches of similar length, seeded, the same after a
-resume) can be planned.
+This module lies between `data` and the trainers. Every conversation is tokenised once before training. Lengths are
+therefore known, unusable samples are skipped and listed (`skipped.py`), and the order can be planned: seeded batches of
+similar length that stay the same after a resume.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from fcot_vl.data.packing import fill, plan_packs, tokens_of
 from fcot_vl.data.sample import Sample
 from fcot_vl.train.skipped import Skipped, mute
 
-GROUP = 50  # batches sorted together by length: large enough to cut padding, small enough to stay random
+GROUP = 50  # batches sorted together by length: large enough to reduce padding, small enough to stay random
 
 
 class TrainingPages(Dataset[Page]):
-    """Map-style pages of a data folder.
+    """Map-style dataset of the pages of a data folder.
 
     Args:
         samples: `SampleFolder`, or any sequence of samples.
-        processor: of the teacher (its tiling and chat template).
-        max_length: pages whose sequence for the processor's own model is longer are skipped.
-        features: the ViT's features by index into `samples` (`features.FeatureCache`); pictures are then not opened.
-        ratios: compress ratios of students that read the pages beside the processor's own model; pages without a
-            picture are then skipped.
-        skipped: what is left out, and how much may be; by default counted alone.
+        processor: Processor of the teacher (its tiling and chat template).
+        max_length: Maximum length in tokens of a page's sequence for the processor's own model. Longer pages are
+            skipped.
+        features: ViT features by index into `samples` (`features.FeatureCache`). Images are then not opened.
+        ratios: Compress ratios of students that read the pages along with the processor's own model. Pages without an
+            image are then skipped.
+        skipped: Registry of skipped samples and their allowed share. By default, skipped samples are only counted.
 
     Attributes:
-        kept: indices into `samples` of the pages that are used.
-        ids: their names.
-        lengths: their lengths in tokens.
-        group_names: the groups (tasks or sources) that losses are told apart by.
-        groups: the number of each page's group.
+        kept: Indices into `samples` of the pages that are used.
+        ids: Ids of the kept pages.
+        lengths: Lengths of the kept pages in tokens.
+        group_names: Groups (tasks or sources) for which losses are logged separately.
+        groups: Group number of each kept page.
 
     Raises:
-        ValueError: more pages are skipped than may be, or all.
+        ValueError: If more pages are skipped than allowed, or if all are.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class TrainingPages(Dataset[Page]):
 
     def __iter__(
         self,
-    ) -> Iterator[Page]:  # indices past the end are blanks, so IndexError never ends an iteration
+    ) -> Iterator[Page]:  # indices past the end give blanks, so no IndexError ends an iteration
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Page:
@@ -105,22 +106,22 @@ class TrainingPages(Dataset[Page]):
         return Page(prompt, lambda: images, id=name, group=group)
 
     def describe(self) -> str:
-        """For the stage's first line: how many pages, how many were left out."""
+        """Return the number of pages and of skipped samples, for the first line of the stage's output."""
         skipped = self.skipped.describe()
         return f"{len(self):,} pages" + (f" (skipped: {skipped})" if skipped else "")
 
 
 def blank(page: Page) -> Page:
-    """The page with nothing to learn from it."""
+    """Return a copy of the page without answer tokens to learn from."""
     return replace(page, prompt=mute(page.prompt), id="")
 
 
 class PackedPages(Dataset[list[Page]]):
-    """Packs of pages; see `data.packing`.
+    """Map-style dataset of packs of pages; see `data.packing`.
 
     Attributes:
-        packs: indices into `pages`, pack by pack.
-        lengths: tokens of each pack, counted in the sequences of the processor's own model.
+        packs: Indices into `pages`, one list per pack.
+        lengths: Number of tokens of each pack, counted in the sequences of the processor's own model.
     """
 
     def __init__(self, pages: TrainingPages, capacity: int, seed: int) -> None:
@@ -143,20 +144,21 @@ class PackedPages(Dataset[list[Page]]):
         return [self.pages[at] for at in self.packs[index]]
 
     def describe(self) -> str:
-        """For the stage's first line."""
+        """Return the number of pages and packs, for the first line of the stage's output."""
         return f"{self.pages.describe()} in {len(self):,} packs of {self.capacity:,} tokens, {self.fill:.1%} full"
 
 
 class LengthGroupedOrder(Sampler[int]):
-    """A seeded order in which the items (pages or packs) of an optimizer step have similar lengths.
+    """Sampler whose optimizer steps hold items (pages or packs) of similar length.
 
-    The order of an epoch is a function of seed, epoch and batch size alone: nothing is drawn from the global random
-    state, so a resumed run sees the same batches, on however many processes.
+    The order of an epoch depends only on seed, epoch and batch size. It does not use the global random state, so a
+    resumed run sees the same batches on any number of processes.
 
     Args:
-        batch_size: items of an optimizer step over all processes.
-        multiple: fill the epoch up to a multiple of this, so that every process has as many batches, with indices
-            from `len(lengths)` on, which the datasets give as blanks: nothing is learned from them.
+        batch_size: Number of items of an optimizer step over all processes.
+        multiple: Number of which the epoch's length is made a multiple, so that every process gets equally many
+            batches. The added indices start at `len(lengths)`. The datasets return blanks for them, from which nothing
+            is learned.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, multiple: int = 1) -> None:

@@ -1,7 +1,7 @@
-"""Stage 2, post-training: all weights learn from the answers (paper, Sec. 3.3).
+"""Stage 2, post-training: trains all weights on the answers (paper, Sec. 3.3).
 
-Cross-entropy on answer tokens only. The same stage trains the control: a teacher at compress ratio 1 on the same data,
-so that what the data adds is not taken for what the method does.
+The loss is the cross-entropy on answer tokens only. The same stage trains the control: a teacher at compress ratio 1 on
+the same data. The control separates the effect of the data from the effect of the method.
 """
 
 from __future__ import annotations
@@ -44,30 +44,33 @@ from fcot_vl.train.trainer import (
 
 @dataclass
 class PostTrainConfig(TrainingArguments):
-    """Settings of post-training: transformers' `TrainingArguments` and the following.
+    """Settings of post-training, in addition to those of transformers' `TrainingArguments`.
 
     Attributes:
-        max_length: context in tokens of the model's own sequence; longer pages are skipped.
-        max_skipped: share of records that may be unusable (broken, missing, malformed, too long) before the run stops;
-            None: what the data's mixture says, else 0.01.
-        packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
-        freeze_vision: keep the ViT as it is; its features may then be cached.
-        visual_positions: "kept" or "compact" to change the student's scheme from here on; None leaves it.
-        muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
-            AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
-        cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
-        vision_lr, adaptor_lr: peak learning rates of the ViT, and of compressor and projector; None: as the rest. Under
-            Muon both its rate and AdamW's are scaled alike.
-        layer_lr_decay: the rate falls by this factor from each layer of the ViT and of the decoder to the one below.
-        lora_rank: above 0, the decoder learns low-rank updates of its linear layers only, compressor and projector
-            learn whole and the ViT not at all; the updates are merged into the saved weights.
-        lora_alpha: the updates are scaled by lora_alpha / lora_rank; None: twice the rank.
-        keep_checkpoints: models kept in `checkpoints/` at so many evenly spaced steps, to be merged.
-        drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
-        reread_steps: steps between readings of the first page, which show a person what is learned; 0: never.
-        features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
+        max_length: Context of the model's own sequence in tokens. Longer pages are skipped.
+        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
+            None: the value of the data's mixture, else 0.01.
+        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
+        freeze_vision: Whether to freeze the ViT. Its features may then be cached.
+        visual_positions: New scheme of the student's visual positions, "kept" or "compact". None: unchanged.
+        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
+            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
+            It does not work with FSDP or DeepSpeed.
+        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
+        vision_lr, adaptor_lr: Peak learning rates of the ViT, and of compressor and projector. None: the rate of all
+            other weights. Under Muon, the rates of Muon and AdamW are scaled by the same factor.
+        layer_lr_decay: Factor of the learning rate from each layer of the ViT and of the decoder to the one below.
+        lora_rank: Rank of low-rank updates. Above 0, the decoder learns only low-rank updates of its linear layers,
+            compressor and projector learn all their weights, and the ViT is frozen. The updates are merged into the
+            saved weights.
+        lora_alpha: Numerator of the scale lora_alpha / lora_rank of the updates. None: twice the rank.
+        keep_checkpoints: Number of models saved in `checkpoints/` at evenly spaced steps, for merging.
+        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
+        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
+        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
     """
 
+    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
     max_length: int = field(default=5120, metadata={"help": "Context in tokens."})  # the paper's
     packing: bool = field(
         default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
@@ -137,11 +140,11 @@ class PostTrainConfig(TrainingArguments):
 
 
 class AnswerModel(nn.Module):
-    """A model with its loss on answer tokens inside, so that full logits are never made.
+    """Model that computes its own loss on answer tokens, so that full logits are never created.
 
     Args:
-        model: what is trained.
-        freeze_vision: leave the ViT out, and in evaluation mode.
+        model: Model to train.
+        freeze_vision: Whether to freeze the ViT and keep it in evaluation mode.
     """
 
     def __init__(self, model: Any, freeze_vision: bool) -> None:
@@ -158,12 +161,12 @@ class AnswerModel(nn.Module):
         return self
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Keep no activations of the layers that learn; see transformers' method."""
+        """Enable activation checkpointing; see the method of transformers with this name."""
         self.model.activation_checkpointing_enable(**kwargs)
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Layers that FSDP shards as units."""
+        """Return the names of the layers that FSDP shards as units."""
         return list(self.model._no_split_modules or [])
 
     def forward(
@@ -177,14 +180,15 @@ class AnswerModel(nn.Module):
         denominator: Tensor | int | None = None,
         **layout: Tensor,
     ) -> AnswerLoss:
-        """Cross-entropy over the answer tokens, summed and divided by `denominator` (their number by default).
+        """Compute the cross-entropy summed over the answer tokens and divided by `denominator`.
 
         Args:
-            input_ids, labels, attention_mask: `[batch, length]`; batches padded on the right need no mask.
-            sequence_lengths: of sequences packed into one row.
-            pixel_values: `[n_tiles, 3, height, width]`, or instead
-            visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached.
-            layout: what the family needs to know of its pictures (see the processor's `picture_layout`).
+            input_ids, labels, attention_mask: `[batch, length]`. Batches padded on the right need no mask.
+            sequence_lengths: Lengths of the sequences packed into one row.
+            pixel_values: `[n_tiles, 3, height, width]`. Omit them if `visual_features` are given.
+            visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached features.
+            denominator: Divisor of the sum. Default: the number of answer tokens.
+            layout: Layout of the images that the family needs (see the processor's `picture_layout`).
         """
         inner = self.model.model
         if pixel_values is not None:
@@ -206,7 +210,7 @@ class AnswerModel(nn.Module):
 
 
 class PostTrainer(StageTrainer):
-    """Trains an `AnswerModel`."""
+    """Trainer of an `AnswerModel`."""
 
     model: AnswerModel
     args: PostTrainConfig
@@ -218,7 +222,7 @@ class PostTrainer(StageTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Cross-entropy averaged over the answer tokens of all accumulated batches."""
+        """Compute the cross-entropy averaged over the answer tokens of all accumulated batches."""
         loss, tokens = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
         self.meter.add_tokens(tokens, self.groups_of_answers(inputs))
         answers = int((inputs["labels"][:, 1:] != -100).sum())
@@ -229,7 +233,7 @@ class PostTrainer(StageTrainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer, with rates by part and by layer where they are asked for."""
+        """Create the optimizer, with learning rates per part and per layer if they are set."""
         made = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         scales = self.rate_scales()
@@ -242,12 +246,12 @@ class PostTrainer(StageTrainer):
         return optimizer
 
     def rate_scales(self) -> dict[int, float]:
-        """What each parameter's learning rate is multiplied by, by its `id`."""
+        """Return the factor of each parameter's learning rate, by the `id` of the parameter."""
         student, config = self.model.model, self.args
         named = self.trained_parameters()
         scales = layer_scales(named, config.layer_lr_decay)
         found = {id(parameter): scales[name] for name, parameter in named.items()}
-        # The adaptor last: in some families it is a part of the ViT.
+        # The adaptor comes last: in some families it is part of the ViT.
         for module, rate in ((student.vision, config.vision_lr), (student.visual_adaptor, config.adaptor_lr)):
             for parameter in module.parameters():
                 if rate is not None and id(parameter) in found:
@@ -255,7 +259,7 @@ class PostTrainer(StageTrainer):
         return found
 
     def groups_of_answers(self, inputs: dict[str, Any]) -> Tensor:
-        """`[N]`, the number of the group of each answer token of the batch in hand."""
+        """Return the group number of each answer token of the current batch, `[N]`."""
         is_answer = inputs["labels"] != -100
         if lengths := inputs.get("sequence_lengths"):
             counts = torch.stack([part.sum() for part in is_answer[0].split(list(lengths))])
@@ -265,7 +269,7 @@ class PostTrainer(StageTrainer):
         return groups.repeat_interleave(counts)
 
     def flops(self, inputs: dict[str, Any], lengths: Sequence[int], answers: int) -> float | None:
-        """Operations of one batch: decoder, head and ViT forward and back, a frozen ViT forward only."""
+        """Count the operations of one batch: decoder, head and ViT forward and back; a frozen ViT forward only."""
         config = self.model.model.config
         text = config.text_config
         vision = vision_flops(config, inputs)
@@ -279,20 +283,20 @@ class PostTrainer(StageTrainer):
 def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> Path:
     """Train all weights of a student, or of a teacher as the control, and save the result as a model folder.
 
-    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`, beside `losses.jsonl`,
-    `stage.json`, and with `keep_checkpoints` more such folders in `checkpoints/`. A finished run is recognised and an
-    interrupted one resumed from its last whole checkpoint, on CPU with the same final weights bit for bit.
+    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`. It also holds `losses.jsonl`
+    and `stage.json`, and with `keep_checkpoints` more model folders in `checkpoints/`. A finished run is recognised.
+    An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
 
     Args:
-        model: a student's folder, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
-        data: what `open_data` opens: Parquet shards, conversation files, a mixture.
+        model: Folder of a student, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
+        data: Data that `open_data` accepts: Parquet shards, conversation files or a mixture.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the output folder holds a run with other settings.
-        ValueError: the model, the data or a setting cannot be used.
+        StageError: If the output folder holds a run with other settings.
+        ValueError: If the model, the data or a setting cannot be used.
     """
     folder = Path(config.output_dir)
     samples = open_data(data, config.seed)
@@ -343,7 +347,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     if config.keep_checkpoints:
 
         def save(kept: dict[str, Tensor], to: Path) -> None:
-            # Without low-rank updates every trained weight is replaced, so that one model serves all.
+            # Without low-rank updates, every trained weight is replaced, so one model serves for all.
             base = load_for_training(model, config.visual_positions) if config.lora_rank else trained
             save_model_folder(to, with_weights(config, base, kept), processor)
 
@@ -365,7 +369,10 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
 
 
 def with_weights(config: PostTrainConfig, trained: Any, weights: Mapping[str, Tensor]) -> Any:
-    """The model that training began with, given what it learned: the one that learned may lie in shards."""
+    """Load the trained weights into `trained`, a copy of the model that training began with, and return it.
+
+    Low-rank updates are merged. The copy is needed because the model that was trained may be sharded.
+    """
     tuner = add_lora(trained, config.lora_rank, lora_alpha(config)) if config.lora_rank else None
     left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
     assert not left.unexpected_keys
@@ -375,15 +382,15 @@ def with_weights(config: PostTrainConfig, trained: Any, weights: Mapping[str, Te
 
 
 def lora_alpha(config: PostTrainConfig) -> float:
-    """The scale of low-rank updates times their rank."""
+    """Return the scale of low-rank updates times their rank."""
     return 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
 
 
 def load_for_training(model: str | Path, visual_positions: str | None = None) -> Any:
-    """A student as it is, or a teacher as a model of compress ratio 1, in float32.
+    """Load a student unchanged, or a teacher as a model of compress ratio 1, in float32.
 
     Args:
-        visual_positions: replaces the student's scheme.
+        visual_positions: Scheme of visual positions that replaces the student's own.
     """
     family = family_of(model).student
     with weights_read_whole():

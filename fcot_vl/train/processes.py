@@ -1,6 +1,6 @@
-"""What one process of several does for all: the stage record, messages, the finished folder.
+"""Work that one training process does for all: the stage record, messages and the finished folder.
 
-With one process everything here is as if it were not there.
+With a single process, these functions add nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fcot_vl.stage import Stage, StageError, open_stage, read_stage
 
 
 def is_first(config: TrainingArguments) -> bool:
-    """Whether this is the process that writes, over all nodes."""
+    """Return True on the process that writes, the first one over all nodes."""
     return bool(config.process_index == 0)
 
 
 def say(config: TrainingArguments, text: str) -> None:
-    """Print a line, once for all processes."""
+    """Print a line on the first process only."""
     if is_first(config):
         print(text, flush=True)
 
@@ -35,14 +35,14 @@ def open_shared_stage(
     seed: int | None = None,
     folder: Path | None = None,
 ) -> Stage:
-    """`open_stage` for all processes: the first one opens it, the others then read what it wrote.
+    """Open a stage on all processes: the first process opens it, then the others read its record.
 
     Args:
-        seed: the run's own by default.
-        folder: the run's own output folder by default.
+        seed: Seed of the stage. Default: `config.seed`.
+        folder: Folder of the stage. Default: `config.output_dir`.
 
     Raises:
-        StageError: see `open_stage`; on the other processes, if the first could not open it.
+        StageError: See `open_stage`. On the other processes, if the first one could not open the stage.
     """
     folder = folder or Path(config.output_dir)
     with config.main_process_first(local=False, desc=f"open {folder}"):
@@ -55,17 +55,18 @@ def open_shared_stage(
 
 
 def first_then_others(config: TrainingArguments, what: str, work: Callable[[], Any]) -> Any:
-    """Give what `work` gives, done on the first process before the others, which find its files."""
+    """Return the result of `work`, run on the first process before the others, which then find its files."""
     with config.main_process_first(local=False, desc=what):
         return work()
 
 
 @contextmanager
 def weights_read_whole() -> Iterator[None]:
-    """Models loaded herein have all their weights in every process, also under DeepSpeed ZeRO-3.
+    """Load models with all their weights in every process inside this context, also under DeepSpeed ZeRO-3.
 
-    transformers would give them to ZeRO-3 in shards while reading, which can be neither checked nor hashed, and which
-    one process cannot do alone when it saves. The engine makes the shards when training begins.
+    Otherwise transformers would pass the weights to ZeRO-3 in shards while reading. Shards can be neither checked nor
+    hashed, and a single process could not load a model when it saves. The engine creates the shards when training
+    begins.
     """
     reference = deepspeed._hf_deepspeed_config_weak_ref
     config = None if reference is None else reference()

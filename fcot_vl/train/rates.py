@@ -1,6 +1,6 @@
-"""Learning rates by part and by layer, put into an optimizer that was made with one rate.
+"""Learning rates per part and per layer for an optimizer that was created with one rate.
 
-`post_train.py` calls it. Layer-wise decay as in BEiT (Bao et al. 2022), which InternVL's ViT was tuned with.
+`post_train.py` uses this module. Layer-wise decay follows BEiT (Bao et al. 2022); InternVL's ViT was tuned with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ LAYER = re.compile(r"(.*?\b(?:layers?|blocks)\.)(\d+)\.")
 
 
 def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
-    """What each parameter's rate is multiplied by: `decay` once for every layer above it in its stack.
+    """Return the factor of each parameter's rate: `decay` once for every layer above it in its stack.
 
     A stack is a ViT or a decoder. Embeddings lie below its first layer; norms and heads lie above its last.
 
     Args:
-        names: parameters, such as `model.language_model.layers.3.mlp.up_proj.weight`.
-        decay: above 0, at most 1.
+        names: Names of parameters, such as `model.language_model.layers.3.mlp.up_proj.weight`.
+        decay: Factor from each layer to the one below, above 0 and at most 1.
     """
     names = list(names)
     depth: dict[str, int] = {}
@@ -42,12 +42,12 @@ def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, scales: Mapping[int, float]) -> None:
-    """Split the optimizer's groups so that each parameter's rate is its group's times its scale.
+    """Split the optimizer's groups so that each parameter's rate is the rate of its group times its scale.
 
-    Call it before the first step.
+    Call this function before the first step.
 
     Args:
-        scales: by `id` of the parameter; 1 where there is none.
+        scales: Scale of each parameter by its `id`. Parameters that are not listed have scale 1.
     """
     assert not optimizer.state, "rates are set before the first step"
     before, optimizer.param_groups = optimizer.param_groups, []

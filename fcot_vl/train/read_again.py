@@ -1,7 +1,7 @@
-"""A page read again and again while a model trains, so that a person sees it learn.
+"""Periodic answers of a model about one page during training, to show its progress.
 
-Every `reread_steps` steps the first process lets each student read the same page, prints what it reads, and keeps it
-in `rereads.jsonl` and in TensorBoard. Nothing about the training depends on it.
+Every `reread_steps` steps, the first process lets each student answer a question about the same page. It prints the
+answer and writes it to `rereads.jsonl` and to TensorBoard. The training does not depend on it.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from fcot_vl.data.sample import Sample
 
 REREADS = "rereads.jsonl"
 NEW_TOKENS = 64
-SHOWN = 100  # characters printed of a reading
+SHOWN = 100  # maximum number of characters printed of an answer
 
 
 @dataclass
 class Reader:
-    """A model that can be asked: its compress ratio relative to the processor's own model."""
+    """Model that answers questions, with its compress ratio relative to the processor's own model."""
 
     model: Any
     ratio: int
 
 
 class ReadAgain(TrainerCallback):
-    """Asks the readers the first question of a page.
+    """Callback that asks the readers the first question of a page.
 
     Args:
-        readers: by name.
-        whole: what the readers are parts of; put into evaluation mode while they read.
-        sample: the page.
-        processor: its tokenizer, chat template and tiling.
-        every: steps between two readings; 0: never.
-        autocast: context in which the training computes.
-        reporters: the trainer's callback handler; TensorBoard's is looked for among its callbacks.
+        readers: Readers by name.
+        whole: Module that contains all readers. It is in evaluation mode while they answer.
+        sample: Sample with the page and its question.
+        processor: Processor with tokenizer, chat template and tiling.
+        every: Number of steps between two readings; 0: never.
+        autocast: Factory of the autocast context of the training.
+        reporters: Callback handler of the trainer, among whose callbacks the TensorBoard callback is looked up.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ReadAgain(TrainerCallback):
 
     @torch.no_grad()
     def read(self, reader: Reader) -> str:
-        """The reader's answer, greedily decoded."""
+        """Return the reader's answer, decoded greedily."""
         question = next(m["content"] for m in self.sample.messages if m["role"] == "user")
         inputs = question_inputs(question, self.sample.images, self.processor, reader.ratio)
         inputs = {name: tensor.to(reader.model.device) for name, tensor in inputs.items()}

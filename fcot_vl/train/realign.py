@@ -1,9 +1,9 @@
-"""Stage 1, re-alignment: only the compressor `V_c` and the student adaptor `A_s` learn (paper, Sec. 3.2).
+"""Stage 1, re-alignment: trains only the compressor `V_c` and the student adaptor `A_s` (paper, Sec. 3.2).
 
-One frozen backbone carries the teacher and all students of a run: the ViT runs once per step (or once per picture,
-when its features are cached), the decoder once for the teacher and once per student. The students share no trained
-parameter and each has its gradients clipped on its own, so training several together gives the same weights as
-training each alone.
+The teacher and all students of a run share one frozen backbone. The ViT runs once per step (or once per image, when its
+features are cached). The decoder runs once for the teacher and once per student. The students share no trained
+parameter and the gradients of each student are clipped separately, so training several together gives the same weights
+as training each alone.
 """
 
 from __future__ import annotations
@@ -43,24 +43,26 @@ from fcot_vl.train.trainer import (
 
 @dataclass
 class RealignConfig(TrainingArguments):
-    """Settings of re-alignment: transformers' `TrainingArguments` and the following.
+    """Settings of re-alignment, in addition to those of transformers' `TrainingArguments`.
 
     Attributes:
-        ratios: compress ratios of the students, as a list or as "2,4".
-        compressor, visual_positions: of all students; see `FCoTVLConfig`.
-        kl_weight, ce_weight, temperature: see `losses.realign_loss`.
-        max_length: context in tokens of the teacher's sequence; longer pages are skipped.
-        max_skipped: share of records that may be unusable (broken, missing, malformed, too long) before the run stops;
-            None: what the data's mixture says, else 0.01.
-        packing: lay pages one behind the other in packs of max_length tokens; a batch is then one of packs.
-        muon_lr: peak learning rate of hidden matrices under Muon, `learning_rate` being AdamW's for the rest; None:
-            AdamW for all. Learns from fewer pages where training starts far from the goal; not with FSDP or DeepSpeed.
-        cache_features: compute the ViT's features of every picture once (bfloat16, on disk).
-        drop_path: stochastic depth of InternVL's ViT, up to this rate in its last layer; 0.1 in the paper.
-        reread_steps: steps between readings of the first page, which show a person what is learned; 0: never.
-        features_folder: where they are kept, `features/` in the output folder by default; runs may share one.
+        ratios: Compress ratios of the students, as a list or as "2,4".
+        compressor, visual_positions: Compressor and visual positions of all students; see `FCoTVLConfig`.
+        kl_weight, ce_weight, temperature: Weights and temperature of the loss; see `losses.realign_loss`.
+        max_length: Context of the teacher's sequence in tokens. Longer pages are skipped.
+        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
+            None: the value of the data's mixture, else 0.01.
+        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
+        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
+            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
+            It does not work with FSDP or DeepSpeed.
+        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
+        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
+        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
+        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
     """
 
+    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
     ratios: list[int] = field(
         default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
     )
@@ -115,7 +117,7 @@ class RealignConfig(TrainingArguments):
 
 
 class RealignTrainer(StageTrainer):
-    """Trains the student adaptors of a `SharedBackbone`."""
+    """Trainer of the student adaptors of a `SharedBackbone`."""
 
     model: SharedBackbone
     args: RealignConfig
@@ -127,7 +129,7 @@ class RealignTrainer(StageTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum over the students of KL + CE, each averaged over the answer tokens of all accumulated batches."""
+        """Sum KL + CE over the students, each averaged over the answer tokens of all accumulated batches."""
         students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
         teacher = self.without_padding_mask(inputs["teacher"])
         output = model(**{**inputs, "teacher": teacher, "students": students})
@@ -159,9 +161,12 @@ class RealignTrainer(StageTrainer):
         return (loss, output) if return_outputs else loss
 
     def flops(self, inputs: dict[str, Any], lengths: Sequence[Sequence[int]], answers: int) -> float | None:
-        """Operations of one batch: ViT and teacher forward, students forward and back to their adaptors.
+        """Count the operations of one batch: ViT and teacher forward, students forward and back to their adaptors.
 
-        The adaptors' own are left out; they are under 1% of a model of 2B. lengths: the teacher's first.
+        The operations of the adaptors are left out; they are under 1% for a model of 2B parameters.
+
+        Args:
+            lengths: Sequence lengths of the teacher, then of each student.
         """
         config = self.model.teacher.config
         text = config.text_config
@@ -175,7 +180,10 @@ class RealignTrainer(StageTrainer):
         return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clip each student on its own; gives the norm over all. DeepSpeed clips by itself, all students together."""
+        """Clip the gradients of each student separately and return the norm over all students.
+
+        DeepSpeed clips by itself, all students together.
+        """
         if self.is_deepspeed_enabled:
             return torch.as_tensor(super()._clip_grad_norm(model))
         norms = [
@@ -188,19 +196,19 @@ class RealignTrainer(StageTrainer):
 def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Path:
     """Train the students of `config.ratios` against a teacher and save each as a complete model folder.
 
-    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognised
-    and an interrupted one resumed from its last whole checkpoint, on CPU with the same final weights bit for bit.
+    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognised.
+    An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
 
     Args:
-        teacher: a model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
-        data: what `open_data` opens: Parquet shards, conversation files, a mixture.
+        teacher: Model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
+        data: Data that `open_data` accepts: Parquet shards, conversation files or a mixture.
 
     Returns:
         The output folder.
 
     Raises:
-        StageError: the output folder holds a run with other settings.
-        ValueError: the teacher, the data or a setting cannot be used.
+        StageError: If the output folder holds a run with other settings.
+        ValueError: If the teacher, the data or a setting cannot be used.
     """
     folder = Path(config.output_dir)
     samples = open_data(data, config.seed)
@@ -210,7 +218,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         backbone = SharedBackbone.from_teacher(
             teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
         )
-    backbone.adaptors.float()  # what learns is kept in float32
+    backbone.adaptors.float()  # trained weights are kept in float32
     teacher_hash = hash_module(backbone.teacher)
     inputs = {"teacher": teacher_hash, "data": data_hash}
     stage = open_shared_stage(config, "realign", stage_settings(config), inputs)
@@ -260,9 +268,9 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
 def _save_students(
     config: RealignConfig, teacher: str | Path, weights: dict[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Each student as a folder: the teacher's weights, read again, with the trained adaptor in its place.
+    """Save each student as a folder: the teacher's weights, read again, with the trained adaptor.
 
-    The backbone that was trained on may lie in shards on many processes, the adaptors alone were gathered.
+    The weights are read again because the backbone may be sharded over many processes; only the adaptors were gathered.
     """
     family = family_of(teacher).student
     for ratio in config.ratios:
@@ -278,7 +286,7 @@ def _save_students(
 
 
 def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
-    """A student's random start must not depend on which others are trained beside it."""
+    """Initialise each student from the same seed, so that its start does not depend on the other students."""
     for adaptor in backbone.adaptors.values():
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -286,7 +294,7 @@ def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
 
 
 def _figures(meter: LossLog, ratios: Sequence[int], pages: int, left_out: int) -> dict[str, Any]:
-    """Headline numbers: means over the last tenth of the steps."""
+    """Return the headline numbers: means over the last tenth of the steps."""
     rows = meter.rows()
     last = rows[-max(1, len(rows) // 10) :]
     figures: dict[str, Any] = {"pages": pages, "left_out": left_out, "steps": len(rows)}

@@ -1,7 +1,7 @@
-"""Post-training sampling: a coarse run on few records, its losses by group, and a mixture weighed by them.
+"""Sampling for post-training: a coarse run on few samples, its losses by group, and a mixture weighted by them.
 
-Paper, Sec. 3.1.2, "Data sampling pipeline". Composes `post_train` and `data.resample`; the formal post-training reads
-the mixture that this stage writes.
+Source: paper, Sec. 3.1.2, "Data sampling pipeline". This stage combines `post_train` and `data.resample`. The final
+post-training reads the mixture that it writes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fcot_vl.train.post_train import PostTrainConfig, post_train
 from fcot_vl.train.processes import first_then_others, is_first, open_shared_stage
 from fcot_vl.train.trainer import LOSS_LOG, stage_settings
 
-BYTES_A_TOKEN = 4  # where no tokenizer is at hand
+BYTES_A_TOKEN = 4  # estimate if no tokenizer is available
 
 
 @dataclass
@@ -34,17 +34,17 @@ class ResampleConfig:
     """Settings of resampling.
 
     Attributes:
-        output: folder to write.
-        data: what is weighed: anything `open_data` opens.
-        losses: output folder of a coarse post-train run on this data; or instead
-        model: a student to make the coarse run with, on `records` records.
-        records: of the coarse run, evenly by group.
-        floor, cap: least and greatest weight.
-        generation: groups never weighed up, beside those with long answers.
-        seed: draws the records.
+        output: Folder to write.
+        data: Data to weight, anything that `open_data` accepts.
+        losses: Output folder of a coarse post-train run on this data. Give either `losses` or `model`.
+        model: Student with which the coarse run is made, on `records` samples.
+        records: Number of samples of the coarse run, spread evenly over the groups.
+        floor, cap: Minimum and maximum weight.
+        generation: Groups whose weight is never raised, in addition to those with long answers.
+        seed: Seed with which the samples are drawn.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: If settings contradict each other.
     """
 
     output: Path
@@ -68,20 +68,20 @@ class ResampleConfig:
 def resample(
     config: ResampleConfig, coarse: PostTrainConfig | None = None, console: Console | None = None
 ) -> Path:
-    """Write sampling weights, and the mixture that has them, from the losses of a coarse run.
+    """Write sampling weights, and a mixture that uses them, from the losses of a coarse run.
 
-    Writes `mixture.yaml`, `weights.json`, `weights.png`, `stage.json`, and with `config.model` the run itself in
-    `coarse/`. A finished stage is recognised, an interrupted one goes on, its coarse run included.
+    Writes `mixture.yaml`, `weights.json`, `weights.png`, `stage.json`, and with `config.model` the coarse run in
+    `coarse/`. A finished stage is recognised. An interrupted stage resumes, including its coarse run.
 
     Args:
-        coarse: settings of the coarse run; needed with `config.model`. Its output folder is `coarse/`.
+        coarse: Settings of the coarse run, required with `config.model`. Its output folder is `coarse/`.
 
     Returns:
         The output folder.
 
     Raises:
-        ValueError: the log has no losses by group, or none of a group of the data.
-        StageError: the output folder holds something else.
+        ValueError: If the log has no losses by group, or no loss for one of the data's groups.
+        StageError: If the output folder holds another stage or other settings.
     """
     console = console or Console()
     settings: dict[str, Any] = {
@@ -115,7 +115,7 @@ def resample(
         if is_first(coarse):
             write_subset(subset, parts, config.records, others)
         coarse.output_dir = str(run)
-        first_then_others(coarse, "draw records", subset.exists)  # the others wait for it
+        first_then_others(coarse, "draw records", subset.exists)  # the other processes wait for the file
         post_train(coarse, config.model, subset)
         if not is_first(coarse):
             return config.output
@@ -146,7 +146,10 @@ def resample(
 
 
 def _counter(model: Path) -> Callable[[str], int]:
-    """How many tokens an answer has: the model's tokenizer, or an estimate where its folder has none."""
+    """Return a function that counts the tokens of an answer.
+
+    It uses the model's tokenizer, or an estimate if the model's folder has none.
+    """
     try:
         tokenizer = load_processor(model).tokenizer
     except (ValueError, OSError):
@@ -155,7 +158,7 @@ def _counter(model: Path) -> Callable[[str], int]:
 
 
 def _reason(name: str, group: Group, weight: float, median: float, config: ResampleConfig) -> str:
-    """Why a group got its weight, in one line."""
+    """Explain the weight of a group in one line."""
     ratio = group.loss / median if median > 0 else 1.0
     why = f"loss {group.loss:.4f}, {ratio:.2f} of the median"
     if weight == 1.0 and ratio > 1 and is_generation(name, group, set(config.generation)):
@@ -213,7 +216,7 @@ def _table(groups: dict[str, Group], weights: dict[str, float], named: set[str])
 
 
 def draw(groups: dict[str, Group], weights: dict[str, float], path: Path) -> Path:
-    """Bars of each group's loss with the median, and of the weight that came of it beside."""
+    """Draw bar charts of each group's loss, with the median, and of the resulting weight."""
     names = sorted(groups, key=lambda name: groups[name].loss)
     figure = Figure(figsize=(10, 1.6 + 0.36 * len(names)))
     left, right = figure.subplots(1, 2, sharey=True)

@@ -1,8 +1,8 @@
-"""Records that cannot be trained on: skipped, counted by kind, named in `skipped.jsonl`; too many stop the run.
+"""Skipping of unusable training samples: counted by kind and listed in `skipped.jsonl`; too many stop the run.
 
-Called by `pages.py` in two places: while every record is looked at once before training, and when the pixels of a page
-are decoded in the middle of it. One bad file among millions must not end a run on many GPUs, and a third of the data
-must not go missing without a word.
+`pages.py` calls this module in two places: when every sample is read once before training, and when the pixels of a
+page are decoded during training. One bad file among millions must not end a run on many GPUs, and a third of the data
+must not be dropped silently.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from fcot_vl.data.sources import kind_of, origin_of, reason_of
 from fcot_vl.stage import read_rows
 
 FILE = "skipped.jsonl"
-PIXELS = "broken pixels"  # found while training, behind a header that was whole
+PIXELS = "broken pixels"  # found during training, in a file whose header was intact
 
 
 class Skipped:
-    """The record of what a run leaves out.
+    """Registry of the samples that a run skips.
 
     Args:
-        samples: what is trained on.
-        folder: where `skipped.jsonl` is written, a row `{source, id, index, kind, reason}` a record; None: nowhere.
-        max_share: share of the samples above which the run stops, `MAX_SKIPPED` by default or what the samples' own
-            mixture says. Too long records count like broken ones: both are data that was asked for and is not used.
+        samples: Training samples.
+        folder: Folder for `skipped.jsonl`, which holds one row `{source, id, index, kind, reason}` per sample. If None,
+            no file is written.
+        max_share: Maximum share of skipped samples; above it the run stops. Default: the value of the samples' mixture
+            if it has one, else `MAX_SKIPPED`. Samples that are too long count like broken ones: both are data that was
+            requested and is not used.
 
     Attributes:
-        counts: skipped items by kind.
+        counts: Number of skipped samples by kind.
     """
 
     def __init__(
@@ -57,13 +59,14 @@ class Skipped:
 
     @contextmanager
     def skipping(self, index: int) -> Iterator[None]:
-        """Whatever goes wrong with record `index` inside is its own fault: it is skipped.
+        """Skip sample `index` if the body of the context raises any error.
 
-        Raises ValueError when that makes too many.
+        Raises:
+            ValueError: If too many samples are skipped.
         """
         try:
             yield
-        except Exception as error:  # decoders and templates given odd input raise nearly anything
+        except Exception as error:  # odd input makes decoders and templates raise nearly any error
             self._add(index, kind_of(error), reason_of(error))
             if sum(self.counts.values()) > self.max_share * len(self.samples):
                 self.write()
@@ -71,7 +74,7 @@ class Skipped:
 
     @staticmethod
     def refuse_unfit(prompt: Prompt, max_length: int, needs_picture: bool) -> None:
-        """Raise RecordError for a record that is whole but not for this run."""
+        """Raise RecordError for a valid sample that does not fit this run."""
         if needs_picture and not prompt.sizes:
             raise RecordError(
                 "without a picture", "text alone: re-alignment and cached features need a picture"
@@ -80,11 +83,11 @@ class Skipped:
             raise RecordError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
 
     def describe(self) -> str:
-        """Such as `2 too long, 1 missing file`; empty when nothing was skipped."""
+        """Return a summary such as `2 too long, 1 missing file`, empty if nothing was skipped."""
         return ", ".join(f"{count:,} {kind}" for kind, count in self.counts.most_common())
 
     def write(self) -> None:
-        """Write the file anew: what was skipped now, and what an interrupted run found while training."""
+        """Rewrite the file with the samples skipped now and those that an interrupted run found during training."""
         if self.path is None or int(os.environ.get("RANK", "0")):
             return
         rows = [*self._rows.values(), *(row for row in read_rows(self.path) if row.get("kind") == PIXELS)]
@@ -95,8 +98,10 @@ class Skipped:
             partial.replace(self.path)
 
     def open(self, index: int, prompt: Prompt) -> tuple[Prompt, list[Image.Image]]:
-        """The pictures of a page, decoded. Where one cannot be, blank ones of the same sizes and a prompt that learns
-        nothing: the batch keeps its shape on every process and after every resume, and the page its place.
+        """Return the prompt and the decoded images of a page.
+
+        If an image cannot be decoded, return white images of the same sizes and a prompt without answer tokens. The
+        batch then keeps its shape, and the page its position, on every process and after every resume.
         """
         try:
             images = self.samples[index].images
@@ -105,12 +110,12 @@ class Skipped:
             if tuple((image.height, image.width) for image in images) != prompt.sizes:
                 raise ValueError("the picture has another size than before training")
             return prompt, images
-        except Exception as error:  # decoders given damaged bytes raise nearly anything
+        except Exception as error:  # damaged bytes make decoders raise nearly any error
             self._add_pixels(index, reason_of(error))
             return mute(prompt), blank(prompt)
 
     def with_features(self, index: int, prompt: Prompt, features: Sequence[Tensor]) -> Prompt:
-        """The prompt of a page whose features are cached: muted where they are those of blank paper."""
+        """Return the prompt of a page with cached features, without answer tokens if they are those of a blank one."""
         if not getattr(features, "is_blank", lambda _: False)(index):
             return prompt
         self._add_pixels(index, "its pixels could not be decoded when features were cached")
@@ -120,10 +125,10 @@ class Skipped:
         self.counts[kind] += 1
         origin = origin_of(self.samples, index)
         row = {**asdict(origin), "kind": kind, "reason": reason}
-        self._rows.setdefault((origin.source, origin.index), row)  # a record drawn twice is named once
+        self._rows.setdefault((origin.source, origin.index), row)  # a sample drawn twice is listed once
 
     def _add_pixels(self, index: int, reason: str) -> None:
-        """Append a row at once, from whatever process finds it; several may find the same one."""
+        """Append a row immediately. Any process may call this, and several may find the same sample."""
         if self.path is None or index in self._muted:
             return
         self._muted.add(index)
@@ -145,12 +150,12 @@ class Skipped:
 
 
 def mute(prompt: Prompt) -> Prompt:
-    """The prompt with nothing to learn."""
+    """Return a copy of the prompt without answer tokens."""
     return replace(prompt, is_answer=np.zeros_like(prompt.is_answer))
 
 
 def blank(prompt: Prompt) -> list[Image.Image]:
-    """White pictures of the sizes a prompt was made for."""
+    """Return white images of the sizes that the prompt was made for."""
     return [Image.new("RGB", (width, height), "white") for height, width in prompt.sizes]
 
 

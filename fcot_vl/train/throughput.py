@@ -1,7 +1,7 @@
-"""How much arithmetic a training step is, and how much of the device's that uses (MFU).
+"""Operation counts of a training step, from which the model FLOPs utilisation (MFU) of the device is computed.
 
-Counted from the configuration and the step's sequences, causal attention by half; what activation checkpointing
-computes again is not counted. A model that takes pictures of any size has no count here.
+Operations are counted from the configuration and the step's sequences. Causal attention counts half. Recomputation by
+activation checkpointing is not counted. Models that accept images of any size are not supported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from fcot_vl.model.cost import layer_flops, vit_flops
 
-# Dense bfloat16 matrix products per second, from the makers' data sheets.
+# Operations per second of dense bfloat16 matrix products, from the manufacturers' data sheets.
 PEAK_FLOPS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -31,7 +31,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops() -> float | None:
-    """Of this process's device; None where it is not known."""
+    """Return the peak operations per second of this process's device, or None if unknown."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
@@ -39,7 +39,7 @@ def peak_flops() -> float | None:
 
 
 def sequence_lengths(sequences: Mapping[str, Any]) -> list[int]:
-    """Real tokens of each sequence of a batch, padded or packed."""
+    """Return the number of real tokens of each sequence of a padded or packed batch."""
     if "sequence_lengths" in sequences:
         return list(sequences["sequence_lengths"])
     lengths: list[int] = sequences["attention_mask"].sum(-1).tolist()
@@ -47,7 +47,7 @@ def sequence_lengths(sequences: Mapping[str, Any]) -> list[int]:
 
 
 def decoder_flops(text: Any, lengths: Sequence[int]) -> float:
-    """One forward pass of a decoder over sequences that do not see each other."""
+    """Count the operations of one decoder forward pass over sequences that do not attend to each other."""
     kv_share = text.num_key_value_heads / text.num_attention_heads
     total = 0.0
     for n in lengths:
@@ -57,12 +57,15 @@ def decoder_flops(text: Any, lengths: Sequence[int]) -> float:
 
 
 def head_flops(text: Any, answers: int) -> float:
-    """One pass of the language-model head over answer tokens."""
+    """Count the operations of one pass of the language-model head over answer tokens."""
     return 2.0 * answers * text.hidden_size * text.vocab_size
 
 
 def vision_flops(config: Any, inputs: Mapping[str, Any]) -> float | None:
-    """One forward pass of the ViT over a batch, 0 over cached features; None for one that takes any size."""
+    """Count the operations of one ViT forward pass over a batch.
+
+    Returns 0 for cached features, and None for a ViT that accepts images of any size.
+    """
     if "pixel_values" not in inputs:
         return 0.0
     try:

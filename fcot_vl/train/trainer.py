@@ -1,7 +1,7 @@
-"""What both training stages add to transformers' `Trainer`.
+"""Extensions of transformers' `Trainer` that both training stages share.
 
-Checkpoints that hold only what is trained and say whether they are whole; a planned order; a loss log that survives a
-resume. `realign.py` and `post_train.py` add the loss.
+They are: checkpoints that hold only the trained weights and record whether they are complete, a planned order of the
+pages, and a loss log that is kept across resumes. `realign.py` and `post_train.py` add the loss.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from fcot_vl.train.pages import LengthGroupedOrder, PackedPages, TrainingPages
 from fcot_vl.train.processes import first_then_others, say
 from fcot_vl.train.read_again import ReadAgain, Reader
 
-CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it was interrupted
+CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it is incomplete
 LOSS_LOG = "losses.jsonl"
 PAGE_IDS, PAGE_GROUPS = "page_ids", "page_groups"
-NAMED = 5  # pages listed in a message
+NAMED = 5  # maximum number of pages listed in a message
 
-# What does not change the weights that come out; everything else in a config must be the same to resume.
+# Settings that do not change the trained weights. All other settings must be the same to resume.
 NOT_SETTINGS = {
     *(
         "output_dir",
@@ -67,7 +67,7 @@ NOT_SETTINGS = {
         "hub_token",
         "push_to_hub_token",
         "local_rank",
-        "per_device_train_batch_size",  # these two: items_per_step is what counts
+        "per_device_train_batch_size",  # items_per_step covers these two
         "gradient_accumulation_steps",
         "ddp_timeout",
     ),
@@ -75,10 +75,10 @@ NOT_SETTINGS = {
 
 
 def stage_settings(config: TrainingArguments) -> dict[str, Any]:
-    """The settings of a run that decide its result and differ from the defaults, for `stage.json`.
+    """Return the settings of a run that affect its result and differ from the defaults, for `stage.json`.
 
-    A run may go on with another number of processes as long as a step reads as many items as before: that number
-    stands for what it is made of, or items would be read twice or never.
+    A run may resume with another number of processes if a step reads as many items as before. `items_per_step` is
+    therefore recorded in place of its factors. With another value, items would be read twice or never.
     """
     ours = {f.name for f in fields(config)} - {f.name for f in fields(TrainingArguments)}
     plain = TrainingArguments(output_dir="unused", use_cpu=config.use_cpu)
@@ -93,10 +93,10 @@ def stage_settings(config: TrainingArguments) -> dict[str, Any]:
 
 
 class TellEpoch(TrainerCallback):
-    """Tells the order which epoch begins.
+    """Callback that sets the epoch of the sampler when an epoch begins.
 
-    Trainer and accelerate tell samplers too, but not one behind two wrappers, as on several processes after a resume:
-    the epoch would then be read in the order of the first, and pages twice or never.
+    Trainer and accelerate also set it, but not for a sampler behind two wrappers, as on several processes after a
+    resume. The epoch would then be read in the order of the first one, and some pages twice or never.
     """
 
     def __init__(self, order: LengthGroupedOrder) -> None:
@@ -109,17 +109,17 @@ class TellEpoch(TrainerCallback):
 
 
 def whole(parameter: nn.Parameter) -> Tensor:
-    """A parameter as one tensor, wherever FSDP or ZeRO-3 has its shards; every process must ask."""
+    """Return a parameter as one tensor, gathered from the shards of FSDP or ZeRO-3; every process must call this."""
     if isinstance(parameter, DTensor):
         return parameter.full_tensor()
     if hasattr(parameter, "ds_id"):
         with importlib.import_module("deepspeed").zero.GatheredParameters([parameter]):
-            return parameter.detach().clone()  # the gathered one is let go at the end
+            return parameter.detach().clone()  # the gathered tensor is released at the end of the context
     return parameter
 
 
 class NamedBatches:
-    """A collator that says which pages a batch is made of, and which groups they belong to."""
+    """Collator that adds the ids of the pages of a batch and the groups they belong to."""
 
     def __init__(self, collator: PostTrainCollator) -> None:
         self.collator = collator
@@ -131,13 +131,13 @@ class NamedBatches:
 
 
 class StageTrainer(Trainer):
-    """A `Trainer` for pages: see the module.
+    """`Trainer` for pages; see the module's docstring.
 
     Args:
-        model: its parameters with `requires_grad` are trained and saved, nothing else.
-        config: training arguments; `output_dir` is the stage folder.
-        pages: the training pages, or packs of them.
-        collator: makes a batch from a list of items of `pages`, padded on the right or packed.
+        model: Model whose parameters with `requires_grad` are trained and saved; no others are.
+        config: Training arguments; `output_dir` is the stage folder.
+        pages: Training pages, or packs of them.
+        collator: Collator that makes a batch from a list of items of `pages`, padded on the right or packed.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -152,8 +152,8 @@ class StageTrainer(Trainer):
         if collator.side != "right":
             raise ValueError("training batches are padded on the right (see without_padding_mask)")
         super().__init__(model=model, args=config, data_collator=NamedBatches(collator), train_dataset=pages)
-        self.page_ids: list[str] = []  # of the batches since the last optimizer step
-        self.page_groups: list[int] = []  # of the batch in hand
+        self.page_ids: list[str] = []  # ids of the pages since the last optimizer step
+        self.page_groups: list[int] = []  # groups of the current batch
         self.model_accepts_loss_kwargs = (
             True  # compute_loss divides by the answer tokens of all accumulated batches
         )
@@ -162,14 +162,14 @@ class StageTrainer(Trainer):
         self.add_callback(self.meter)
 
     def read_again(self, readers: Mapping[str, Reader], sample: Sample, processor: Any) -> None:
-        """Let the readers read a page every `reread_steps` steps, where their weights are whole here.
+        """Let the readers answer a question about a page every `reread_steps` steps, unless weights are sharded.
 
-        A page whose pixels are broken is not read: watching must not end a run.
+        A page with broken pixels is not read, because this display must not end a run.
         """
         try:
             for image in sample.images:
                 image.load()
-        except Exception as error:  # decoders given damaged bytes raise nearly anything
+        except Exception as error:  # damaged bytes make decoders raise nearly any error
             say(self.args, f"{sample.id}: not read again while training ({one_line(error)})")
             return
         if not self.is_sharded:
@@ -182,7 +182,7 @@ class StageTrainer(Trainer):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether weights may lie in shards on several processes."""
+        """Return True if weights may be sharded over several processes."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -190,7 +190,10 @@ class StageTrainer(Trainer):
 
     @staticmethod
     def without_padding_mask(sequences: dict[str, Any]) -> dict[str, Any]:
-        """The padding of training batches lies behind every real token, where causal attention never looks."""
+        """Return the sequences without their attention mask.
+
+        The mask is not needed: training batches are padded on the right, where causal attention never looks.
+        """
         return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -200,10 +203,10 @@ class StageTrainer(Trainer):
         return prepared
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm of the step's gradients.
+        """Return the norm of the step's gradients.
 
         Raises:
-            ValueError: it is not finite; nothing has been learned from the step yet.
+            ValueError: If the norm is not finite. The weights have not been updated with this step yet.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         if isinstance(norm, DTensor):
@@ -222,7 +225,7 @@ class StageTrainer(Trainer):
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW as the arguments say, or Muon where `muon_lr` is given."""
+        """Create AdamW from the training arguments, or Muon if `muon_lr` is given."""
         muon_lr: float | None = getattr(self.args, "muon_lr", None)
         if self.optimizer is None and muon_lr is not None:
             if self.is_sharded:
@@ -238,7 +241,10 @@ class StageTrainer(Trainer):
         return super().create_optimizer(model)
 
     def loss_scale(self) -> int:
-        """Processes average their gradients, but `num_items_in_batch` already counts the tokens of all of them."""
+        """Return the factor of the loss that undoes the averaging of gradients over processes.
+
+        The factor is needed because `num_items_in_batch` already counts the tokens of all processes.
+        """
         return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -256,7 +262,10 @@ class StageTrainer(Trainer):
         return order
 
     def gathered_weights(self) -> dict[str, Tensor]:
-        """What was trained, whole: every process must ask, the first gets the weights and the others nothing."""
+        """Return the complete trained weights on the first process and an empty dict on the others.
+
+        Every process must call this method.
+        """
         weights = {}
         for name, parameter in self.trained_parameters().items():
             found = whole(parameter)
@@ -265,7 +274,7 @@ class StageTrainer(Trainer):
         return weights
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what is trained to one file; every process must call."""
+        """Write the trained weights to one file; every process must call this method."""
         weights = self.gathered_weights()
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
@@ -276,7 +285,7 @@ class StageTrainer(Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        # transformers would write the frozen weights too, at every checkpoint
+        # transformers would also write the frozen weights at every checkpoint
         plugin = self.accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
@@ -305,7 +314,7 @@ class StageTrainer(Trainer):
             OSError,
             RuntimeError,
             SafetensorError,
-        ) as error:  # torch and safetensors have their own for a full disk
+        ) as error:  # torch and safetensors raise their own for a full disk
             shutil.rmtree(folder, ignore_errors=True)
             raise ValueError(
                 f"{folder}: the checkpoint could not be written ({one_line(error)}). Is the disk full? The checkpoint "
@@ -321,9 +330,9 @@ class StageTrainer(Trainer):
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all as they were written.
+    """Return the newest checkpoint whose files are all intact, or None.
 
-    Unreadable or unfinished newer ones are named in a message and removed.
+    Newer checkpoints that are unreadable or incomplete are reported in a message and removed.
     """
     found = [p for p in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.rpartition("-")[2].isdigit()]
     for checkpoint in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
@@ -336,7 +345,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_problem(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be used, or None."""
+    """Return the reason why a checkpoint cannot be used, or None if it can."""
     try:
         files: dict[str, str] = json.loads((checkpoint / CHECKPOINT_FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -350,7 +359,7 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
 
 
 def train(trainer: StageTrainer, stage: str, what: str) -> None:
-    """Train to the end, from the last whole checkpoint if there is one; prints what is trained."""
+    """Train to the end, from the last complete checkpoint if there is one, and print a summary of the run."""
     config, folder = trainer.args, Path(trainer.args.output_dir)
     checkpoint = first_then_others(config, "look for checkpoints", lambda: last_whole_checkpoint(folder))
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
@@ -361,18 +370,18 @@ def train(trainer: StageTrainer, stage: str, what: str) -> None:
 
 
 def items_per_step(config: TrainingArguments) -> int:
-    """Pages, or packs, of one optimizer step over all processes."""
+    """Return the number of pages, or packs, of one optimizer step over all processes."""
     return int(config.train_batch_size * config.gradient_accumulation_steps * config.world_size)
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Drop the checkpoints of a finished run; its result is saved beside them."""
+    """Delete the checkpoints of a finished run, whose result is saved in the same folder."""
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         shutil.rmtree(checkpoint)
 
 
 def save_model_folder(folder: Path, *parts: Any) -> None:
-    """Save a model and its processor as one complete folder that appears at once."""
+    """Save a model and its processor as one folder, which appears atomically."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for part in parts:
@@ -382,7 +391,7 @@ def save_model_folder(folder: Path, *parts: Any) -> None:
 
 
 def save_model_files(folder: Path, *parts: Any) -> None:
-    """Save a model and its processor into a folder that holds other things; each file appears whole."""
+    """Save a model and its processor into a folder with other contents; each file appears atomically."""
     partial = folder / ".model.partial"
     save_model_folder(partial, *parts)
     for file in partial.iterdir():
