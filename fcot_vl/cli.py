@@ -854,16 +854,16 @@ def main() -> None:
 def _what_to_do(error: BaseException) -> str | None:
     """Return the message for an error that the user can fix; None for a fault of the program."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from here"
+        return "interrupted; rerun the same command to resume"
     if isinstance(error, ValueError | FileNotFoundError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""
-        return f"no space left on the disk{where}; free some, and the same command goes on from here"
+        return f"no space left on the disk{where}; free some, then rerun the same command to resume"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which may never have been imported
         return (
             "no memory left on the device; fewer records at once, a shorter --max-length or "
-            "--activation-checkpointing need less, and the same command goes on from the last checkpoint "
+            "--activation-checkpointing need less, and the same command resumes from the last checkpoint "
             f"({str(error)[:200]})"
         )
     return None

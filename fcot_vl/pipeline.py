@@ -137,7 +137,7 @@ class Recipe:
         if self.jobs < 1 or self.threads < 1:
             raise ValueError(f"jobs and threads must be at least 1, got {self.jobs} and {self.threads}")
         if unknown := [name for name in self.compressors if name not in COMPRESSORS]:
-            raise ValueError(f"compressors: {unknown[0]!r} is none; choose of {', '.join(COMPRESSORS)}")
+            raise ValueError(f"compressors: {unknown[0]!r} is unknown; choose from {', '.join(COMPRESSORS)}")
         if len(set(self.compressors)) < len(self.compressors):
             raise ValueError(f"compressors name each once, got {self.compressors}")
         for config, section in (
@@ -196,7 +196,7 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
         f"[bold]{title}[/bold]: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
         f"{recipe.jobs} at a time, {recipe.threads} thread{'s' if recipe.threads > 1 else ''} each). "
         "The students are trained here and now; nothing pre-trained stands in for them. "
-        "Interrupt at will: run again to go on."
+        "You can interrupt at any time. Rerun the same command to resume."
     )
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)

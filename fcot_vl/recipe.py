@@ -55,7 +55,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: a recipe is a list of `section:` entries, this file is none")
+        raise RecipeError(f"{path}: not a recipe; a recipe is a mapping of `section:` entries")
     plain: dict[str, Any] = _numbers(content)
     return plain
 

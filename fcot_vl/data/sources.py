@@ -131,7 +131,9 @@ def _array_as_lines(path: Path) -> bytes:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path}: begins as a JSON array but is none ({one_line(error)})") from None
+        raise ValueError(
+            f"{path}: starts like a JSON array but is not valid JSON ({one_line(error)})"
+        ) from None
     return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in found)
 
 
@@ -230,7 +232,7 @@ def open_internvl(meta: Path) -> list[tuple[Source, float]]:
     """
     entries = _read_json(meta)
     if not isinstance(entries, dict) or not entries:
-        raise ValueError(f"{meta}: an InternVL meta file is one object of sources, this is none")
+        raise ValueError(f"{meta}: not an InternVL meta file; expected one JSON object of sources")
     found: list[tuple[Source, float]] = []
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not {"root", "annotation"} <= entry.keys():

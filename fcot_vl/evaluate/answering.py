@@ -157,7 +157,7 @@ class Answerer:
             if not self.at_once:
                 raise ValueError("the device has no memory for one question alone; what is answered stays.")
             torch.cuda.empty_cache()
-            print(f"no memory for {len(piece)} questions at once, going on with {self.at_once}", flush=True)
+            print(f"no memory for {len(piece)} questions at once, continuing with {self.at_once}", flush=True)
         return answers
 
     @torch.inference_mode()

@@ -138,7 +138,7 @@ class Asking:
             raise ValueError(
                 f"at least {len(self.skipped):,} of {len(self.samples):,} questions cannot be asked, more than "
                 f"max_skipped {self.max_skipped:g} allows, such as {self.skipped[-1]['id']}: "
-                f"{self.skipped[-1]['reason']}. Mend the data or raise max_skipped"
+                f"{self.skipped[-1]['reason']}. Fix the data or raise max_skipped"
             )
         if len(self.skipped) == len(self.samples):
             raise ValueError("no question is left to be scored.")

@@ -118,7 +118,7 @@ class EndpointTeacher:
             if outcome.malformed and (wait is None or malformed > MALFORMED):
                 return Reply(kind="malformed reply", reason=outcome.said)
             if wait is None or self._stop.wait(max(outcome.wait, wait * random.uniform(0.75, 1.0))):
-                raise ValueError(f"{self.endpoint}: {outcome.said}; the same command goes on from here")
+                raise ValueError(f"{self.endpoint}: {outcome.said}; rerun the same command to resume")
         return outcome
 
     def _once(self, body: dict[str, Any]) -> Reply | _Failed:

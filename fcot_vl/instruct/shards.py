@@ -126,7 +126,7 @@ class Shards:
             write_shard(self.path(first), samples)
         except OSError as error:
             raise ValueError(
-                f"{self.path(first)}: cannot be written ({one_line(error)}); the same command goes on from here"
+                f"{self.path(first)}: cannot be written ({one_line(error)}); rerun the same command to resume"
             ) from None
 
     def _count(self, first: int, work: Work) -> None:
@@ -216,7 +216,7 @@ class Journal:
             except OSError as error:
                 raise ValueError(
                     f"{self.path}: an answer cannot be written ({one_line(error)}); "
-                    "the same command goes on from here"
+                    "rerun the same command to resume"
                 ) from None
             self.replies[key] = reply
 

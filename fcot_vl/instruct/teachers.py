@@ -189,7 +189,7 @@ class LocalModel:
                 )
         except torch.OutOfMemoryError:
             raise ValueError(
-                f"no memory for {len(left)} answers at once; lower --batch-size, the same command goes on"
+                f"no memory for {len(left)} answers at once; rerun the same command with a lower --batch-size to resume"
             ) from None
         asked = inputs["attention_mask"].sum(1).tolist()
         answers = made[:, inputs["input_ids"].shape[1] :].tolist()

@@ -127,7 +127,7 @@ def command_score(command: str, model: Path, log: Path) -> Scored:
     if ran.returncode:
         raise CheckpointError(
             f"--score-command ended with exit code {ran.returncode}; what it said is in {log}. What was scored before "
-            "is kept: the same command goes on from there"
+            "is kept; rerun the same command to resume"
         )
     try:
         return Scored(float(lines[-1]), {})

@@ -109,7 +109,7 @@ class ShardWriter:
     def _cannot(self, error: OSError) -> CheckpointError:
         return CheckpointError(
             f"{self.path}: could not be written ({one_line(error)}). Is the disk full? This file takes "
-            f"{self.size / 1e9:,.3f} GB; nothing is left of it. Make room and give the same command again"
+            f"{self.size / 1e9:,.3f} GB; the partial file was removed. Free some space, then rerun the same command"
         )
 
 

@@ -333,8 +333,8 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
         whole = attention_mask is None or attention_mask.shape == input_ids.shape
         if input_ids.is_floating_point() or not whole or seen >= input_ids.shape[1]:
             raise ValueError(
-                'visual_positions="kept" needs the input_ids of the whole sequence, also when generation goes on from '
-                "a cache; pass them, or position_ids (see visual_position_ids)."
+                'visual_positions="kept" needs the input_ids of the whole sequence, also when generation continues '
+                "from a cache; pass them, or position_ids (see visual_position_ids)."
             )
         return self.visual_position_ids(input_ids, attention_mask)
 

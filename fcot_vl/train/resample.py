@@ -182,7 +182,7 @@ def _write(
     final = {part.group: float(f"{part.weight * weights[part.group]:.3g}") for part in parts}
     heading = [
         f"Weights from a coarse run: loss over the median {median:.4f}, between {config.floor} and {config.cap}.",
-        "A weight is how often each record is seen in an epoch. Edit at will.",
+        "A weight is the number of times that each sample is seen per epoch. You may edit the weights.",
     ]
     config.output.mkdir(parents=True, exist_ok=True)
     write_mixture(config.output / "mixture.yaml", parts, final, comments, others, heading)

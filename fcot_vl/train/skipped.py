@@ -145,7 +145,7 @@ class Skipped:
         return (
             f"at least {sum(self.counts.values()):,} of {len(self.samples):,} records cannot be used, more than "
             f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. "
-            "Mend the data or raise max_skipped"
+            "Fix the data or raise max_skipped"
         )
 
 

@@ -218,7 +218,11 @@ class StageTrainer(Trainer):
             raise ValueError(
                 f"step {self.state.global_step + 1}: the gradients are not finite (norm {float(norm)}) on the pages "
                 f"{', '.join(self.page_ids[:NAMED])}{more}. Nothing was learned from them; "
-                + (f"{good.name} is whole and is gone on from" if good else "there is no checkpoint yet")
+                + (
+                    f"{good.name} is complete and training can resume from it"
+                    if good
+                    else "there is no checkpoint yet"
+                )
                 + f". Look at these pages; if they are right, lower the learning rate. ({folder})"
             )
         self.page_ids.clear()
@@ -318,7 +322,7 @@ class StageTrainer(Trainer):
             shutil.rmtree(folder, ignore_errors=True)
             raise ValueError(
                 f"{folder}: the checkpoint could not be written ({one_line(error)}). Is the disk full? The checkpoint "
-                "before is as it was; make room and give the same command to go on from there"
+                "before is as it was; free some space, then rerun the same command to resume from it"
             ) from error
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
@@ -339,7 +343,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         problem = checkpoint_problem(checkpoint)
         if problem is None:
             return checkpoint
-        print(f"{checkpoint}: {problem}; removed, going on from the one before", flush=True)
+        print(f"{checkpoint}: {problem}; removed; resuming from the one before", flush=True)
         shutil.rmtree(checkpoint)
     return None
 
@@ -363,9 +367,9 @@ def train(trainer: StageTrainer, stage: str, what: str) -> None:
     config, folder = trainer.args, Path(trainer.args.output_dir)
     checkpoint = first_then_others(config, "look for checkpoints", lambda: last_whole_checkpoint(folder))
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
-    going_on = f", going on from {checkpoint.name}" if checkpoint else ""
+    resumed = f", resuming from {checkpoint.name}" if checkpoint else ""
     many = f" on {config.world_size} processes" if config.world_size > 1 else ""
-    say(config, f"{stage}: {what}, {trained:,} parameters train{many}{going_on}")
+    say(config, f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 

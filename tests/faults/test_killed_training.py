@@ -98,7 +98,7 @@ def test_realign_killed_twice_gives_the_same_weights(tmp_path, undisturbed, teac
     assert (output / "checkpoint-6" / "model.safetensors").exists()
     realign(realign_config(output), teacher_folder, data)
     printed = capsys.readouterr().out
-    assert "checkpoint-6: was not written to its end" in printed and "going on from checkpoint-4" in printed
+    assert "checkpoint-6: was not written to its end" in printed and "resuming from checkpoint-4" in printed
     assert steps_logged(output) == [1, 2, 3, 4, 5, 6]
     for ratio in (2, 4):
         assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
@@ -163,7 +163,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     realign(realign_config(output), teacher_folder, data)
     printed = capsys.readouterr().out
     assert "checkpoint-4: optimizer.pt is damaged" in printed
-    assert ("going on from checkpoint-2" in printed) == (before == "whole")
+    assert ("resuming from checkpoint-2" in printed) == (before == "whole")
     for ratio in (2, 4):
         assert_same_weights(undisturbed / f"ratio-{ratio}", output / f"ratio-{ratio}")
 

@@ -124,7 +124,7 @@ def test_broken_pictures_are_skipped_and_named(tmp_path: Path) -> None:
 
 def test_too_many_found_late_stop_it_too(tmp_path: Path) -> None:
     dataset("chartqa", 4, cut=(1,)).save_to_disk(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"at least 1 of 4 questions.*Mend the data or raise max_skipped"):
+    with pytest.raises(ValueError, match=r"at least 1 of 4 questions.*Fix the data or raise max_skipped"):
         evaluate(TEACHER, tmp_path / "data", tmp_path / "out", benchmark="chartqa")
     assert len(rows_of(tmp_path / "out")) == 4
     assert not (tmp_path / "out" / "result.json").exists()

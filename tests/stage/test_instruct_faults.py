@@ -97,7 +97,7 @@ def test_a_server_that_dies_again_and_again(verb, serve, data, tmp_path, undistu
         server = serve(reply=reply, die_after=die_after)
         answered.append(server)
         if die_after is not None:
-            with pytest.raises(ValueError, match=r"not reached.*the same command goes on") as caught:
+            with pytest.raises(ValueError, match=r"not reached.*rerun the same command to resume") as caught:
                 run(verb, server, data, tmp_path / "out")
             assert "\n" not in str(caught.value)
             deaths += 1
@@ -172,7 +172,7 @@ def test_a_reply_that_is_never_readable_costs_no_other_record(verb, serve, data,
 
 
 def test_a_server_that_is_never_there_again_says_so(serve, data, tmp_path):
-    with pytest.raises(ValueError, match=r"503.*the same command goes on from here"):
+    with pytest.raises(ValueError, match=r"503.*rerun the same command to resume"):
         run("rewrite", serve(*[503] * 99, reply=reply), data, tmp_path / "busy")
     with pytest.raises(ValueError, match=r"no answer within 0.1 seconds \(--timeout\)"):
         run("rewrite", serve(*[HANG] * 99, reply=reply), data, tmp_path / "silent", timeout=0.1)

@@ -220,7 +220,7 @@ def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
         ({"synthesize": {"train": 4}}, "missing --test"),
         ({"peers": {"metods": []}}, "did you mean methods"),
         ({"relign": {}}, "did you mean realign"),
-        ({"compressors": ["conv", "kohv"]}, "'kohv' is none"),
+        ({"compressors": ["conv", "kohv"]}, "'kohv' is unknown"),
         ({"compressors": ["conv", "conv"]}, "each once"),
     ):
         with pytest.raises(RecipeError, match=words):

@@ -24,7 +24,7 @@ def raising(error: BaseException) -> Any:
         (ValueError("keep is\na share"), 2, "keep is a share"),
         (torch.OutOfMemoryError("tried to allocate 2 GiB"), 2, "no memory left on the device"),
         (OSError(errno.ENOSPC, "No space left on device", "run/x"), 2, "no space left on the disk for run/x"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (KeyboardInterrupt(), 130, "rerun the same command to resume"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(

@@ -124,7 +124,7 @@ def test_lines_and_an_array_read_the_same(tmp_path):
     assert list(JsonRecords(lines)) == list(JsonRecords(array)) == records
     assert len(JsonRecords(write_lines(tmp_path / "none.jsonl", []))) == 0
     (tmp_path / "half.json").write_text("[{")
-    with pytest.raises(ValueError, match=r"half\.json: begins as a JSON array"):
+    with pytest.raises(ValueError, match=r"half\.json: starts like a JSON array"):
         JsonRecords(tmp_path / "half.json")
     with pytest.raises(ValueError, match="cannot be read"):
         JsonRecords(tmp_path / "no.jsonl")
@@ -189,7 +189,7 @@ def test_an_internvl_meta_file(tmp_path, capsys):
     assert a[0].images[0].size == (60, 40)
     printed = capsys.readouterr().out
     assert "b: max_dynamic_patch not used" in printed and "a:" not in printed
-    for wrong, message in (([], "one object of sources"), ({"a": {"root": "."}}, "needs `root`")):
+    for wrong, message in (([], "one JSON object of sources"), ({"a": {"root": "."}}, "needs `root`")):
         meta.write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match=message):
             open_internvl(meta)

@@ -165,7 +165,8 @@ def _make(shards: list[Shard], workers: int) -> None:
                     future.result()
         except BrokenProcessPool:
             raise StageError(
-                "a worker died (out of memory, or killed); the same command goes on, with fewer --workers if need be"
+                "a worker died (out of memory, or killed); rerun the same command to resume, "
+                "with fewer --workers if needed"
             ) from None
         finally:
             _end(pool)
