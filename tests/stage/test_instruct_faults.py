@@ -64,7 +64,7 @@ def test_every_fault_that_passes_leaves_no_trace(verb, serve, data, tmp_path, un
     whole = undisturbed(verb)
     for number, faults in enumerate(FAULTS.values()):
         server = serve(*faults, reply=reply)
-        out = run(verb, server, data, tmp_path / f"{number}", timeout=0.3)
+        out = run(verb, server, data, tmp_path / f"{number}", timeout=0.8)
         assert files(out) == whole
         assert set(server.answered.values()) == {1} and server.answered.total() == QUESTIONS[verb]
         assert not server.faults and len(server.asked) == QUESTIONS[verb] + len(faults)
