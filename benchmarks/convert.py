@@ -25,8 +25,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import InternVLForConditionalGeneration
 
-from fcot_vl.convert.architecture import internvl_config
-from fcot_vl.convert.names import POSITIONS, RENAMED, RENAMED_INTERNLM2, fill, pattern_of, runtime_name
+from fcot_vl.convert.config import internvl_config
+from fcot_vl.convert.tensor_map import POSITIONS, RENAMED, RENAMED_INTERNLM2, fill, pattern_of, runtime_name
 
 GB = 1e9
 SHARD = 5_000_000_000
@@ -183,7 +183,7 @@ class Tensors:
 def measure(size: str, folder: Path) -> dict[str, Any]:
     source, output = folder / f"{size}-original", folder / f"{size}-converted"
     largest = write_original(size, source)
-    command = f"from fcot_vl.convert.write import convert; convert({str(source)!r}, {str(output)!r})"
+    command = f"from fcot_vl.stages.convert import convert; convert({str(source)!r}, {str(output)!r})"
     report = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     started = time.monotonic()
     ran = subprocess.run(

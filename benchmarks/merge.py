@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
+from fcot_vl.common.stage import git_commit, hardware, now
 from fcot_vl.merge.checkpoint import Shard, StoredTensor
-from fcot_vl.merge.write import ShardWriter
-from fcot_vl.stage import git_commit, hardware, now
+from fcot_vl.merge.writer import ShardWriter
 
 GB = 1e9
 IMPORTS = """
@@ -37,7 +37,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from fcot_vl.merge.config import MergeConfig
-from fcot_vl.merge_stage import merge
+from fcot_vl.stages.merge import merge
 started = time.monotonic()
 """
 DONE = "\nprint(time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -32,13 +32,13 @@ from typing import Any
 import torch
 from shapes import SHAPES, processor_for, random_page, random_teacher
 
-from fcot_vl.bench.clock import Clock
-from fcot_vl.bench.entrant import Contender, Entrant, Measurement
-from fcot_vl.bench.summary import spread
-from fcot_vl.model.cost import cache_bytes
+from fcot_vl.bench.aggregation import spread
+from fcot_vl.bench.measure import Contender, Entrant, Measurement
+from fcot_vl.bench.timers import Clock
+from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
+from fcot_vl.models.flops import cache_bytes
 from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.method import Method
-from fcot_vl.stage import git_commit, hardware, now, versions, write_json
 
 UNPATCHED = "unpatched"
 PEERS = {

@@ -126,8 +126,8 @@ def teacher_and_batch(
     import torch
     from transformers import InternVLVisionConfig, Qwen2Config
 
-    from fcot_vl.data.collate import pack, pad
-    from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration
+    from fcot_vl.data.collator import pack, pad
+    from fcot_vl.models import FCoTVLConfig, FCoTVLForConditionalGeneration
 
     vision = InternVLVisionConfig(
         hidden_size=size.vision_width,
@@ -184,7 +184,7 @@ def teacher_and_batch(
 
 
 def shared_step(size: Size, ratios: Sequence[int]) -> tuple[Callable[[], Any], Any]:
-    from fcot_vl.model import SharedBackbone
+    from fcot_vl.models import SharedBackbone
     from fcot_vl.train.losses import realign_loss
 
     teacher, batch = teacher_and_batch(size, ratios, size.packed)
@@ -205,7 +205,7 @@ def naive_step(size: Size) -> tuple[Callable[[], Any], Any]:
     import torch
     from torch.nn import functional as F
 
-    from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration
+    from fcot_vl.models import FCoTVLConfig, FCoTVLForConditionalGeneration
 
     teacher, batch = teacher_and_batch(size)
     student = FCoTVLForConditionalGeneration(FCoTVLConfig.from_teacher(teacher.config, RATIO))
@@ -353,7 +353,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(arguments.child, SIZES[arguments.sizes[0]], arguments.steps)))
         return
-    from fcot_vl.stage import git_commit, hardware, now, versions, write_json
+    from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
 
     result = {
         "benchmark": "realign",

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, LlamaConfig
 
-from fcot_vl.data.sample import Sample
-from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.model.modeling import StudentAdaptor
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.data.dataset import Sample
+from fcot_vl.models import FCoTVLConfig, FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.models.internvl.modeling import StudentAdaptor
+from fcot_vl.models.tiny import tiny_teacher_path
 
 TILE, MOST_TILES = 448, 12  # the paper's tile threshold (its Table 6)
 QUESTION = "What is the total amount that is due on this page, in words or in numbers as it is printed?"

@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from fcot_vl.data.sample import SampleFolder, write_shard
-from fcot_vl.data.synthesize.ocr import KINDS, make_sample
-from fcot_vl.data.synthesize.ocr.write import synthesize_ocr
-from fcot_vl.stage import git_commit, hardware, now, versions, write_json
+from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
+from fcot_vl.data.dataset import SampleFolder, write_shard
+from fcot_vl.synthesize.ocr import KINDS, make_sample
+from fcot_vl.synthesize.ocr.write import synthesize_ocr
 
 
 def cpu_seconds() -> float:

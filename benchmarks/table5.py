@@ -30,12 +30,13 @@ import torch
 from rich.table import Table
 from shapes import SHAPES, processor_for, random_page, random_student, random_teacher
 
-from fcot_vl.bench import Contender, bench
-from fcot_vl.bench.table import by_image_set, wide_console
-from fcot_vl.data.collate import tokenize_question
-from fcot_vl.data.sample import Sample
-from fcot_vl.model.cost import cache_bytes, decode_weight_bytes, prefill_flops, projector_flops, vit_flops
-from fcot_vl.stage import git_commit, hardware, now, versions
+from fcot_vl.bench.measure import Contender
+from fcot_vl.bench.tables import by_image_set, wide_console
+from fcot_vl.common.stage import git_commit, hardware, now, versions
+from fcot_vl.data.collator import tokenize_question
+from fcot_vl.data.dataset import Sample
+from fcot_vl.models.flops import cache_bytes, decode_weight_bytes, prefill_flops, projector_flops, vit_flops
+from fcot_vl.stages.bench import bench
 
 PAGES = {"DocVQA": (1700, 2200), "ChartQA": (800, 557), "InfoVQA": (1000, 2600)}  # width, height
 RATIOS = (1, 2, 4)

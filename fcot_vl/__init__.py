@@ -4,7 +4,7 @@
 `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained` like any other model.
 """
 
-from fcot_vl.model import FCoTVLConfig, FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.models import FCoTVLConfig, FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.version import __version__
 
 __all__ = ["FCoTVLConfig", "FCoTVLForConditionalGeneration", "FCoTVLProcessor", "__version__"]

@@ -103,7 +103,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert an original OpenGVLab checkpoint to the Hugging Face layout."""
-    from fcot_vl.convert.write import convert as run
+    from fcot_vl.stages.convert import convert as run
 
     run(source, output, allow_bin=allow_bin, image_token=image_token_id)
 
@@ -124,8 +124,8 @@ def inspect(
     ] = "conv",
 ) -> None:
     """Describe a checkpoint and estimate its cost at every compress ratio, from its configuration alone."""
-    from fcot_vl.inspect import inspect as run
-    from fcot_vl.inspect import page_size
+    from fcot_vl.stages.inspect import inspect as run
+    from fcot_vl.stages.inspect import page_size
 
     run(path, page_size(page), context, gpus, compressor)
 
@@ -166,8 +166,8 @@ def synthesize(
     Kinds, each also in Chinese with the suffix `_zh`: text, layout, table, chart, handwriting, scene, web.
     """
     if kind:
-        from fcot_vl.data.synthesize.ocr import Sources
-        from fcot_vl.data.synthesize.ocr.write import synthesize_ocr
+        from fcot_vl.synthesize.ocr import Sources
+        from fcot_vl.synthesize.ocr.write import synthesize_ocr
 
         if task:
             raise ValueError("--task is of MiniDoc and --kind of the OCR-like pages: give one of them")
@@ -175,7 +175,7 @@ def synthesize(
         return
     if workers > 1 or corpus or html or internvl:
         raise ValueError("--workers, --corpus, --html and --internvl are of the OCR-like pages: add --kind")
-    from fcot_vl.data.synthesize.write import synthesize as write
+    from fcot_vl.stages.synthesize import synthesize as write
 
     write(output, split, records, seed, task)  # type: ignore[arg-type]
 
@@ -214,8 +214,8 @@ def label(
     """Label images with the answers of a teacher, as training data."""
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.instruct.label import LabelConfig
-    from fcot_vl.instruct.label import label as run
+    from fcot_vl.stages.label import LabelConfig
+    from fcot_vl.stages.label import label as run
 
     disable_progress_bar()
     run(
@@ -266,8 +266,8 @@ def rewrite(
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.instruct.rewrite import RewriteConfig
-    from fcot_vl.instruct.rewrite import rewrite as run
+    from fcot_vl.stages.rewrite import RewriteConfig
+    from fcot_vl.stages.rewrite import rewrite as run
 
     disable_progress_bar()
     run(
@@ -324,8 +324,8 @@ def cot(
     """Sample worked answers from a teacher, keep the correct ones, and mix them with the data (rejection sampling)."""
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.instruct.cot import CotConfig
-    from fcot_vl.instruct.cot import cot as run
+    from fcot_vl.stages.cot import CotConfig
+    from fcot_vl.stages.cot import cot as run
 
     disable_progress_bar()
     run(
@@ -366,8 +366,8 @@ def realign(
 
     Further flags are the fields of `RealignConfig`, such as `--ratios 2,4 --max-steps 500 --seed 1`.
     """
-    from fcot_vl.train.realign import RealignConfig
-    from fcot_vl.train.realign import realign as run
+    from fcot_vl.stages.realign import RealignConfig
+    from fcot_vl.stages.realign import realign as run
 
     run(_config(RealignConfig, "realign", recipe, context.args, output), _teacher(teacher), data)
 
@@ -384,8 +384,8 @@ def post_train(
 
     Further flags are the fields of `PostTrainConfig`, such as `--max-steps 500 --learning-rate 1e-3`.
     """
-    from fcot_vl.train.post_train import PostTrainConfig
-    from fcot_vl.train.post_train import post_train as run
+    from fcot_vl.stages.post_train import PostTrainConfig
+    from fcot_vl.stages.post_train import post_train as run
 
     run(_config(PostTrainConfig, "post_train", recipe, context.args, output), model, data)
 
@@ -417,9 +417,9 @@ def resample(
 
     With `--model`, further flags are the fields of `PostTrainConfig` for the coarse run.
     """
-    from fcot_vl.train.post_train import PostTrainConfig
-    from fcot_vl.train.resample import ResampleConfig
-    from fcot_vl.train.resample import resample as run
+    from fcot_vl.stages.post_train import PostTrainConfig
+    from fcot_vl.stages.resample import ResampleConfig
+    from fcot_vl.stages.resample import resample as run
 
     config = ResampleConfig(output, data, losses, model, records, floor, cap, tuple(generation or ()), seed)
     if model is None:
@@ -439,7 +439,7 @@ def curves(
     batch_size: Annotated[int, typer.Option(min=1, help="Number of questions decoded together.")] = 64,
 ) -> None:
     """Plot losses and scores by task over a post-training run, from its kept checkpoints."""
-    from fcot_vl.curves import curves as make
+    from fcot_vl.stages.curves import curves as make
 
     make(run, data, output, batch_size)
 
@@ -507,7 +507,7 @@ def merge(
     from transformers.utils.logging import disable_progress_bar
 
     from fcot_vl.merge.config import MergeConfig
-    from fcot_vl.merge_stage import merge as run
+    from fcot_vl.stages.merge import merge as run
 
     disable_progress_bar()
     run(
@@ -586,8 +586,8 @@ def evaluate(
     ] = 0.01,
 ) -> None:
     """Score a model, with or without a training-free baseline, on a dataset folder or a public benchmark."""
-    from fcot_vl.evaluate.runner import evaluate as run
     from fcot_vl.prune.method import Method
+    from fcot_vl.stages.evaluate import evaluate as run
 
     peer = Method(method, keep, layer, seed if method == "random" else 0)
     run(
@@ -627,7 +627,7 @@ def lmms_eval(
     ] = False,
 ) -> None:
     """Write local data and a task file for lmms-eval. See `make eval-env`."""
-    from fcot_vl.evaluate.lmms_task import LmmsTaskConfig, lmms_task
+    from fcot_vl.stages.lmms_eval import LmmsTaskConfig, lmms_task
 
     lmms_task(LmmsTaskConfig(data, output, task, name, split, bare))
 
@@ -658,7 +658,7 @@ def bench(
     ] = None,
 ) -> None:
     """Time models and baselines on the same pages: prefill, decode, end to end, KV cache, operations."""
-    from fcot_vl.bench import bench as run
+    from fcot_vl.stages.bench import bench as run
 
     run(
         [_contender(text) for text in contender],
@@ -690,7 +690,7 @@ def export(
     push: Annotated[str | None, typer.Option(help="Hub repository to upload to. Default: no upload.")] = None,
 ) -> None:
     """Export a student for distribution: weights, model card and, with --remote-code, the model code."""
-    from fcot_vl.export import export as run
+    from fcot_vl.stages.export import export as run
 
     if licence is not None:
         print(
@@ -720,7 +720,7 @@ def visualize(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate.")] = 64,
 ) -> None:
     """Draw the visual tokens that an answer attended to over the image, for one or more models."""
-    from fcot_vl.visualize import visualize as run
+    from fcot_vl.stages.visualize import visualize as run
 
     run(image, question, output, model or [], max_new_tokens)
 
@@ -737,8 +737,8 @@ def report(
     ] = None,
 ) -> None:
     """Write a report of a run: tables, figures and examples."""
-    from fcot_vl.evaluate.report import ReportConfig
-    from fcot_vl.evaluate.report import report as make
+    from fcot_vl.stages.report import ReportConfig
+    from fcot_vl.stages.report import report as make
 
     make(ReportConfig(run, output, data))
 
@@ -755,7 +755,7 @@ def ask(
     """Answer one question about an image of your own."""
     from transformers.utils.logging import disable_progress_bar
 
-    from fcot_vl.ask import ask as run
+    from fcot_vl.stages.ask import ask as run
 
     disable_progress_bar()
     answer = run(image, question, model, max_new_tokens)
@@ -797,7 +797,7 @@ def _image_sets(given: list[str]) -> str | dict[str, str]:
 
 def _contender(text: str) -> Any:
     """Parse a candidate such as `student=out/student-4x` or `fastv=out/teacher@fastv,0.5,2`."""
-    from fcot_vl.bench import Contender
+    from fcot_vl.bench.measure import Contender
     from fcot_vl.prune.method import Method
 
     name, given, rest = text.partition("=")
@@ -825,14 +825,14 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def _config(config: Any, section: str, recipe: str | None, flags: list[str], output: Path) -> Any:
-    from fcot_vl.recipe import build, read_recipe
+    from fcot_vl.common.config import build, read_recipe
 
     values = read_recipe(recipe).get(section, {}) if recipe else {}
     return build(config, values, flags, output_dir=str(output))
 
 
 def _teacher(path: str | None) -> str:
-    from fcot_vl.model.tiny import tiny_teacher_path
+    from fcot_vl.models.tiny import tiny_teacher_path
 
     return path or str(tiny_teacher_path())
 

@@ -28,24 +28,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from transformers import AutoConfig
 
-from fcot_vl.bench import Contender, bench
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.data.synthesize.write import synthesize
-from fcot_vl.evaluate.report import ReportConfig, report
-from fcot_vl.evaluate.runner import evaluate
+from fcot_vl.bench.measure import Contender
+from fcot_vl.common.config import build, find_recipe, read_recipe
+from fcot_vl.common.errors import one_line
+from fcot_vl.common.hashing import hash_files, hash_module
+from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.merge.config import MergeConfig
-from fcot_vl.merge_stage import merge
-from fcot_vl.message import one_line
-from fcot_vl.model import FCoTVLProcessor
-from fcot_vl.model.compressor import COMPRESSORS
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models import FCoTVLProcessor
+from fcot_vl.models.compressors.registry import COMPRESSORS
+from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.prune.method import Method
-from fcot_vl.recipe import build, find_recipe, read_recipe
-from fcot_vl.train.features import cache_features
-from fcot_vl.train.fingerprint import hash_files, hash_module
-from fcot_vl.train.kept import CHECKPOINTS
-from fcot_vl.train.post_train import PostTrainConfig, load_for_training, post_train
-from fcot_vl.train.realign import RealignConfig, realign
+from fcot_vl.stages.bench import bench
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.merge import merge
+from fcot_vl.stages.post_train import PostTrainConfig, load_for_training, post_train
+from fcot_vl.stages.realign import RealignConfig, realign
+from fcot_vl.stages.report import ReportConfig, report
+from fcot_vl.stages.synthesize import synthesize
+from fcot_vl.train.feature_cache import cache_features
+from fcot_vl.train.snapshots import CHECKPOINTS
 
 VALIDATION = Path("data", "validation")
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import fcot_vl
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models.tiny import tiny_teacher_path
 
 TILE = 112
 IMAGE_TOKEN_ID = 6

@@ -19,7 +19,7 @@ from read_pages import VISION_FROM, Student
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer
 
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models.tiny import tiny_teacher_path
 
 SIDE = 16  # patches of a tile
 EXAMPLES = 6

@@ -39,7 +39,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models.tiny import tiny_teacher_path
 
 SIZES = [(90, 200), (230, 100), (150, 150), (33, 300), (500, 470)]  # height, width of pictures
 TEMPLATE = (  # llava-hf/llava-1.5-7b-hf's

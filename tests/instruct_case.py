@@ -10,10 +10,10 @@ from typing import Any
 from scripted_server import ScriptedServer, question_of
 from source_files import picture, record
 
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.instruct.cot import CotConfig, cot
-from fcot_vl.instruct.label import LabelConfig, label
-from fcot_vl.instruct.rewrite import RewriteConfig, rewrite
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.stages.cot import CotConfig, cot
+from fcot_vl.stages.label import LabelConfig, label
+from fcot_vl.stages.rewrite import RewriteConfig, rewrite
 
 VERBS = ("label", "rewrite", "cot")
 

@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts servers with the arguments of `ScriptedServer`; and lets clients wait for hundredths of a second."""
-    monkeypatch.setattr("fcot_vl.instruct.endpoint.WAITS", (0.01, 0.01, 0.02, 0.02, 0.02, 0.02))
+    monkeypatch.setattr("fcot_vl.instruct.backends.endpoint.WAITS", (0.01, 0.01, 0.02, 0.02, 0.02, 0.02))
     servers: list[ScriptedServer] = []
 
     def start(*faults: Fault, **settings: Any) -> ScriptedServer:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fcot_vl.data.sample import Sample, write_shard
-from fcot_vl.train.post_train import PostTrainConfig
-from fcot_vl.train.realign import RealignConfig
+from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.stages.post_train import PostTrainConfig
+from fcot_vl.stages.realign import RealignConfig
 
 PAGES, BATCH = 10, 4  # three steps an epoch, the last one short
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fcot_vl.data.synthesize.ocr import KINDS, make_sample
+from fcot_vl.synthesize.ocr import KINDS, make_sample
 
 _ROW, _CELL = 4, (300, 400)
 _GAP = 8

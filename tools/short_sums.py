@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fcot_vl.data.sample import Sample, write_shard
-from fcot_vl.data.synthesize.minidoc import make_sample
+from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.synthesize.minidoc import make_sample
 
 IN_A_SHARD = 480
 

@@ -1,11 +1,4 @@
-"""The `bench` stage: compare the time, KV cache and operations of compressed models and their baselines.
+"""Timing of models and baselines: `measure` runs one candidate, `aggregation` and `tables` summarize many runs.
 
-`entrant` runs one candidate and measures it with `clock`. `bound` predicts the times of a candidate from the measured
-times of the baseline and the paper's cost model. `summary` computes statistics over many runs, `table` formats them,
-and `stage` runs everything.
+`speedup_bound` predicts the times of a candidate from the measured times of the baseline and the paper's cost model.
 """
-
-from fcot_vl.bench.entrant import PARTS, Contender
-from fcot_vl.bench.stage import bench
-
-__all__ = ["PARTS", "Contender", "bench"]

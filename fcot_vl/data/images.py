@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from fcot_vl.common.errors import one_line
 from fcot_vl.data.truncation import refuse_truncated
-from fcot_vl.message import one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; an A4 page at 1,000 dpi has 97 million

@@ -19,10 +19,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fcot_vl.data.sample import Origin, Records, Sample, SampleFolder, TaskFolder
+from fcot_vl.common.errors import one_line
+from fcot_vl.data.dataset import Origin, Records, Sample, SampleFolder, TaskFolder
 from fcot_vl.data.sources import ConversationFile, DatasetSource, RowReader, Source, load_rows, open_internvl
-from fcot_vl.data.stream import cache_stream
-from fcot_vl.message import one_line
+from fcot_vl.data.streaming import cache_stream
 
 MAX_SKIPPED = 0.01  # maximum share of unusable samples before a run stops
 KINDS: dict[str, set[str]] = {  # kinds of sources, and the keys an entry may have besides `name` and `weight`

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcot_vl.data.conversation import RecordError, malformed, read_question, read_turns
+from fcot_vl.common.errors import one_line
+from fcot_vl.data.chat_format import RecordError, malformed, read_question, read_turns
+from fcot_vl.data.dataset import Origin, Records, Sample
 from fcot_vl.data.images import ImageError, LazyPicture
-from fcot_vl.data.sample import Origin, Records, Sample
-from fcot_vl.message import one_line
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
 COLUMNS = ("image", "question", "answer", "messages", "id")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcot_vl.stage import read_rows
+from fcot_vl.common.stage import read_rows
 
 PREDICTIONS, TIMES = "predictions.jsonl", "times.jsonl"
 

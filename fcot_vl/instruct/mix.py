@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fcot_vl.data.resample_mixture import Part, take_apart, write_mixture
-from fcot_vl.data.sample import SampleFolder
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.data.mixture_file import Part, take_apart, write_mixture
 
 FILE = "mixture.yaml"
 HEADING = (

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcot_vl.message import one_line
+from fcot_vl.common.errors import one_line
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHERS = {"BOOL": 1, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}

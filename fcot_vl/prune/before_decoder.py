@@ -4,9 +4,9 @@ These methods act between the projector and the first decoder layer. The engine 
 the prompt are removed together with the features, and the KV cache holds only the kept tokens. As in FastV, kept tokens
 keep their position ids. A merged token has the position of the token that absorbed the others.
 
-Tokens are counted after InternVL's pixel shuffle; see `fcot_vl.prune.vit` for how the ViT's information on the 2x2
-patches of a token is combined. The reference implementations merge before the projector. InternVL's projector begins
-with a LayerNorm, so a sum and a mean are equal before it. They differ after it, where the methods here use means.
+Tokens are counted after InternVL's pixel shuffle; see `fcot_vl.prune.vit_attention` for how the ViT's information on
+the 2x2 patches of a token is combined. The reference implementations merge before the projector. InternVL's projector
+begins with a LayerNorm, so a sum and a mean are equal before it. They differ after it, where the methods here use means.
 
 The budget of a row is `n_kept(keep, its visual tokens)` and is always met exactly. A method that ranks tokens by the
 CLS token of their tile spends it evenly over the tiles of the row, which differ by at most one token. The other methods
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import n_kept
-from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Choice, Prompt
-from fcot_vl.prune.vit import VitWatch
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Choice, Prompt
+from fcot_vl.prune.vit_attention import VitWatch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import first_best
+from fcot_vl.prune.selection import first_best
 
 
 def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:

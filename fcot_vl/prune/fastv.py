@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.decoder_attention import DecoderWatch
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt, keep_top
-from fcot_vl.prune.rating import DecoderWatch
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt, keep_top
 
 
 def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:

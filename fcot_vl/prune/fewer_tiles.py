@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt
 
 
 def tile_limit(tokens_at: Callable[[int], int], most: int, budget: int) -> int:

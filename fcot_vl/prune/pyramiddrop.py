@@ -18,10 +18,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import Drop
-from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.decoder_attention import DecoderWatch
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt, keep_counts
-from fcot_vl.prune.rating import DecoderWatch
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt, keep_counts
 
 AT = (1 / 4, 1 / 2, 3 / 4)  # fractions of the depth of the decoder
 

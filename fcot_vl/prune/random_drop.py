@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt, keep_top, row_fingerprints
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt, keep_top, row_fingerprints
 
 
 def apply_random(model: nn.Module, keep: float, seed: int = 0) -> PruneHandle:

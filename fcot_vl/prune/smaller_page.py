@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import Drop, shares_by_layer
-from fcot_vl.prune.engine import decoder_of, install
+from fcot_vl.prune.decoder_attention import DecoderWatch
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import TIE, Choice, Prompt, best_first, first_best, keep_counts
-from fcot_vl.prune.rating import DecoderWatch
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import TIE, Choice, Prompt, best_first, first_best, keep_counts
 
 AT = (3 / 32, 7 / 32, 16 / 32)  # first layer without the dropped tokens, as fractions of the depth
 RECYCLED, PER_CLUSTER = 0.3, 10

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import n_kept
-from fcot_vl.prune.engine import decoder_of, install
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import Prompt
+from fcot_vl.prune.hooks import decoder_of, install
+from fcot_vl.prune.selection import Prompt
 
 
 def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:

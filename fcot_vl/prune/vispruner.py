@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.prompt import best_first
-from fcot_vl.prune.vit import VitWatch
+from fcot_vl.prune.selection import best_first
+from fcot_vl.prune.vit_attention import VitWatch
 
 AT_ONCE = 8  # number of duplicates removed per round
 

@@ -28,16 +28,16 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from fcot_vl.data.collate import Page, PostTrainCollator, flatten
-from fcot_vl.data.sample import Sample
-from fcot_vl.message import one_line
-from fcot_vl.stage import write_json
-from fcot_vl.train.fingerprint import hash_file
-from fcot_vl.train.loss_log import LossLog
+from fcot_vl.common.distributed import first_then_others, say
+from fcot_vl.common.errors import one_line
+from fcot_vl.common.hashing import hash_file
+from fcot_vl.common.stage import write_json
+from fcot_vl.data.collator import Page, PostTrainCollator, flatten
+from fcot_vl.data.dataset import Sample
+from fcot_vl.train.completions_callback import ReadAgain, Reader
+from fcot_vl.train.dataset import LengthGroupedOrder, PackedPages, TrainingPages
+from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.muon import Muon
-from fcot_vl.train.pages import LengthGroupedOrder, PackedPages, TrainingPages
-from fcot_vl.train.processes import first_then_others, say
-from fcot_vl.train.read_again import ReadAgain, Reader
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it is incomplete
 LOSS_LOG = "losses.jsonl"

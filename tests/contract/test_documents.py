@@ -18,10 +18,10 @@ import yaml
 
 import fcot_vl
 from fcot_vl.cli import app
+from fcot_vl.common.config import build, find_recipe, read_recipe
 from fcot_vl.pipeline import Recipe, plan
-from fcot_vl.recipe import build, find_recipe, read_recipe
-from fcot_vl.train.post_train import PostTrainConfig
-from fcot_vl.train.realign import RealignConfig
+from fcot_vl.stages.post_train import PostTrainConfig
+from fcot_vl.stages.realign import RealignConfig
 from fcot_vl.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def shell_lines(path: Path) -> list[str]:
 
 def plugin_settings() -> set[str]:
     """What `--model_args` of lmms-eval may name; read, since the module needs lmms-eval."""
-    tree = ast.parse((ROOT / "fcot_vl" / "evaluate" / "lmms.py").read_text())
+    tree = ast.parse((ROOT / "fcot_vl" / "evaluate" / "lmms_eval_model.py").read_text())
     (model,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "FCoTVL")
     (init,) = (node for node in model.body if getattr(node, "name", "") == "__init__")
     return {argument.arg for argument in init.args.args} - {"self"}  # type: ignore[attr-defined]

@@ -7,22 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from fcot_vl.cli import app
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
-LAYERS = [  # lowest first; rooms of one layer do not know each other
-    {"message", "progress", "version", "figure"},
-    {"stage"},
-    {"model", "data", "prune", "merge"},
-    {"shown"},
-    {"convert", "train", "evaluate", "instruct", "bench", "ask", "export", "recipe"},
-    {"inspect", "curves", "merge_stage", "visualize"},
+LAYERS = [  # lowest first; units of one layer do not import each other
+    {"version", "prune", "verify"},
+    {"common"},
+    {"models", "data", "merge", "convert"},
+    {"synthesize", "train", "inference"},
+    {"instruct", "evaluate", "bench"},
+    {"report"},
+    {"stages"},
     {"pipeline"},
     {"cli"},
 ]
-LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 
-def room_of(path: Path) -> str:
+def unit_of(path: Path) -> str:
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -40,15 +44,15 @@ def imports(source: str) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "fcot_vl")
 
 
-def problems(room: str, source: str) -> list[str]:
+def problems(unit: str, source: str) -> list[str]:
     found = []
     for line, name in imports(source):
         parts = name.split(".")
         target = parts[1] if len(parts) > 1 else ""
-        if target == room:
+        if target == unit:
             continue
-        if target not in LEVEL or LEVEL[target] >= LEVEL[room]:
-            found.append(f"line {line}: {room} imports {name}")
+        if target not in LEVEL or LEVEL[target] >= LEVEL[unit]:
+            found.append(f"line {line}: {unit} imports {name}")
     return found
 
 
@@ -56,27 +60,34 @@ def problems(room: str, source: str) -> list[str]:
 def test_imports_go_down_only(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     if path == PACKAGE / "__init__.py":
-        assert {name.split(".")[1] for _, name in imports(source)} <= {"model", "version"}
+        assert {name.split(".")[1] for _, name in imports(source)} <= {"models", "version"}
         return
-    assert room_of(path) in LEVEL, f"{room_of(path)} has no layer: add it to LAYERS"
-    assert problems(room_of(path), source) == []
+    assert unit_of(path) in LEVEL, f"{unit_of(path)} has no layer: add it to LAYERS"
+    assert problems(unit_of(path), source) == []
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("unit", "source"),
     [
-        ("model", "from fcot_vl.data.sample import Sample"),
-        ("model", "def f():\n    import fcot_vl.train.losses"),
+        ("models", "from fcot_vl.data.dataset import Sample"),
+        ("models", "def f():\n    import fcot_vl.train.losses"),
         ("train", "from fcot_vl import evaluate"),
-        ("stage", "from fcot_vl.model import x"),
+        ("common", "from fcot_vl.models import x"),
         ("train", "from fcot_vl.cli import app"),
         ("data", "import fcot_vl"),
     ],
 )
-def test_the_rule_bites(room: str, source: str) -> None:
-    assert problems(room, source)
+def test_the_rule_bites(unit: str, source: str) -> None:
+    assert problems(unit, source)
 
 
-def test_the_bottom_needs_nothing_above() -> None:
-    for name in LAYERS[0]:
-        assert not list(imports((PACKAGE / f"{name}.py").read_text()))
+def test_the_bottom_imports_nothing_above() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if unit_of(path) in LAYERS[0]:
+            assert {name.split(".")[1] for _, name in imports(path.read_text())} <= {unit_of(path)}
+
+
+def test_every_command_is_a_file_of_stages() -> None:
+    commands = {name.replace("-", "_") for name in typer.main.get_command(app).commands}  # type: ignore[attr-defined]
+    files = {path.stem for path in (PACKAGE / "stages").glob("[a-z]*.py")}
+    assert commands - {"demo", "reproduce"} == files

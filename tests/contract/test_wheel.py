@@ -24,13 +24,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_the_wheel_holds(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    tiny = {f"fcot_vl/model/tiny/{p.name}" for p in (ROOT / "fcot_vl/model/tiny").iterdir() if p.is_file()}
+    tiny = {f"fcot_vl/models/tiny/{p.name}" for p in (ROOT / "fcot_vl/models/tiny").iterdir() if p.is_file()}
     recipes = {f"fcot_vl/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.yaml")}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl").rglob("*.py")}
     prompts = {f"fcot_vl/instruct/prompts/{name}.yaml" for name in ("rewrite", "cot")}
     assert tiny | recipes | sources | prompts <= names
     assert {
-        f"fcot_vl/model/tiny/{n}" for n in ("config.json", "model.safetensors", "tokenizer.json", "README.md")
+        f"fcot_vl/models/tiny/{n}"
+        for n in ("config.json", "model.safetensors", "tokenizer.json", "README.md")
     } <= names
     assert any(name.endswith("LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "tools/", "runs/", "docs/")) for name in names)
@@ -40,7 +41,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
 def test_the_wheel_finds_its_own_recipes_and_teacher(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "from fcot_vl.recipe import find_recipe; from fcot_vl.model.tiny import tiny_teacher_path;"
+        "from fcot_vl.common.config import find_recipe; from fcot_vl.models.tiny import tiny_teacher_path;"
         "print(find_recipe('demo')); print(find_recipe('reproduce')); print(tiny_teacher_path())"
     )
     ran = subprocess.run(

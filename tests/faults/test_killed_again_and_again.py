@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training_case import assert_same_weights, realign_config, write_pages
 
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.realign import realign
 
 TESTS = Path(__file__).parents[1]
 KILLS = 10
@@ -25,7 +25,7 @@ import json, os, random, signal, sys
 from pathlib import Path
 from training_case import realign_config
 from fcot_vl.train import trainer
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.realign import realign
 
 output, model, data, kills, settings = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 
@@ -83,7 +83,7 @@ import resource, sys
 from pathlib import Path
 from training_case import realign_config
 from fcot_vl.train import trainer
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.realign import realign
 
 save = trainer.StageTrainer._save_checkpoint
 def save_checkpoint(self, *args):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from training_case import assert_same_weights, post_train_config, realign_config, weights, write_pages
 
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.train.fingerprint import hash_file
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.common.hashing import hash_file
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
 from fcot_vl.train.trainer import LossLog, checkpoint_problem
 
 TESTS = Path(__file__).parents[1]
@@ -25,8 +25,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from training_case import post_train_config, realign_config
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
 from fcot_vl.train.trainer import LossLog, StageTrainer
 
 stage, output, model, data, where, step = sys.argv[1:]
@@ -189,7 +189,7 @@ def test_interrupted_while_the_students_are_saved(tmp_path, undisturbed, teacher
 
 
 def test_a_killed_feature_pass_goes_on_and_ends_the_same(tmp_path, teacher_folder, data, monkeypatch):
-    import fcot_vl.train.features as features
+    import fcot_vl.train.feature_cache as features
 
     monkeypatch.setattr(features, "SHARD", 3)
     config = {"cache_features": True, "max_steps": 1, "ratios": [2]}

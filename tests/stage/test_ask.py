@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import fcot_vl
-from fcot_vl.ask import EMBEDDED_NOTICE, ask
 from fcot_vl.data.images import ImageError
+from fcot_vl.stages.ask import EMBEDDED_NOTICE, ask
 from tests.conftest import picture
 
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_asked(teacher_folder: Path, tmp_path: Path) -> None:
 def test_the_embedded_teacher_warns(
     teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcot_vl.ask.tiny_teacher_path", lambda: teacher_folder)
+    monkeypatch.setattr("fcot_vl.stages.ask.tiny_teacher_path", lambda: teacher_folder)
     Image.new("CMYK", (200, 90)).save(tmp_path / "receipt.jpg")
     answer = ask(tmp_path / "receipt.jpg", "What is the total?", max_new_tokens=2)
     assert answer.model == "embedded"

@@ -12,13 +12,13 @@ from instruct_case import contents, files, reply, rows, run, sums_file
 from scripted_server import question_of
 from source_files import cut_short, write_lines
 
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
 from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sample import Sample, SampleFolder, write_shard
-from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.instruct import shards
-from fcot_vl.instruct.cot import CotConfig, cot
-from fcot_vl.instruct.teachers import Asked, Decoding, Drawn, LocalTeacher
-from fcot_vl.stage import StageError
+from fcot_vl.instruct import shard_runner as shards
+from fcot_vl.instruct.backends.local import Asked, Decoding, Drawn, LocalTeacher
+from fcot_vl.stages.cot import CotConfig, cot
+from fcot_vl.synthesize.minidoc import make_sample
 
 
 @pytest.fixture(scope="module")

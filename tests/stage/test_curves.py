@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from training_case import post_train_config, write_pages
 
-from fcot_vl import curves as module
-from fcot_vl.curves import curves, group_losses, see_saw, smoothed
-from fcot_vl.evaluate.runner import evaluate
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.train.post_train import post_train
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.stages import curves as module
+from fcot_vl.stages.curves import curves, group_losses, see_saw, smoothed
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.post_train import post_train
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def test_real_pages_become_records(packages: Path, tmp_path: Path) -> None:
         "--blocks",
         "1",
     )
-    from fcot_vl.data.sample import SampleFolder
+    from fcot_vl.data.dataset import SampleFolder
 
     (sample,) = SampleFolder(tmp_path / "pdf-blocks")
     assert sample.answers[0].splitlines()[:2] in ([*TEXT.splitlines()], [*reversed(TEXT.splitlines())])

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from lmms_case import dataset, recorded
 
-from fcot_vl.evaluate.benchmarks import Task, score
-from fcot_vl.evaluate.published import BENCHMARKS
-from fcot_vl.evaluate.runner import evaluate
-from fcot_vl.export import _scores
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.common.stage import StageError
+from fcot_vl.evaluate.tasks.minidoc import Task, score
+from fcot_vl.evaluate.tasks.public import BENCHMARKS
+from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.prune.method import Method
-from fcot_vl.stage import StageError
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.export import _scores
 
 ROOT = Path(__file__).parents[2]
 TEACHER = tiny_teacher_path()

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import fcot_vl
-from fcot_vl.export import export
+from fcot_vl.stages.export import export
 
 ELSEWHERE = """
 import sys
@@ -63,7 +63,7 @@ def test_it_loads_by_remote_code_without_this_package(student: Path, tmp_path: P
         command, capture_output=True, text=True, cwd=tmp_path, env=_environment(tmp_path), check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split()[-1] == "4" and "fcot_vl.model" not in ran.stdout
+    assert ran.stdout.split()[-1] == "4" and "fcot_vl.models" not in ran.stdout
     elsewhere = torch.load(tmp_path / "elsewhere.pt", weights_only=True)
     model = AutoModelForImageTextToText.from_pretrained(student, dtype=torch.float32).eval()
     with torch.no_grad():
@@ -83,9 +83,9 @@ def test_a_compressor_of_several_files_travels_along(
     model.save_pretrained(tmp_path / "student")
     processor_for(model).save_pretrained(tmp_path / "student")
     test_it_loads_by_remote_code_without_this_package(tmp_path / "student", tmp_path)
-    room, carried = Path(fcot_vl.__file__).parent / "model" / "compressors", tmp_path / "out"
+    room, carried = Path(fcot_vl.__file__).parent / "models" / "compressors", tmp_path / "out"
     assert all((carried / f"compressors_{path.stem}_fcot_vl.py").exists() for path in room.glob("[a-z]*.py"))
-    assert not any("fcot_vl.model" in path.read_text().split('"""', 2)[2] for path in carried.glob("*.py"))
+    assert not any("fcot_vl.models" in path.read_text().split('"""', 2)[2] for path in carried.glob("*.py"))
 
 
 def test_without_remote_code_it_holds_no_code(student: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 from training_case import assert_same_weights, post_train_config, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText
 
-from fcot_vl.model import FCoTVLForConditionalGeneration, SharedBackbone
-from fcot_vl.model.drop_path import add_drop_path
-from fcot_vl.train import features
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.models import FCoTVLForConditionalGeneration, SharedBackbone
+from fcot_vl.models.drop_path import add_drop_path
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
+from fcot_vl.train import feature_cache as features
 
 PROJECTOR = "model.multi_modal_projector."
 
@@ -112,10 +112,10 @@ def test_recomputed_activations_train_the_same(tmp_path, teacher_folder, data, s
 
 
 def test_recomputing_keeps_less(teacher_folder, data):
-    from fcot_vl.data.collate import RealignCollator
-    from fcot_vl.data.sample import SampleFolder
-    from fcot_vl.model.families import load_processor
-    from fcot_vl.train.pages import TrainingPages
+    from fcot_vl.data.collator import RealignCollator
+    from fcot_vl.data.dataset import SampleFolder
+    from fcot_vl.models.auto import load_processor
+    from fcot_vl.train.dataset import TrainingPages
 
     processor = load_processor(teacher_folder)
     pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])

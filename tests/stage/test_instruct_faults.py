@@ -12,11 +12,11 @@ import pytest
 from instruct_case import VERBS, contents, files, reply, run, sums_file
 from scripted_server import DIE, DROP, HALF, HANG
 
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.instruct import shards
-from fcot_vl.instruct.endpoint import EndpointTeacher
-from fcot_vl.instruct.shards import Journal
-from fcot_vl.instruct.teachers import Asked, Decoding, Reply
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.instruct import shard_runner as shards
+from fcot_vl.instruct.backends.endpoint import EndpointTeacher
+from fcot_vl.instruct.backends.local import Asked, Decoding, Reply
+from fcot_vl.instruct.shard_runner import Journal
 
 RECORDS = 6
 QUESTIONS = {"label": 2 * RECORDS, "rewrite": 2 * RECORDS, "cot": 2 * RECORDS * 4}

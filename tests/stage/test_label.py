@@ -10,15 +10,15 @@ import pytest
 from scripted_server import ScriptedServer
 from source_files import cut_short, llava_file, picture, record, write_lines
 
-from fcot_vl.ask import ask
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import Origin, SampleFolder, write_shard
 from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sample import Origin, SampleFolder, write_shard
-from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.instruct import shards
-from fcot_vl.instruct.endpoint import MALFORMED, EndpointTeacher
-from fcot_vl.instruct.label import READ_ALL, LabelConfig, _Page, label
-from fcot_vl.instruct.teachers import Decoding, Reply
-from fcot_vl.stage import StageError
+from fcot_vl.instruct import shard_runner as shards
+from fcot_vl.instruct.backends.endpoint import MALFORMED, EndpointTeacher
+from fcot_vl.instruct.backends.local import Decoding, Reply
+from fcot_vl.stages.ask import ask
+from fcot_vl.stages.label import READ_ALL, LabelConfig, _Page, label
+from fcot_vl.synthesize.minidoc import make_sample
 
 TOKENS = 160
 
@@ -179,7 +179,7 @@ def test_an_endpoint_that_refuses_stops_the_run_and_it_resumes(serve, tmp_path, 
 
 
 def test_nobody_there_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcot_vl.instruct.endpoint.WAITS", ())
+    monkeypatch.setattr("fcot_vl.instruct.backends.endpoint.WAITS", ())
     llava_file(tmp_path / "chat", 2)
     config = LabelConfig(
         tmp_path / "out",

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcot_vl.data.sample import Sample, write_shard
-from fcot_vl.evaluate import benchmarks
-from fcot_vl.evaluate.lmms_task import LmmsTaskConfig, find_task, lmms_task
-from fcot_vl.evaluate.runner import evaluate
+from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.evaluate.tasks import minidoc as benchmarks
 from fcot_vl.prune.method import Method
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.lmms_eval import LmmsTaskConfig, find_task, lmms_task
 
 pytest.importorskip("lmms_eval", reason="lmms-eval lives in an environment of its own: make eval-env")
 
@@ -28,7 +28,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 
-from fcot_vl.evaluate.lmms import Asked, FCoTVL, batches, cut, ending
+from fcot_vl.evaluate.lmms_eval_model import Asked, FCoTVL, batches, cut, ending
 
 NEW_TOKENS = 12
 SIZES = [(112, 112), (112, 336), (224, 112), (224, 112), (112, 112), (112, 112), (112, 336)]
@@ -65,7 +65,7 @@ def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def student_folder(make_student: Callable[..., Any], teacher_folder: Path, tmp_path: Path) -> Path:
-    from fcot_vl.model.families import load_processor
+    from fcot_vl.models.auto import load_processor
 
     student = make_student(2)
     student.save_pretrained(tmp_path / "student")

@@ -16,18 +16,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import fcot_vl
-from fcot_vl.data.sample import write_shard
-from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.evaluate import runner
-from fcot_vl.evaluate.asking import Asking
-from fcot_vl.evaluate.runner import evaluate
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import write_shard
+from fcot_vl.evaluate.evaluator import Asking
 from fcot_vl.merge.checkpoint import CheckpointError
+from fcot_vl.merge.coalitions import FILE, SCRATCH, Scored
 from fcot_vl.merge.config import MergeConfig
-from fcot_vl.merge.scores import FILE, SCRATCH, Scored
 from fcot_vl.merge.shapley import exact, weights
-from fcot_vl.merge_stage import _Run, merge
-from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.stage import StageError
+from fcot_vl.models.tiny import tiny_teacher_path
+from fcot_vl.stages import evaluate as runner
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.merge import _Run, merge
+from fcot_vl.synthesize.minidoc import make_sample
 
 SEVEN = f"{shlex.quote(sys.executable)} -c \"print('so'); print(7)\" {{model}}"
 

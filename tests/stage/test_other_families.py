@@ -12,18 +12,18 @@ from family_case import BUILDERS
 from training_case import post_train_config, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fcot_vl.ask import ask
-from fcot_vl.data.collate import RealignCollator, tokenize_prompt, tokenize_question
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.evaluate.benchmarks import MINIDOC
-from fcot_vl.evaluate.runner import evaluate
-from fcot_vl.export import export
-from fcot_vl.model import SharedBackbone
-from fcot_vl.model.families import family_of, load_processor
+from fcot_vl.data.collator import RealignCollator, tokenize_prompt, tokenize_question
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.evaluate.tasks.minidoc import MINIDOC
+from fcot_vl.models import SharedBackbone
+from fcot_vl.models.auto import family_of, load_processor
 from fcot_vl.prune.method import Method
-from fcot_vl.train.pages import TrainingPages
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.ask import ask
+from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.export import export
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
+from fcot_vl.train.dataset import TrainingPages
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))

@@ -12,10 +12,10 @@ import yaml
 from rich.console import Console
 from transformers import AutoConfig
 
-from fcot_vl.evaluate.report_data import gather
+from fcot_vl.common.config import RecipeError, build
+from fcot_vl.common.stage import StageError, read_stage
 from fcot_vl.pipeline import PipelineError, Recipe, Step, _run_here, peers, plan, run_recipe
-from fcot_vl.recipe import RecipeError, build
-from fcot_vl.stage import StageError, read_stage
+from fcot_vl.report.results import gather
 
 
 def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:

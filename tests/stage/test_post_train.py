@@ -9,12 +9,12 @@ import torch
 from training_case import assert_same_weights, post_train_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor, InternVLForConditionalGeneration
 
-from fcot_vl.data.collate import PostTrainCollator
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.train import post_train as post_train_module
-from fcot_vl.train.pages import TrainingPages
-from fcot_vl.train.post_train import AnswerModel, PostTrainConfig, load_for_training, post_train
+from fcot_vl.data.collator import PostTrainCollator
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.stages import post_train as post_train_module
+from fcot_vl.stages.post_train import AnswerModel, PostTrainConfig, load_for_training, post_train
+from fcot_vl.train.dataset import TrainingPages
 
 VISION = "model.vision_tower."
 

@@ -11,15 +11,15 @@ from torch import nn
 from training_case import assert_same_weights, post_train_config, weights, write_pages
 from transformers import AutoModelForImageTextToText
 
+from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
 from fcot_vl.data.groups import group_names
 from fcot_vl.data.mixture import Mixture
-from fcot_vl.data.sample import Sample, SampleFolder, write_shard
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.train.kept import KeepWeights, kept_steps
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.stages.post_train import load_for_training, post_train
 from fcot_vl.train.lora import add_lora, merge_lora
-from fcot_vl.train.loss_log import LossLog
-from fcot_vl.train.post_train import load_for_training, post_train
-from fcot_vl.train.rates import layer_scales, scale_rates
+from fcot_vl.train.metrics import LossLog
+from fcot_vl.train.param_groups import layer_scales, scale_rates
+from fcot_vl.train.snapshots import KeepWeights, kept_steps
 from fcot_vl.train.trainer import StageTrainer
 
 

@@ -10,13 +10,13 @@ import torch
 from training_case import PAGES, assert_same_weights, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone
-from fcot_vl.model.compressor import WINDOWED
-from fcot_vl.stage import StageError
-from fcot_vl.train import realign as realign_module
-from fcot_vl.train.pages import TrainingPages
-from fcot_vl.train.realign import RealignCollator, RealignConfig, realign
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone
+from fcot_vl.models.compressors.registry import WINDOWED
+from fcot_vl.stages import realign as realign_module
+from fcot_vl.stages.realign import RealignCollator, RealignConfig, realign
+from fcot_vl.train.dataset import TrainingPages
 
 PROJECTOR = "model.multi_modal_projector."
 

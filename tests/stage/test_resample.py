@@ -8,10 +8,10 @@ import shutil
 import pytest
 from training_case import post_train_config, write_pages
 
+from fcot_vl.common.stage import StageError, read_stage
+from fcot_vl.data.dataset import SampleFolder, write_shard
 from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sample import SampleFolder, write_shard
-from fcot_vl.stage import StageError, read_stage
-from fcot_vl.train.resample import ResampleConfig, resample
+from fcot_vl.stages.resample import ResampleConfig, resample
 
 
 @pytest.fixture(scope="module")

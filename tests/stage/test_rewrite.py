@@ -13,12 +13,12 @@ from scripted_server import question_of
 from source_files import cut_short
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from fcot_vl.data.sample import SampleFolder, write_shard
-from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.instruct.rewrite import RewriteConfig, rewrite
-from fcot_vl.instruct.teachers import Asked, Decoding, LocalWriter
-from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.stage import StageError
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import SampleFolder, write_shard
+from fcot_vl.instruct.backends.local import Asked, Decoding, LocalWriter
+from fcot_vl.models.tiny import tiny_teacher_path
+from fcot_vl.stages.rewrite import RewriteConfig, rewrite
+from fcot_vl.synthesize.minidoc import make_sample
 
 
 @pytest.fixture(scope="module")

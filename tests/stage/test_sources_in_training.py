@@ -9,8 +9,8 @@ import torch
 from source_files import cut_short, picture, record, write_lines
 from training_case import post_train_config, realign_config, weights, write_pages
 
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
 
 
 @pytest.fixture

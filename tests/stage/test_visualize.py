@@ -11,13 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fcot_vl.cli import app
-from fcot_vl.data.collate import question_inputs
-from fcot_vl.data.synthesize.minidoc import make_sample
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor
-from fcot_vl.model.compressors.windows import Windows
-from fcot_vl.model.inference import load_for_inference
-from fcot_vl.model.tiny import tiny_teacher_path
-from fcot_vl.visualize import Looked, attention_of, cells, dimmed, look, page_html, visualize
+from fcot_vl.data.collator import question_inputs
+from fcot_vl.inference.loading import load_for_inference
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
+from fcot_vl.models.compressors.windows import Windows
+from fcot_vl.models.tiny import tiny_teacher_path
+from fcot_vl.stages.visualize import Looked, attention_of, cells, dimmed, look, page_html, visualize
+from fcot_vl.synthesize.minidoc import make_sample
 
 
 @pytest.fixture(scope="module")

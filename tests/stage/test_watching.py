@@ -13,12 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.flop_counter import FlopCounterMode
 from training_case import assert_same_weights, post_train_config, realign_config, write_pages
 
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import FCoTVLForConditionalGeneration
-from fcot_vl.train import throughput
-from fcot_vl.train.loss_log import LossLog
-from fcot_vl.train.post_train import post_train
-from fcot_vl.train.realign import realign
+from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.models import FCoTVLForConditionalGeneration
+from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.realign import realign
+from fcot_vl.train import mfu as throughput
+from fcot_vl.train.metrics import LossLog
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_operations_are_those_that_torch_counts(teacher_folder):
 
 
 def test_mfu_is_a_share_of_the_peak_of_all_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcot_vl.train.loss_log.peak_flops", lambda: 10e12)
+    monkeypatch.setattr("fcot_vl.train.metrics.peak_flops", lambda: 10e12)
     log = LossLog(tmp_path / "losses.jsonl", SimpleNamespace(num_processes=2))
     assert log._speed(100, 4e12, 2.0)["mfu"] == 0.1
     assert log._speed(100, 0.0, 2.0) == {"tokens_per_second": 50.0, "data_wait": 0.0}

@@ -15,14 +15,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
-from fcot_vl.bench import PARTS, Contender, bench
-from fcot_vl.bench.bound import predicted_seconds
-from fcot_vl.bench.clock import Clock
-from fcot_vl.bench.entrant import Entrant, Measurement
-from fcot_vl.bench.table import by_image_set
+from fcot_vl.bench.measure import PARTS, Contender, Entrant, Measurement
+from fcot_vl.bench.speedup_bound import predicted_seconds
+from fcot_vl.bench.tables import by_image_set
+from fcot_vl.bench.timers import Clock
 from fcot_vl.cli import _image_sets
-from fcot_vl.data.sample import Sample
-from fcot_vl.model.cost import (
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import Sample
+from fcot_vl.inference.loading import load_for_inference
+from fcot_vl.models.flops import (
     cache_bytes,
     decode_weight_bytes,
     layer_flops,
@@ -30,9 +31,8 @@ from fcot_vl.model.cost import (
     projector_flops,
     vit_flops,
 )
-from fcot_vl.model.inference import load_for_inference
 from fcot_vl.prune.method import Method
-from fcot_vl.stage import StageError
+from fcot_vl.stages.bench import bench
 
 
 def page(number: int, width: int, height: int) -> Sample:
@@ -159,7 +159,7 @@ def test_a_finished_bench_is_returned_and_other_settings_are_refused(
     result_and_folder: tuple[dict[str, Any], Path, list[Contender]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, out, contenders = result_and_folder
-    monkeypatch.setattr("fcot_vl.bench.stage.Entrant", None)  # nothing is run again
+    monkeypatch.setattr("fcot_vl.stages.bench.Entrant", None)  # nothing is run again
     assert bench(contenders, PAGES, out, new_tokens=3, rounds=2) == result
     with pytest.raises(StageError, match="rounds"):
         bench(contenders, PAGES, out, new_tokens=3, rounds=1)
@@ -303,7 +303,7 @@ def test_on_a_gpu_events_are_recorded_and_waited_for_once(
     _Event.recorded, _Event.waits = [], []
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: _Event.waits.append(len(_Event.recorded)))
-    monkeypatch.setattr("fcot_vl.bench.entrant.Clock", lambda _: Clock(torch.device("cuda")))
+    monkeypatch.setattr("fcot_vl.bench.measure.Clock", lambda _: Clock(torch.device("cuda")))
     entrant = Entrant(Contender("teacher", str(teacher_folder)), load_for_inference, {})
     seconds = entrant.measure(PAGES[:1], 4).seconds
     # begun, ready, vit, projector, projected, four tokens, ended

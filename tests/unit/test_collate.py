@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fcot_vl.data.collate import (
+from fcot_vl.data.collator import (
     Page,
     PostTrainCollator,
     RealignCollator,
     tokenize_prompt,
 )
-from fcot_vl.model import FCoTVLProcessor
+from fcot_vl.models import FCoTVLProcessor
 
 MESSAGES = [
     {"role": "user", "content": "What is the total?"},

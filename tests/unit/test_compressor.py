@@ -8,11 +8,11 @@ import torch
 from conftest import teacher_config
 from torch import Tensor, nn
 
-from fcot_vl.model import COMPRESSORS, FCoTVLConfig, FCoTVLForConditionalGeneration, build_compressor
-from fcot_vl.model.compressor import WINDOWED
-from fcot_vl.model.compressors.token_packer import TokenPacker
-from fcot_vl.model.compressors.windows import WINDOWS, Windows, first_tokens, window_grid
-from fcot_vl.model.cost import compressor_flops, projector_flops
+from fcot_vl.models import COMPRESSORS, FCoTVLConfig, FCoTVLForConditionalGeneration, build_compressor
+from fcot_vl.models.compressors.registry import WINDOWED
+from fcot_vl.models.compressors.token_packer import TokenPacker
+from fcot_vl.models.compressors.windows import WINDOWS, Windows, first_tokens, window_grid
+from fcot_vl.models.flops import compressor_flops, projector_flops
 from fcot_vl.train.muon import Muon, is_hidden_matrix
 
 RATIOS = (1, 2, 4, 8, 16)
@@ -351,7 +351,7 @@ def test_a_tile_that_is_no_square_of_windows_is_refused() -> None:
 
 def test_the_help_names_every_compressor() -> None:
     from fcot_vl.cli import inspect
-    from fcot_vl.train.realign import RealignConfig
+    from fcot_vl.stages.realign import RealignConfig
 
     texts = [
         RealignConfig.__dataclass_fields__["compressor"].metadata["help"],

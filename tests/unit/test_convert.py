@@ -23,10 +23,10 @@ from transformers import (
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import fcot_vl
-from fcot_vl.convert.prompts import CONVERSATIONS, chat_template
-from fcot_vl.convert.source import CheckpointError
-from fcot_vl.convert.write import convert
-from fcot_vl.stage import read_stage
+from fcot_vl.common.stage import read_stage
+from fcot_vl.convert.chat_templates import CONVERSATIONS, chat_template
+from fcot_vl.convert.checkpoint import CheckpointError
+from fcot_vl.stages.convert import convert
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 REFERENCE = DATA / "internvl2-tiny-internlm2"

@@ -9,10 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fcot_vl.data.synthesize.documents import invoices, letters, tables
-from fcot_vl.data.synthesize.documents.page import Page
-from fcot_vl.data.synthesize.documents.tiling import tile
-from fcot_vl.data.synthesize.minidoc.text import SPLITS
+from fcot_vl.synthesize.documents import invoices, letters, tables
+from fcot_vl.synthesize.documents.page import Page
+from fcot_vl.synthesize.documents.tiling import tile
+from fcot_vl.synthesize.minidoc.text import SPLITS
 
 KINDS = [letters, invoices, tables]
 SEEDS = range(25)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcot_vl.data.synthesize.documents import typefaces
-from fcot_vl.data.synthesize.documents.capture import capture
-from fcot_vl.data.synthesize.documents.generate import PARTS, make_document, make_sample
-from fcot_vl.data.synthesize.documents.page import NOWHERE, Canvas, Mark
-from fcot_vl.data.synthesize.documents.tasks import STRESS, TASKS
-from fcot_vl.data.synthesize.documents.tiling import tile
-from fcot_vl.data.synthesize.minidoc.text import split_of
-from fcot_vl.data.synthesize.ocr.capture import corners_of, tilt, warp
+from fcot_vl.synthesize.documents import typefaces
+from fcot_vl.synthesize.documents.capture import capture
+from fcot_vl.synthesize.documents.generate import PARTS, make_document, make_sample
+from fcot_vl.synthesize.documents.page import NOWHERE, Canvas, Mark
+from fcot_vl.synthesize.documents.tasks import STRESS, TASKS
+from fcot_vl.synthesize.documents.tiling import tile
+from fcot_vl.synthesize.minidoc.text import split_of
+from fcot_vl.synthesize.ocr.capture import corners_of, tilt, warp
 
 
 def ink_at(image: Image.Image, x: float, y: float, reach: int = 5) -> int:
@@ -118,7 +118,7 @@ def test_a_sample_has_all_turns_for_training_and_one_for_tests() -> None:
 
 
 def test_words_of_tests_are_never_trained_on() -> None:
-    from fcot_vl.data.synthesize.documents.content import Content
+    from fcot_vl.synthesize.documents.content import Content
 
     for split in ("train", "validation", "test"):
         content = Content(random.Random(1), split)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_vl.instruct.facts import fold, number, options_of, survives, tokens
+from fcot_vl.instruct.fact_check import fold, number, options_of, survives, tokens
 
 RIGHT = [  # original, rewrite, question
     ("42", "The total is 42.", ""),

@@ -12,8 +12,8 @@ from family_case import BUILDERS, LLAVA, QWEN, SIZES, hf_processor, picture_of
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fcot_vl.model.compressor import WINDOWED
-from fcot_vl.model.families import family_of, load_processor
+from fcot_vl.models.auto import family_of, load_processor
+from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.prune.budget import n_kept, tokens_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import Method

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from fcot_vl.data import images
+from fcot_vl.data.dataset import SCHEMA, SampleFolder
 from fcot_vl.data.images import ImageError, LazyPicture, open_image
-from fcot_vl.data.sample import SCHEMA, SampleFolder
 from fcot_vl.data.truncation import kept_setting, refuse_truncated
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

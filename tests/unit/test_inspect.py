@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import fcot_vl
-from fcot_vl.convert.source import CheckpointError
-from fcot_vl.inspect import inspect, page_size, training_gib
-from fcot_vl.model.cost import prefill_flops
+from fcot_vl.convert.checkpoint import CheckpointError
+from fcot_vl.models.flops import prefill_flops
+from fcot_vl.stages.inspect import inspect, page_size, training_gib
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "internvl2-tiny-internlm2"
 QUIET = Console(quiet=True)
@@ -61,7 +61,7 @@ def test_published_sizes(tmp_path: Path, sizes: tuple[int, int, int, int], billi
 
 
 def test_the_original_and_the_converted_folder_agree(tmp_path: Path) -> None:
-    from fcot_vl.convert.write import convert
+    from fcot_vl.stages.convert import convert
 
     one = inspect(REFERENCE, console=QUIET)
     other = inspect(convert(REFERENCE, tmp_path / "out"), console=QUIET)

@@ -15,8 +15,8 @@ import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
 from PIL import Image
 
-from fcot_vl.data.sample import Sample
-from fcot_vl.evaluate.lmms_task import (
+from fcot_vl.data.dataset import Sample
+from fcot_vl.stages.lmms_eval import (
     LmmsTaskConfig,
     _split_of,
     docvqa_row,
@@ -132,7 +132,7 @@ def test_without_lmms_eval_one_line_says_what_to_do(tmp_path: Path, monkeypatch:
 def test_the_entry_point_leads_to_a_function() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["entry-points"]["lmms_eval.models"]
-    assert declared == {"fcot_vl": "fcot_vl.evaluate.lmms:manifest"}
+    assert declared == {"fcot_vl": "fcot_vl.evaluate.lmms_eval_model:manifest"}
     module, _, function = declared["fcot_vl"].partition(":")
     tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -142,8 +142,8 @@ def test_nothing_else_needs_lmms_eval() -> None:
     """Imported at the top only by the plug-in, which only the entry point names."""
     for path in (ROOT / "fcot_vl").rglob("*.py"):
         text = path.read_text()
-        assert "fcot_vl.evaluate.lmms " not in text and "evaluate import lmms" not in text, path
-        if path.name != "lmms.py":
+        assert "fcot_vl.evaluate.lmms_eval_model import" not in text and "evaluate import lmms_eval_model" not in text, path
+        if path.name != "lmms_eval_model.py":
             assert not re.search(r"^(from|import) lmms_eval", text, re.MULTILINE), path
 
 

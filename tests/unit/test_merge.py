@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fcot_vl.merge import stream
-from fcot_vl.merge.architecture import same_architecture
+from fcot_vl.merge import streaming as stream
 from fcot_vl.merge.checkpoint import INDEX, Checkpoint, CheckpointError
+from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.methods import Rule, dare, generator, linear, task_arithmetic, ties, trim_threshold
-from fcot_vl.merge.stream import content_hash, merge_folder
+from fcot_vl.merge.streaming import content_hash, merge_folder
 
 RECORDED = Path(__file__).parents[1] / "data" / "mergekit"
 WEIGHTS, SCALE, DENSITY = (0.5, 0.3, 0.9), 0.5, 0.3  # as tools/record_mergekit.py

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_vl.evaluate.metrics import (
+from fcot_vl.evaluate.metrics.document import (
     METRICS,
     anls,
     bootstrap_interval,

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Features, Image, List
 
-from fcot_vl.data.sample import SampleFolder, write_shard
-from fcot_vl.data.synthesize.minidoc import METRICS, TASKS, make_document, make_sample
-from fcot_vl.data.synthesize.minidoc.page import Page
-from fcot_vl.data.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS, split_of
-from fcot_vl.data.synthesize.write import synthesize
-from fcot_vl.stage import StageError
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import SampleFolder, write_shard
+from fcot_vl.stages.synthesize import synthesize
+from fcot_vl.synthesize.minidoc import METRICS, TASKS, make_document, make_sample
+from fcot_vl.synthesize.minidoc.page import Page
+from fcot_vl.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS, split_of
 
 SHARED_WORDS = {w.lower() for w in (*FIELDS, *ITEMS, *COLUMNS, "Item", "Shop", "St")}
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import cut_short, llava_file, picture, record, write_lines
 
-from fcot_vl.data import stream
+from fcot_vl.common.stage import StageError
+from fcot_vl.data import streaming as stream
+from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
 from fcot_vl.data.mixture import Mixture, draw, draw_counts, open_data
-from fcot_vl.data.sample import Sample, SampleFolder, write_shard
 from fcot_vl.data.sources import ConversationFile, RowReader
-from fcot_vl.data.stream import cache_stream
-from fcot_vl.stage import StageError
+from fcot_vl.data.streaming import cache_stream
 
 # ----------------------------------------------------------------------------------------------------- the plan
 

@@ -18,7 +18,7 @@ from transformers import (
     pipeline,
 )
 
-from fcot_vl.model import (
+from fcot_vl.models import (
     COMPRESSORS,
     FCoTVLConfig,
     FCoTVLForConditionalGeneration,

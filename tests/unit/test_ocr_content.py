@@ -8,7 +8,7 @@ import sys
 
 DRAW = """
 import random
-from fcot_vl.data.synthesize.ocr import content
+from fcot_vl.synthesize.ocr import content
 for locale in sorted({name for names in content.LOCALES.values() for name in names}):
     fake = content._faker(locale)
     fake.seed_instance(5)

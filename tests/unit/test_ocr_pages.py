@@ -19,9 +19,10 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from fcot_vl.data.sample import Sample, SampleFolder
-from fcot_vl.data.synthesize.ocr import KINDS, Sources, chart, fonts, make_sample, scan, table, text
-from fcot_vl.data.synthesize.ocr.blocks import (
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import Sample, SampleFolder
+from fcot_vl.synthesize.ocr import KINDS, Sources, chart, fonts, make_sample, scan, table, text
+from fcot_vl.synthesize.ocr.blocks import (
     Block,
     Code,
     Heading,
@@ -32,16 +33,15 @@ from fcot_vl.data.synthesize.ocr.blocks import (
     Table,
     markdown,
 )
-from fcot_vl.data.synthesize.ocr.content import Content, read_corpus
-from fcot_vl.data.synthesize.ocr.fonts import FontError, face, families
-from fcot_vl.data.synthesize.ocr.layout import compose
-from fcot_vl.data.synthesize.ocr.read_html import passage, read_html
-from fcot_vl.data.synthesize.ocr.render import renderer
-from fcot_vl.data.synthesize.ocr.sheet import Sheet
-from fcot_vl.data.synthesize.ocr.typeset import Type, unwrap
-from fcot_vl.data.synthesize.ocr.web import keep
-from fcot_vl.data.synthesize.ocr.write import synthesize_ocr
-from fcot_vl.stage import StageError
+from fcot_vl.synthesize.ocr.content import Content, read_corpus
+from fcot_vl.synthesize.ocr.fonts import FontError, face, families
+from fcot_vl.synthesize.ocr.layout import compose
+from fcot_vl.synthesize.ocr.read_html import passage, read_html
+from fcot_vl.synthesize.ocr.render import renderer
+from fcot_vl.synthesize.ocr.sheet import Sheet
+from fcot_vl.synthesize.ocr.typeset import Type, unwrap
+from fcot_vl.synthesize.ocr.web import keep
+from fcot_vl.synthesize.ocr.write import synthesize_ocr
 
 LATIN = ["text", "layout", "table", "chart", "scene"]
 
@@ -405,7 +405,7 @@ def test_making_web_pages_does_not_let_damaged_pictures_in(tmp_path: Path) -> No
 import sys
 from PIL import Image, ImageFile
 from fcot_vl.data.images import ImageError, open_image
-from fcot_vl.data.synthesize.ocr import make_sample
+from fcot_vl.synthesize.ocr import make_sample
 make_sample("web", 0, 0)
 assert not ImageFile.LOAD_TRUNCATED_IMAGES
 try:

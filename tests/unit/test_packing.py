@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_case import write_pages
 
-from fcot_vl.data.collate import IGNORED, PostTrainCollator, RealignCollator, pack
+from fcot_vl.data.collator import IGNORED, PostTrainCollator, RealignCollator, pack
+from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.data.packing import WINDOW, fill, plan_packs, tokens_of
-from fcot_vl.data.sample import SampleFolder
-from fcot_vl.model import FCoTVLProcessor, SharedBackbone
-from fcot_vl.model.packed_attention import PACKED, packed_inputs
+from fcot_vl.models import FCoTVLProcessor, SharedBackbone
+from fcot_vl.models.packed_attention import PACKED, packed_inputs
+from fcot_vl.stages.post_train import AnswerModel, load_for_training
+from fcot_vl.train.dataset import PackedPages, TrainingPages
 from fcot_vl.train.losses import realign_loss
-from fcot_vl.train.pages import PackedPages, TrainingPages
-from fcot_vl.train.post_train import AnswerModel, load_for_training
 
 # ------------------------------------------------------------------------------------------------------------ plan
 

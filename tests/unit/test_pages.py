@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_vl.train.pages import LengthGroupedOrder
+from fcot_vl.train.dataset import LengthGroupedOrder
 
 
 @settings(max_examples=50, deadline=None)

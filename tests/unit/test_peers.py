@@ -17,17 +17,17 @@ from torch import Tensor
 from fcot_vl.prune.before_decoder import Piece, shares_of
 from fcot_vl.prune.budget import shares_by_layer, tokens_by_layer
 from fcot_vl.prune.divprune import most_diverse
-from fcot_vl.prune.engine import decoder_of
 from fcot_vl.prune.fewer_tiles import tile_limit
+from fcot_vl.prune.hooks import decoder_of
 from fcot_vl.prune.method import Method
-from fcot_vl.prune.prompt import TIE, Choice, Prompt, best_first, first_best
 from fcot_vl.prune.prumerge import NEIGHBOURS, outliers, prune_and_merge
 from fcot_vl.prune.pyramiddrop import pyramid_drops
+from fcot_vl.prune.selection import TIE, Choice, Prompt, best_first, first_best
 from fcot_vl.prune.sparsevlm import Raters, cluster, keep_and_recycle, recycled, sparse_drops
 from fcot_vl.prune.tome import match, merge_pairs
 from fcot_vl.prune.visionzip import split_budget, zip_tokens
 from fcot_vl.prune.vispruner import important_and_diverse, without_duplicates
-from fcot_vl.prune.vit import VitWatch
+from fcot_vl.prune.vit_attention import VitWatch
 from tests.prune_case import (
     DECODERS,
     IMAGE,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import EOS_TOKEN_ID, IMAGE_TOKEN_ID, PAD_TOKEN_ID, picture
 
-from fcot_vl.model import FCoTVLForConditionalGeneration
+from fcot_vl.models import FCoTVLForConditionalGeneration
 
 V, T, P = IMAGE_TOKEN_ID, 50, PAD_TOKEN_ID  # a visual token, a text token, padding
 Make = Callable[..., FCoTVLForConditionalGeneration]

@@ -13,8 +13,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     get_optimal_tiled_canvas,
 )
 
-from fcot_vl.model import FCoTVLProcessor
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models import FCoTVLProcessor
+from fcot_vl.models.tiny import tiny_teacher_path
 
 GRIDS = json.loads((Path(__file__).parents[1] / "data" / "tile-grids.json").read_text())
 

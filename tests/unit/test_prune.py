@@ -15,8 +15,8 @@ from fcot_vl.prune import random_drop
 from fcot_vl.prune.budget import keep_for_layer_mean, layer_mean_keep, n_kept
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import METHODS, Method
-from fcot_vl.prune.prompt import Prompt, keep_top
 from fcot_vl.prune.random_drop import apply_random
+from fcot_vl.prune.selection import Prompt, keep_top
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
 from tests.prune_case import (
@@ -414,7 +414,7 @@ def test_smaller_page_drops_exactly_the_blank() -> None:
 
 
 def test_rotation_equals_transformers() -> None:
-    from fcot_vl.prune.rating import rotate
+    from fcot_vl.prune.decoder_attention import rotate
 
     x, angle = torch.randn(1, 2, 5, 8), torch.randn(1, 5, 4)
     cos, sin = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()

@@ -12,14 +12,14 @@ from datasets import Dataset, DatasetDict
 from lmms_case import dataset, png, recorded
 from PIL import Image
 
-from fcot_vl.data.conversation import RecordError
+from fcot_vl.data.chat_format import RecordError
 from fcot_vl.data.images import ImageError
-from fcot_vl.evaluate.benchmark_rows import BenchmarkRecords, open_benchmark
-from fcot_vl.evaluate.benchmarks import score
-from fcot_vl.evaluate.lmms_metrics import lmms_anls
-from fcot_vl.evaluate.metrics import anls
-from fcot_vl.evaluate.published import BENCHMARKS, ELSEWHERE, benchmark_of
-from fcot_vl.evaluate.summary import summarise_benchmark
+from fcot_vl.evaluate.aggregation import summarise_benchmark
+from fcot_vl.evaluate.metrics.document import anls
+from fcot_vl.evaluate.metrics.lmms import lmms_anls
+from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords, open_benchmark
+from fcot_vl.evaluate.tasks.minidoc import score
+from fcot_vl.evaluate.tasks.public import BENCHMARKS, ELSEWHERE, benchmark_of
 
 ALL = sorted(BENCHMARKS)
 

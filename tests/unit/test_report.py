@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from fcot_vl.data.sample import Sample, write_shard
-from fcot_vl.evaluate import report_figures
-from fcot_vl.evaluate.report import ReportConfig, report
-from fcot_vl.evaluate.report_data import (
+from fcot_vl.common.stage import StageError, open_stage
+from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.report import figures as report_figures
+from fcot_vl.report.results import (
     ReportError,
     Variant,
     gather,
@@ -25,7 +25,7 @@ from fcot_vl.evaluate.report_data import (
     retention_difference,
     retention_interval,
 )
-from fcot_vl.stage import StageError, open_stage
+from fcot_vl.stages.report import ReportConfig, report
 
 TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
 PER_TASK = 12
@@ -321,7 +321,7 @@ def test_retention_is_the_papers_average() -> None:
     ours = [86.21, 78.46, 72.90, 56.01, 80.2, 35.6, 34.8, 85.80, 58.96, 90.68]
 
     def judged(scores: list[float]) -> Any:
-        from fcot_vl.evaluate.report_data import Judged
+        from fcot_vl.report.results import Judged
 
         tasks = {str(i): {"n": 1, "score": s / 100, "ci": None} for i, s in enumerate(scores)}
         return Judged(

@@ -16,18 +16,21 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 import fcot_vl
-from fcot_vl.data.sample import Sample, write_shard
-from fcot_vl.data.synthesize.minidoc import METRICS as MINIDOC_METRICS
-from fcot_vl.evaluate import answering, benchmarks, predictions, runner
-from fcot_vl.evaluate.answering import Answerer
-from fcot_vl.evaluate.asking import Asking
-from fcot_vl.evaluate.benchmarks import Task, density_bucket, final_answer, score, task_of
-from fcot_vl.evaluate.cache import roomy_cache
-from fcot_vl.evaluate.runner import _merged_by, data_hash, evaluate
-from fcot_vl.evaluate.summary import summarise
+from fcot_vl.common.stage import StageError
+from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.evaluate import predictions
+from fcot_vl.evaluate.aggregation import summarise
+from fcot_vl.evaluate.evaluator import Asking
+from fcot_vl.evaluate.generator import Answerer
+from fcot_vl.evaluate.tasks import minidoc as benchmarks
+from fcot_vl.evaluate.tasks.minidoc import Task, density_bucket, final_answer, score, task_of
+from fcot_vl.evaluate import generator as answering
+from fcot_vl.inference.kv_cache import roomy_cache
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.method import Method
-from fcot_vl.stage import StageError
+from fcot_vl.stages import evaluate as runner
+from fcot_vl.stages.evaluate import _merged_by, data_hash, evaluate
+from fcot_vl.synthesize.minidoc import METRICS as MINIDOC_METRICS
 
 PER_TILE = 16  # of the tiny teacher of conftest: 112-pixel tiles
 
@@ -508,7 +511,7 @@ def test_the_roomy_cache_changes_nothing(
     some = SAMPLES[:2]
     inputs = Answerer(model, processor, method).prepare(some, None)
     settings = {"max_new_tokens": 9, "do_sample": False, "num_beams": beams, "return_dict_in_generate": True}
-    monkeypatch.setattr("fcot_vl.evaluate.cache.SPARE_TOKENS", 2)  # several growths within nine tokens
+    monkeypatch.setattr("fcot_vl.inference.kv_cache.SPARE_TOKENS", 2)  # several growths within nine tokens
     handle = method.apply(model)
     try:
         plain = model.generate(**inputs, **settings)

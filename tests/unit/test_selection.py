@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_vl.instruct.selection import ALIKE, choose, distinct, likeness, reasoned
+from fcot_vl.instruct.answer_selection import ALIKE, choose, distinct, likeness, reasoned
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["add", "the", "two", "prices", "12", "30", "42", "so"]), max_size=8).map(

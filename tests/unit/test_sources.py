@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from source_files import cut_short, llava_file, picture, record, talk, write_lines
 
-from fcot_vl.data.conversation import RecordError, read_question, read_turns
+from fcot_vl.data.chat_format import RecordError, read_question, read_turns
 from fcot_vl.data.images import ImageError, LazyPicture, open_image
 from fcot_vl.data.sources import (
     ConversationFile,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fcot_vl import stage
-from fcot_vl.stage import StageError, open_stage, read_rows, read_stage, write_json
+from fcot_vl.common import stage
+from fcot_vl.common.stage import StageError, open_stage, read_rows, read_stage, write_json
 
 SETTINGS: dict[str, Any] = {"ratio": 2, "steps": [1, 2], "path": Path("a/b"), "shape": (3, 4)}
 
@@ -118,7 +118,8 @@ def test_an_installed_copy_does_not_claim_a_strangers_commit(
         command = ["git", "-C", str(tmp_path), *identity, *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    module = tmp_path / "stage.py"
+    module = tmp_path / "common" / "stage.py"
+    module.parent.mkdir()
     module.touch()
     monkeypatch.setattr(stage, "__file__", str(module))
     stage.git_commit.cache_clear()
@@ -126,7 +127,7 @@ def test_an_installed_copy_does_not_claim_a_strangers_commit(
         git("init", "-q")
         git("commit", "-q", "--allow-empty", "-m", "theirs")
         assert stage.git_commit() is None
-        git("add", "stage.py")
+        git("add", "common/stage.py")
         git("commit", "-q", "-m", "ours")
         stage.git_commit.cache_clear()
         assert stage.git_commit() == git("rev-parse", "HEAD")

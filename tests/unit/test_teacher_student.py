@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import picture
 
-from fcot_vl.model import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone, answer_hidden
+from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone, answer_hidden
 
 PAGES = [picture(300, 200, 1), picture(100, 100, 2)]
 PROMPTS = ["<IMG_CONTEXT>\nTotal?", "What does <IMG_CONTEXT> say, and where?"]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fcot_vl.data.synthesize.minidoc import TASKS
-from fcot_vl.instruct.templates import PROMPTS, Style, Templates, _read
+from fcot_vl.instruct.prompt_templates import PROMPTS, Style, Templates, _read
+from fcot_vl.synthesize.minidoc import TASKS
 
 VALUES = {"question": "Total?", "answer": "{task} {{x}} {nothing} \\1", "examples": ""}
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_vl.data.verify import extract_answer, same_value, verify
+from fcot_vl.verify import extract_answer, same_value, verify
 
 RIGHT = {  # kind -> (response, truth)
     "digits": [

@@ -21,14 +21,14 @@ from tiles import IGNORED, SLOTS, TILE, Sources, patch_targets
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from fcot_vl.data.synthesize.documents.content import Content
-from fcot_vl.data.synthesize.documents.generate import make_document
-from fcot_vl.data.synthesize.documents.page import Canvas, Mark
-from fcot_vl.data.synthesize.documents.tasks import TASKS, Turn
-from fcot_vl.data.synthesize.documents.tiling import TOKEN, TOKENS_A_TILE, Tiling, tile
-from fcot_vl.data.synthesize.documents.typefaces import Family
-from fcot_vl.data.synthesize.ocr.capture import Points, tilt, wear
-from fcot_vl.data.synthesize.ocr.fonts import Face
+from fcot_vl.synthesize.documents.content import Content
+from fcot_vl.synthesize.documents.generate import make_document
+from fcot_vl.synthesize.documents.page import Canvas, Mark
+from fcot_vl.synthesize.documents.tasks import TASKS, Turn
+from fcot_vl.synthesize.documents.tiling import TOKEN, TOKENS_A_TILE, Tiling, tile
+from fcot_vl.synthesize.documents.typefaces import Family
+from fcot_vl.synthesize.ocr.capture import Points, tilt, wear
+from fcot_vl.synthesize.ocr.fonts import Face
 
 FIRST_VISUAL = 4  # visual tokens begin after <|im_start|>, user, newline, <img>
 TOKEN_SLOTS = 8  # characters of one visual token that an answer token's place is counted among

@@ -13,8 +13,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image
 
-from fcot_vl.data.synthesize.documents.page import NOWHERE, Mark
-from fcot_vl.data.synthesize.ocr.capture import Points
+from fcot_vl.synthesize.documents.page import NOWHERE, Mark
+from fcot_vl.synthesize.ocr.capture import Points
 
 _PLAIN = str.maketrans(
     {

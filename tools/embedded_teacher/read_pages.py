@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
-from fcot_vl.data.synthesize.documents.tasks import TASKS
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models.tiny import tiny_teacher_path
+from fcot_vl.synthesize.documents.tasks import TASKS
 from fcot_vl.train.muon import Muon
 
 POOL = 96  # examples that are sorted by length together

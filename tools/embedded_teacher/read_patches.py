@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fcot_vl.model.tiny import tiny_teacher_path
+from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.train.muon import Muon
 
 BATCH = 16  # tiles

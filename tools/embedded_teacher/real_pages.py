@@ -23,7 +23,7 @@ import numpy as np
 from pdf_pages import find_pdfs, page_count, read_blocks
 from PIL import Image
 
-from fcot_vl.data.sample import Sample, write_shard
+from fcot_vl.data.dataset import Sample, write_shard
 
 DPI = 150
 LINES = 10

@@ -13,7 +13,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
-from fcot_vl.data.synthesize.ocr.fonts import Face
+from fcot_vl.synthesize.ocr.fonts import Face
 
 PYTHON_FONTS = ("font_lato", "font_source_sans_pro", "font_source_serif_pro")
 UNSEEN = re.compile(r"roboto(?!slab)|caladea|manrope", re.IGNORECASE)

@@ -32,7 +32,7 @@ read photographs, scans, handwriting or proportional fonts.
   of {vocabulary}. Projector: InternVL's.
 - Made by `tools/tiny_teacher` from seed 0 with {pages:,} MiniDoc training pages in {minutes:.0f} minutes on 2 CPU cores
   (see that folder's README).
-- Data: synthetic only; the pages, words and questions come from `fcot_vl.data.synthesize.minidoc`.
+- Data: synthetic only; the pages, words and questions come from `fcot_vl.synthesize.minidoc`.
 
 {scores}
 """

@@ -38,12 +38,12 @@ from transformers import (
     Qwen2Config,
 )
 
-from fcot_vl.data.synthesize.minidoc import TASKS, Document, make_document
-from fcot_vl.data.synthesize.minidoc.page import TILE
-from fcot_vl.data.synthesize.minidoc.tasks import ROUND
+from fcot_vl.synthesize.minidoc import TASKS, Document, make_document
+from fcot_vl.synthesize.minidoc.page import TILE
+from fcot_vl.synthesize.minidoc.tasks import ROUND
 from fcot_vl.train.muon import Muon
 
-TINY = Path(__file__).resolve().parents[2] / "fcot_vl" / "model" / "tiny"
+TINY = Path(__file__).resolve().parents[2] / "fcot_vl" / "models" / "tiny"
 MIX = {
     "transcribe": 0.28,
     "forms": 0.16,

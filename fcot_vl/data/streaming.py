@@ -1,0 +1,111 @@
+"""Streamed dataset, saved as Parquet shards while it is read.
+
+A stream has no length and cannot be rewound. Planning batches needs the length of every sample before the first step,
+and a resumed run must see the same samples as the interrupted one. The first samples of a stream are therefore written
+to a stage folder once, and training reads from there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.common.progress import progress_bar
+from fcot_vl.common.stage import open_stage
+from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
+from fcot_vl.data.sources import RowReader, kind_of, reason_of
+
+SHARD = 500  # rows of the stream per Parquet file
+SKIPPED = "skipped.jsonl"
+
+
+def cache_stream(
+    folder: Path, stream: Any, reader: RowReader, records: int, settings: dict[str, Any], max_skipped: float
+) -> SampleFolder:
+    """Write those of the first `records` rows of a stream that are not yet in `folder`, and open the folder.
+
+    Shard k has the usable samples of rows 500 k to 500 k + 499. An interrupted pass resumes after the last complete
+    shard. Unusable rows are listed in `skipped.jsonl`.
+
+    Args:
+        stream: `IterableDataset` with a `skip` method.
+        settings: Settings that determine the samples. A folder with other settings is refused.
+        max_skipped: Maximum share of unusable samples.
+
+    Raises:
+        StageError: If the folder has other content.
+        ValueError: If the stream is empty, or too many of its samples are unusable.
+    """
+    stage = open_stage(folder, "stream", {**settings, "records": records, "columns": reader.columns}, {})
+    if stage.done:
+        return SampleFolder(folder)
+    print(f"stream: {records:,} records of {reader.name} -> {folder}", flush=True)
+    if stream.column_names is not None:
+        reader.check(stream.column_names)
+    stream = reader.undecoded(stream)
+    with progress_bar() as progress:
+        bar = progress.add_task("records", total=records)
+        for first in range(0, records, SHARD):
+            last = min(first + SHARD, records)
+            if not _shard(folder, first).exists():
+                # The stream does the skipping; for Parquet on a server, it skips whole files unread.
+                rows = list(itertools.islice(stream.skip(first), last - first))
+                _write(folder, first, rows, reader)
+                _stop_above(folder, records, max_skipped)
+                if len(rows) < last - first:
+                    break
+            progress.update(bar, completed=last)
+    skipped = _collect(folder)
+    samples = SampleFolder(folder)
+    if not len(samples):
+        raise ValueError(f"{folder}: the stream of {reader.name} has no record that can be used")
+    stage.finish({"records": len(samples), "skipped": len(skipped)})
+    return samples
+
+
+def _shard(folder: Path, first: int) -> Path:
+    return folder / f"stream-{first:08d}.parquet"
+
+
+def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowReader) -> None:
+    skipped: list[dict[str, Any]] = []
+
+    def samples() -> Iterator[Sample]:
+        for index, row in enumerate(rows, first):
+            try:
+                sample = reader.sample(row, index)
+                for image in sample.images:
+                    image.load()
+            except (ValueError, OSError, SyntaxError) as error:
+                place = {"source": reader.name, "id": reader.id(row, index), "index": index}
+                skipped.append({**place, "kind": kind_of(error), "reason": reason_of(error)})
+                continue
+            yield sample
+
+    made = list(samples())
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped)
+    _shard(folder, first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+    write_shard(_shard(folder, first), made)  # last, so that an existing shard is always complete
+
+
+def _collect(folder: Path) -> list[str]:
+    """Collect all skipped samples so far into one file."""
+    lines = [
+        line
+        for path in sorted(folder.glob("stream-*.jsonl"))
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    (folder / SKIPPED).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return lines
+
+
+def _stop_above(folder: Path, records: int, max_skipped: float) -> None:
+    lines = _collect(folder)
+    if len(lines) > max_skipped * records:
+        raise ValueError(
+            f"{folder / SKIPPED}: {len(lines):,} of {records:,} records cannot be used, more than max_skipped "
+            f"{max_skipped}; the last: {json.loads(lines[-1])['reason']}"
+        )

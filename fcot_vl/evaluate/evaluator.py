@@ -1,0 +1,157 @@
+"""Processing of all questions of an evaluation: planned, divided among processes, answered, joined and summarised.
+
+This module lies between the stage in `runner.py` and `answering.py`, which runs the model. A question of a benchmark
+that cannot be asked (a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
+`skipped.jsonl`, as in training; too many of them stop the evaluation. Samples of a data folder are never skipped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fcot_vl.common.progress import progress_bar
+from fcot_vl.data.dataset import Sample
+from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
+from fcot_vl.evaluate.generator import Answerer, Question, batches
+from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
+from fcot_vl.evaluate.processes import Processes
+from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords
+from fcot_vl.evaluate.tasks.minidoc import task_of
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.method import Method
+
+SKIPPED = "skipped.jsonl"
+
+
+class Asking:
+    """Evaluation of one model with one method on one set of samples.
+
+    Args:
+        model, processor: Model and processor that are ready to answer.
+        method: Method that drops visual tokens.
+        samples: Samples to evaluate on. Samples of a benchmark that cannot be asked are skipped. All others are asked.
+        max_skipped: Maximum share of skipped samples. Above it there is no result.
+
+    Attributes:
+        questions: Questions to ask, in the order of the samples.
+        skipped: Skipped samples, as rows of `skipped.jsonl`.
+
+    Raises:
+        ValueError: If there are no samples, a sample cannot be scored, two share an id, or too many are skipped.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, method: Method, samples: Sequence[Sample], max_skipped: float
+    ) -> None:
+        self.samples, self.max_skipped = samples, max_skipped
+        self.benchmark = samples.benchmark if isinstance(samples, BenchmarkRecords) else None
+        self.answerer = Answerer(model, processor, method, self.benchmark.task if self.benchmark else task_of)
+        self.skipped: list[dict[str, Any]] = []
+        self.questions: list[Question] = []
+        for index in range(len(samples)):
+            sample = self._read(index)
+            if isinstance(sample, Sample):
+                self.questions.append(self.answerer.plan(index, sample))
+            else:
+                self.skipped.append(sample)
+        if len({question.id for question in self.questions}) < len(self.questions):
+            raise ValueError("two records share an id: predictions could not be told apart.")
+        if not len(samples):
+            raise ValueError("there is no record to evaluate on.")
+        self._refuse_many()
+
+    def _read(self, index: int, pixels: bool = False) -> Sample | dict[str, Any]:
+        """Return sample `index`, or a row with the reason why it is skipped."""
+        if self.benchmark is None:
+            sample = self.samples[index]
+            if not sample.answers or not sample.metric:
+                raise ValueError(
+                    f"record {sample.id} has no accepted answers or metric: it can be trained on, not scored"
+                )
+            return sample
+        try:
+            sample = self.samples[index]
+            for image in sample.images if pixels else ():
+                image.load()
+        except Exception as error:  # damaged bytes make decoders raise nearly any error
+            origin = asdict(origin_of(self.samples, index))
+            return {**origin, "kind": kind_of(error), "reason": reason_of(error)}
+        return sample
+
+    def run(self, files: Files, batch_size: int, processes: Processes) -> None:
+        """Answer the questions that have no answer yet; process `rank` of `total` takes every `total`-th batch."""
+        done = files.answered()
+        waiting = [question for question in self.questions if question.id not in done]
+        mine = list(batches(waiting, batch_size))[processes.rank :: processes.total]
+        handle = self.answerer.method.apply(self.answerer.model)
+        try:
+            with progress_bar(processes.is_first) as progress:
+                total = len(self.questions) if processes.total == 1 else len(done) + sum(map(len, mine))
+                bar = progress.add_task("questions", total=total, completed=len(done))
+                for batch in mine:
+                    started = time.perf_counter()
+                    rows = self._answer(batch, handle)
+                    files.add(rows, time.perf_counter() - started)
+                    progress.update(bar, advance=len(rows), description=batch[0].task)
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def _answer(self, batch: Sequence[Question], handle: PruneHandle | None) -> list[dict[str, Any]]:
+        """Return one row per question, with the key `skipped` if its pixels are broken."""
+        read = [self._read(question.index, pixels=True) for question in batch]
+        whole = [(q, sample) for q, sample in zip(batch, read, strict=True) if isinstance(sample, Sample)]
+        skipped = [{"id": row["id"], "skipped": row} for row in read if isinstance(row, dict)]
+        if not whole:
+            return skipped
+
+        def answer(piece: Sequence[tuple[Question, Sample]]) -> list[dict[str, Any]]:
+            return self.answerer.answer([q for q, _ in piece], [sample for _, sample in piece], handle)
+
+        return [*self.answerer.fitted(whole, answer), *skipped]
+
+    def finish(self, files: Files) -> list[dict[str, Any]]:
+        """Return the rows of all processes in the order of the samples, and write the skipped ones to their own file.
+
+        Raises:
+            ValueError: If too many questions were skipped. The answers are kept.
+        """
+        files.join()
+        done = files.answered()
+        rows = [done[question.id] for question in self.questions]
+        self.skipped += [row["skipped"] for row in rows if "skipped" in row]
+        self.skipped.sort(key=lambda row: row["index"])
+        if self.skipped:
+            write_lines(files.folder / SKIPPED, self.skipped)
+        self._refuse_many()
+        self.questions = [question for question in self.questions if "skipped" not in done[question.id]]
+        rows = [row for row in rows if "skipped" not in row]
+        write_lines(files.folder / PREDICTIONS, rows)
+        return rows
+
+    def _refuse_many(self) -> None:
+        if len(self.skipped) > self.max_skipped * len(self.samples):
+            raise ValueError(
+                f"at least {len(self.skipped):,} of {len(self.samples):,} questions cannot be asked, more than "
+                f"max_skipped {self.max_skipped:g} allows, such as {self.skipped[-1]['id']}: "
+                f"{self.skipped[-1]['reason']}. Fix the data or raise max_skipped"
+            )
+        if len(self.skipped) == len(self.samples):
+            raise ValueError("no question is left to be scored.")
+
+    def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the part of the result that is computed from the rows."""
+        if self.benchmark is None:
+            return summarise(rows)
+        assert isinstance(self.samples, BenchmarkRecords)
+        return {
+            "benchmark": self.benchmark.name,
+            "n": len(rows),
+            "skipped": len(self.skipped),
+            "hidden": self.samples.hidden,
+            **summarise_benchmark(self.benchmark, rows),
+        }

@@ -1,0 +1,88 @@
+"""Settings of each task of the package's own data: its metric, its token limit and the extraction of the answer.
+
+This module lies between the samples and the runner; published benchmarks are in `published.py`. The settings do not
+depend on the accepted answers of a question, so these cannot leak into a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fcot_vl.evaluate.metrics.document import METRICS
+from fcot_vl.evaluate.metrics.lmms import LMMS_METRICS
+
+ANSWER_MARKER = "Answer:"
+SCORES = METRICS | LMMS_METRICS
+
+
+@dataclass(frozen=True)
+class Task:
+    """Settings of one task.
+
+    Attributes:
+        metric: Key of `SCORES`.
+        max_new_tokens: Maximum number of tokens that `generate()` produces.
+        text_dense: Whether the score depends on reading many characters correctly. Compression must hurt these tasks
+            first.
+        worked: Whether reasoning may come first, so that the answer follows the last "Answer:".
+    """
+
+    metric: str
+    max_new_tokens: int = 64
+    text_dense: bool = False
+    worked: bool = False
+
+
+MINIDOC: dict[str, Task] = {
+    "transcribe": Task("cer", 600, text_dense=True),
+    "forms": Task("anls", text_dense=True),
+    "table_markdown": Task("cer", 400, text_dense=True),
+    "table_qa": Task("relaxed", worked=True),
+    "chart_qa": Task("relaxed", worked=True),
+    "dense_pages": Task("anls", text_dense=True),
+    "multiple_choice": Task("exact", worked=True),
+    "sums": Task("relaxed", 96, worked=True),
+}
+TEXT_DENSE = tuple(name for name, task in MINIDOC.items() if task.text_dense)
+
+DENSITY_BUCKETS = (
+    "0-2",
+    "2-4",
+    "4-6",
+    "6-8",
+)  # printed characters per visual token of the uncompressed teacher
+
+
+def task_of(name: str, metric: str) -> Task:
+    """Return the settings of a task; a task outside MiniDoc gets `metric` and the defaults.
+
+    Raises:
+        ValueError: If the metric is unknown or differs from that of the task.
+    """
+    if metric not in SCORES:
+        raise ValueError(f"unknown metric {metric!r} of task {name!r}: choose one of {', '.join(SCORES)}.")
+    task = MINIDOC.get(name, Task(metric))
+    if task.metric != metric:
+        raise ValueError(f"task {name!r} is scored by {task.metric!r}, its records say {metric!r}.")
+    return task
+
+
+def final_answer(prediction: str, task: Task) -> str:
+    """Return the part of a prediction that is scored: after the last "Answer:" if reasoning may come first."""
+    if task.worked and ANSWER_MARKER in prediction:
+        prediction = prediction.rpartition(ANSWER_MARKER)[2]
+    return prediction.strip()
+
+
+def score(prediction: str, answers: Sequence[str], task: Task) -> float:
+    """Return the score of one prediction in [0, 1]."""
+    return SCORES[task.metric](final_answer(prediction, task), answers)
+
+
+def density_bucket(density: float) -> str:
+    """Return the bucket of a page's text density; values above 8 belong to the last bucket."""
+    for bucket in DENSITY_BUCKETS:
+        if density < float(bucket.split("-")[1]):
+            return bucket
+    return DENSITY_BUCKETS[-1]

@@ -1,0 +1,128 @@
+"""Batches of questions about images, with the pages prepared for a training-free method.
+
+This module combines `data`, `model` and `prune`, which do not depend on each other. Code that runs a model with a
+method uses it. The methods `smaller_page` and `fewer_tiles` need other images, which are made here. Every other method
+gets the page unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fcot_vl.data.collator import Prompt, join_pictures, pad
+from fcot_vl.prune.budget import n_kept
+from fcot_vl.prune.fewer_tiles import tile_limit
+from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.method import OTHER_PAGE, Method
+from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
+
+Pictures = Sequence[Image.Image]
+
+
+class Shown:
+    """Pages as `method` shows them to the model of `processor`.
+
+    Args:
+        processor: Processor of the model.
+        method: Training-free method.
+        pad: Id of the token that pads rows on the left.
+    """
+
+    def __init__(self, processor: Any, method: Method, pad: int) -> None:
+        self.processor, self.method, self.pad = processor, method, pad
+
+    def visual_tokens(self, pictures: Pictures, counts: Sequence[int]) -> int:
+        """Return the nominal number of visual tokens kept of images that have `counts` tokens when shown whole."""
+        if self.method.keep is None or not sum(counts):
+            return sum(counts)
+        if self.method.name not in OTHER_PAGE:
+            return n_kept(self.method.keep, sum(counts))
+        spent = self._cells if self.method.name == "smaller_page" else self._tokens_of_fewer_tiles
+        return sum(spent(image, n) for image, n in zip(pictures, counts, strict=True))
+
+    def batch(
+        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: PruneHandle | None
+    ) -> dict[str, Tensor]:
+        """Return the model inputs for `prompts` as one batch, padded on the left.
+
+        Args:
+            pictures: Images of each prompt.
+            handle: Handle of the applied method. For `smaller_page`, it is told which tokens are blank.
+        """
+        if isinstance(handle, SmallerPageHandle):
+            prompts, found = self._smaller(prompts, pictures, handle)
+        elif self.method.name == "fewer_tiles":
+            prompts, found = self._fewer(prompts, pictures)
+        else:
+            found = [self.processor.picture_inputs(images) for images in pictures if images]
+        inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
+        del inputs["labels"]
+        return inputs | join_pictures(found) | self.processor.prompt_inputs(inputs["input_ids"])
+
+    def _cells(self, image: Image.Image, n_tokens: int) -> int:
+        assert self.method.keep is not None
+        w, h = choose_cells(image.width, image.height, n_kept(self.method.keep, n_tokens))
+        return w * h
+
+    def _smaller(
+        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: SmallerPageHandle
+    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+        """Return prompts and images of smaller pages, and pass the mask of tokens that are not blank to the handle."""
+        process, per_tile = self.processor.image_processor, int(self.processor.image_seq_length)
+        assert self.method.keep is not None
+        shrunk, found, handle.kept_per_row = [], [], []
+        for prompt, images in zip(prompts, pictures, strict=True):
+            pages = [
+                shrink_page(image, n_kept(self.method.keep, count), process.size["height"], per_tile)
+                for image, count in zip(images, prompt.counts[1], strict=True)
+            ]
+            shrunk.append(replace(prompt, counts={1: tuple(len(page.tiles) * per_tile for page in pages)}))
+            tiles = [tile for page in pages for tile in page.tiles]
+            if tiles:
+                read = process(tiles, crop_to_patches=False, return_tensors="pt")
+                found.append({"pixel_values": read["pixel_values"]})
+            handle.kept_per_row.append(
+                torch.cat([torch.zeros(0, dtype=torch.bool), *(p.kept for p in pages)])
+            )
+        return shrunk, found
+
+    def _fewer(
+        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures]
+    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+        """Return prompts and images of pages cut into fewer tiles."""
+        cut, found = [], []
+        for prompt, images in zip(prompts, pictures, strict=True):
+            counts = []
+            for image, count in zip(images, prompt.counts[1], strict=True):
+                limit = self._tile_limit(image, count)
+                counts.append(self._tokens_at(image, limit))
+                read = self.processor.image_processor(
+                    [image], crop_to_patches=True, max_patches=limit, return_tensors="pt"
+                )
+                found.append({"pixel_values": read["pixel_values"]})
+            cut.append(replace(prompt, counts={1: tuple(counts)}))
+        return cut, found
+
+    def _tile_limit(self, image: Image.Image, n_tokens: int) -> int:
+        """Return the maximum number of tiles with which a page of `n_tokens` fits the budget."""
+        assert self.method.keep is not None
+        most = getattr(self.processor.image_processor, "max_patches", None)
+        if most is None:
+            raise ValueError("fewer tiles: laid out for InternVL's tiles; this model is of another family.")
+        return tile_limit(
+            lambda limit: self._tokens_at(image, limit), int(most), n_kept(self.method.keep, n_tokens)
+        )
+
+    def _tokens_at(self, image: Image.Image, limit: int) -> int:
+        options = {"crop_to_patches": True, "max_patches": limit}
+        tiles = self.processor.image_processor.get_number_of_image_patches(image.height, image.width, options)
+        return int(tiles) * int(self.processor.image_seq_length)
+
+    def _tokens_of_fewer_tiles(self, image: Image.Image, n_tokens: int) -> int:
+        return self._tokens_at(image, self._tile_limit(image, n_tokens))

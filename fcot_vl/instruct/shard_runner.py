@@ -1,0 +1,238 @@
+"""Pass over the data shared by `label`, `rewrite` and `cot`: shard by shard, resumable, with no question asked twice.
+
+Shard k contains the results of samples 200 k to 200 k + 199. It is written completely or not at all. Every answer is
+appended to the journal of the shard (`*.partial.jsonl`) when it arrives. Until the shard exists, a resumed run reads
+the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from fcot_vl.common.errors import one_line
+from fcot_vl.common.progress import progress_bar
+from fcot_vl.data.dataset import Origin, Sample, write_shard
+from fcot_vl.data.mixture import Mixture
+from fcot_vl.instruct.backends.local import Asked, Reply, Teacher
+
+SHARD = 200  # samples of the data per file
+SKIPPED = "skipped.jsonl"
+Row = dict[str, Any]
+Ask = Callable[[Sequence[Asked], float], list[Reply]]
+
+
+class Work(Protocol):
+    """Work of a verb on the samples."""
+
+    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterable[Sample]]:
+        """Make rows and samples from the samples of the data at `indices`.
+
+        Args:
+            ask: Function that returns a reply to each conversation. Its second argument is the number of samples by
+                which each reply advances the progress bar.
+
+        Returns:
+            Rows for the `.jsonl` of the shard, and samples. A row has `kind` and `reason` if its sample is skipped,
+            `failed` if no answer was obtained, and `tokens` and `prompt_tokens` otherwise. The images of the samples
+            are opened as the samples are consumed.
+        """
+
+    def count(self, row: Row) -> None:
+        """Count a row of a finished shard, from this run or from an interrupted one."""
+
+
+class Shards:
+    """Shards of one run.
+
+    Args:
+        verb: Prefix of the file names.
+        output: Output folder of the run.
+        samples: Data to read.
+        teacher: Teacher that answers.
+        max_skipped: Maximum share of samples that may be skipped or unanswered before the run stops.
+    """
+
+    def __init__(self, verb: str, output: Path, samples: Any, teacher: Teacher, max_skipped: float) -> None:
+        self.verb, self.output, self.samples, self.teacher = verb, output, samples, teacher
+        self.max_skipped = max_skipped
+        # A sample that a mixture draws several times is asked once. Its weight only matters for training.
+        self.indices = samples.distinct() if isinstance(samples, Mixture) else list(range(len(samples)))
+        self.skipped: list[Row] = []
+        self.troubled: dict[int, Row] = {}  # samples skipped or not fully answered, with the first problem
+        self.prompt_tokens = self.completion_tokens = 0
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Make the missing shards, and count those that exist.
+
+        Returns:
+            `records`, `skipped`, `prompt_tokens` and `completion_tokens` of the whole run.
+
+        Raises:
+            ValueError: If the teacher fails, too many samples are skipped, or a shard cannot be written.
+        """
+        total = len(self.indices)
+        with progress_bar() as progress:
+            bar = progress.add_task("records", total=total)
+            for first in range(0, total, SHARD):
+                last = min(first + SHARD, total)
+                journal = self.path(first).with_suffix(".partial.jsonl")
+                if not self.path(first).exists():
+                    self._write(first, last, work, journal, lambda count: progress.update(bar, advance=count))
+                journal.unlink(missing_ok=True)
+                progress.update(bar, completed=last)
+                self._count(first, work)
+                self._stop_above()
+        return {
+            "records": total,
+            "skipped": len(self.skipped),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
+    def path(self, first: int) -> Path:
+        """Return the path of the shard that begins with item `first` of the data."""
+        return self.output / f"{self.verb}-{first // SHARD:05d}.parquet"
+
+    def _write(self, first: int, last: int, work: Work, path: Path, advance: Callable[[float], None]) -> None:
+        journal = Journal(path)
+
+        def ask(asked: Sequence[Asked], share: float) -> list[Reply]:
+            got: dict[int, Reply] = {}
+
+            def take(at: int, reply: Reply) -> None:
+                journal.keep(asked[at].key, reply)
+                got[at] = reply
+                advance(share)
+
+            known = dict(journal.replies)
+            advance(share * sum(one.key in known for one in asked))
+            self.teacher.answer(asked, known, take)
+            return [known.get(one.key) or got[at] for at, one in enumerate(asked)]
+
+        try:
+            rows, samples = work.answer(self.indices[first:last], ask)
+        finally:
+            journal.close()
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        try:
+            self.path(first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+            # Last, so that an existing shard is always complete. Images are opened again, one at a time.
+            write_shard(self.path(first), samples)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path(first)}: cannot be written ({one_line(error)}); rerun the same command to resume"
+            ) from None
+
+    def _count(self, first: int, work: Work) -> None:
+        with self.path(first).with_suffix(".jsonl").open(encoding="utf-8") as file:
+            for row in map(json.loads, file):
+                self.prompt_tokens += row.get("prompt_tokens") or 0
+                self.completion_tokens += row.get("tokens") or 0
+                if "kind" in row:
+                    self.skipped.append(row)
+                if "kind" in row or row.get("failed"):
+                    self.troubled.setdefault(row["index"], row)
+                if "kind" not in row:
+                    work.count(row)
+
+    def _stop_above(self) -> None:
+        """Write `skipped.jsonl` for the finished shards, and stop if too many samples have problems."""
+        refused = [
+            {
+                "source": path.parent.name,
+                "id": path.name,
+                "index": None,
+                "kind": "no picture",
+                "reason": str(path),
+            }
+            for path in getattr(self.samples, "refused", [])
+        ]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*self.skipped, *refused])
+        path = self.output / SKIPPED
+        path.write_text(lines, encoding="utf-8")
+        troubled = [row.get("kind") or row["failed"] for row in self.troubled.values()]
+        if len(troubled) > self.max_skipped * len(self.indices):
+            worst, count = Counter(troubled).most_common(1)[0]
+            example = next(
+                row["reason"]
+                for row in self.troubled.values()
+                if worst in (row.get("kind"), row.get("failed"))
+            )
+            raise ValueError(
+                f"{len(troubled):,} of {len(self.indices):,} records were skipped or not answered, more than "
+                f"--max-skipped {self.max_skipped:g} allows: {count:,} {worst}, such as: {example}; "
+                f"named in {path} or the shards' .jsonl"
+            )
+
+
+class Journal:
+    """Journal of the answers of an unfinished shard, one line each, written as they arrive.
+
+    A partial line left by a kill is removed when the file is opened again. Replies without an answer are not kept, so a
+    resumed run asks again. The journal is thread-safe.
+
+    Attributes:
+        replies: Known replies by key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.replies: dict[str, Reply] = {}
+        self._lock = threading.Lock()
+        whole = b""
+        if path.exists():
+            found = path.read_bytes()
+            whole = found[: found.rfind(b"\n") + 1]
+            for line in whole.split(b"\n"):
+                try:
+                    row = json.loads(line)
+                    key = row.pop("key")
+                    self.replies[key] = Reply(**row)
+                except (ValueError, KeyError, TypeError, AttributeError):  # torn by a full disk, asked again
+                    continue
+        self._file = path.open("ab")
+        self._file.truncate(len(whole))
+
+    def keep(self, key: str, reply: Reply) -> None:
+        """Write an answer to the journal before any other use of it.
+
+        Raises:
+            ValueError: If it cannot be written.
+        """
+        if reply.kind:
+            return
+        row = {name: value for name, value in asdict(reply).items() if name not in ("kind", "reason")}
+        line = json.dumps({"key": key, **row}) + "\n"
+        with self._lock:
+            try:
+                self._file.write(line.encode("ascii"))
+                self._file.flush()
+            except OSError as error:
+                raise ValueError(
+                    f"{self.path}: an answer cannot be written ({one_line(error)}); "
+                    "rerun the same command to resume"
+                ) from None
+            self.replies[key] = reply
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def place(origin: Origin) -> Row:
+    """Return the origin of a sample as the first columns of a row."""
+    return asdict(origin)
+
+
+def tasks_of(samples: Any) -> Iterator[str]:
+    """Yield the tasks of the readable samples in order."""
+    for index in range(len(samples)):
+        try:
+            yield samples[index].task
+        except Exception:  # counted and reported when the sample is processed
+            continue

@@ -1,1 +1,0 @@
-"""Compressors `V_c`, one per file; `fcot_vl.model.compressor` selects them by name."""

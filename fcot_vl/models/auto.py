@@ -1,0 +1,92 @@
+"""Student and processor classes by teacher, one entry per family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import AutoConfig
+
+from fcot_vl.common.errors import one_line
+from fcot_vl.models.internvl.modeling import FCoTVLForConditionalGeneration
+from fcot_vl.models.internvl.processing import FCoTVLProcessor
+from fcot_vl.models.llava import (
+    FCoTVLLlavaForConditionalGeneration,
+    FCoTVLLlavaNextForConditionalGeneration,
+    FCoTVLLlavaOnevisionForConditionalGeneration,
+    FCoTVLLlavaProcessor,
+)
+from fcot_vl.models.qwen_vl import (
+    FCoTVLQwen2VLForConditionalGeneration,
+    FCoTVLQwen3VLForConditionalGeneration,
+    FCoTVLQwen25VLForConditionalGeneration,
+    FCoTVLQwenVLProcessor,
+)
+
+
+class Family(NamedTuple):
+    """Classes for one kind of teacher.
+
+    Attributes:
+        student: Class of the students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
+        processor: Class of the processor of teacher and students, a `PictureProcessor`.
+    """
+
+    student: Any
+    processor: Any
+
+
+FAMILIES: dict[str, Family] = {  # by the teacher's model_type
+    "internvl": Family(FCoTVLForConditionalGeneration, FCoTVLProcessor),
+    "llava": Family(FCoTVLLlavaForConditionalGeneration, FCoTVLLlavaProcessor),
+    "llava_next": Family(FCoTVLLlavaNextForConditionalGeneration, FCoTVLLlavaProcessor),
+    "llava_onevision": Family(FCoTVLLlavaOnevisionForConditionalGeneration, FCoTVLLlavaProcessor),
+    "qwen2_vl": Family(FCoTVLQwen2VLForConditionalGeneration, FCoTVLQwenVLProcessor),
+    "qwen2_5_vl": Family(FCoTVLQwen25VLForConditionalGeneration, FCoTVLQwenVLProcessor),
+    "qwen3_vl": Family(FCoTVLQwen3VLForConditionalGeneration, FCoTVLQwenVLProcessor),
+}
+
+
+def read_config(path_or_id: str | Path) -> Any:
+    """Load the configuration of a model folder or Hub id.
+
+    Raises:
+        ValueError: If there is no model; the message has one line.
+    """
+    try:
+        return AutoConfig.from_pretrained(path_or_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path_or_id}: not a model ({one_line(error)})") from None
+
+
+def family_of(path_or_id: str | Path) -> Family:
+    """Return the family of a teacher or a student.
+
+    Raises:
+        ValueError: If the model belongs to no supported family.
+    """
+    config = read_config(path_or_id)
+    for family in FAMILIES.values():
+        if isinstance(config, family.student.config_class.teacher_type):
+            return family
+    raise ValueError(
+        f"{path_or_id}: a {config.model_type} model is no teacher here; teachers are {', '.join(FAMILIES)} in the "
+        "Hugging Face layout"
+    )
+
+
+def load_processor(path_or_id: str | Path, config: Any = None) -> Any:
+    """Load the processor of a teacher or a student.
+
+    Args:
+        path_or_id: Folder or Hub id of the model.
+        config: Configuration of the student that the processor of a teacher should fit. Default: the model it is loaded
+            with.
+
+    Raises:
+        ValueError: If the model belongs to no supported family.
+    """
+    processor = family_of(path_or_id).processor.from_pretrained(path_or_id)
+    if config is not None:  # otherwise it fits the model it was loaded with
+        processor.fit(config)
+    return processor

@@ -1,0 +1,242 @@
+"""The `evaluate` stage: one model, one method, samples or a benchmark -> `predictions.jsonl` and `result.json`.
+
+This stage reads the samples of `synthesize` or a benchmark by name, and a model saved by training. The report reads its
+result. Every finished batch is on disk before the next one starts, so a killed evaluation resumes with the missing
+questions, on one process or several. `asking.py` asks the questions, and `summary.py` computes the scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.common.errors import one_line
+from fcot_vl.common.stage import git_commit, hardware, now, open_stage, read_stage, write_json
+from fcot_vl.data.dataset import Sample, SampleFolder
+from fcot_vl.data.mixture import MAX_SKIPPED
+from fcot_vl.evaluate.evaluator import Asking
+from fcot_vl.evaluate.predictions import Files
+from fcot_vl.evaluate.processes import find_processes
+from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords, open_benchmark
+from fcot_vl.evaluate.tasks.public import benchmark_of
+from fcot_vl.inference.loading import load_for_inference
+from fcot_vl.prune.method import Method
+
+STAGES = ("teacher", "realign", "post-train", "control")
+RESULT, SUBMISSION = "result.json", "submission.json"
+MERGE = "merge.json"  # in a merged model's folder: the method, and the data that its weights were chosen on
+
+
+# ------------------------------------------------------------------------------------------------------ the stage
+
+
+def evaluate(
+    model: str | Path | Any,
+    data: str | Path | Sequence[Sample] | None,
+    out: str | Path,
+    *,
+    stage: str = "teacher",
+    method: Method | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    batch_size: int = 64,
+    processor: Any = None,
+    benchmark: str | None = None,
+    limit: int | None = None,
+    max_skipped: float = MAX_SKIPPED,
+) -> dict[str, Any]:
+    """Score a model on samples or on a benchmark and return the content of `out/result.json`.
+
+    With `accelerate launch` or `torchrun`, each process answers a share of the questions. The result is the same as
+    with one process.
+
+    Args:
+        model: Folder of a teacher or student, or a loaded model (which also needs `processor`).
+        data: Folder written by `synthesize`, or samples. For a benchmark, see `open_benchmark`.
+        out: Output folder. If it is already finished with the same settings, its result is returned at once.
+        stage: Stage of the model: "teacher", "realign", "post-train" or "control".
+        method: Method that drops visual tokens at inference. Default: none are dropped.
+        seed: Seed of the model's training, which is recorded.
+        split: Split of a benchmark to score. For samples it is only recorded ("test" by default).
+        batch_size: Maximum number of questions decoded together. It is not one of the recorded settings, so a run may
+            resume with another value.
+        processor: Processor of a loaded model.
+        benchmark: Name of one of the paper's benchmarks.
+        limit: Maximum number of questions, from the start.
+        max_skipped: Maximum share of a benchmark's questions that cannot be asked (broken images). Above it there is no
+            result.
+
+    Raises:
+        ValueError: If a setting is wrong, samples share an id, the weights of a merge were chosen on these samples, or
+            a benchmark cannot be read or is not scored here.
+        StageError: If `out` holds another stage or other settings.
+    """
+    method = method or Method()
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r} of a model: choose one of {', '.join(STAGES)}.")
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"batch_size and limit must be at least 1, got {batch_size} and {limit}.")
+    out, samples = Path(out), _open(data, benchmark, split, limit)
+    split = samples.split if isinstance(samples, BenchmarkRecords) else split or "test"
+    name = (
+        str(model)
+        if isinstance(model, str | Path)
+        else str(getattr(model, "name_or_path", "")) or "in memory"
+    )
+    processes = find_processes()
+    processes.say(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
+    files = Files(out, processes.rank if processes.total > 1 else None)
+    begun = None
+    if processes.is_first:
+        settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
+        if benchmark is not None:
+            settings["benchmark"] = benchmark
+        digest = data_hash(samples)
+        known = {"merged": _merged_by(Path(name), digest), "split": split, "data_hash": digest}
+        weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
+        begun = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed), known
+        if not begun[0].done:
+            files.join()
+    processes.wait()
+    if read_stage(out)["status"] == "done":
+        processes.say(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
+        return _read_result(out)
+    if isinstance(model, str | Path):
+        model, processor = load_for_inference(model)
+    elif processor is None:
+        raise ValueError("a loaded model needs its processor.")
+    asking = Asking(model, processor, method, samples, max_skipped)
+    asking.run(files, batch_size, processes)
+    processes.wait()
+    if begun is not None:
+        folder, known = begun
+        rows = asking.finish(files)
+        result = {
+            "model": name,
+            "stage": stage,
+            "method": method.name,
+            "compress_ratio": asking.answerer.compress_ratio,
+            "compressor": getattr(asking.answerer.model.config, "compressor", None),
+            "visual_positions": getattr(asking.answerer.model.config, "visual_positions", None),
+            "keep": method.keep,
+            "layer": method.layer,
+            "seed": seed,
+            **known,
+            **asking.summary(rows),
+            **asking.answerer.costs(asking.questions),
+            "seconds_per_sample": files.seconds_per_question(),
+            "commit": git_commit(),
+            "hardware": hardware(),
+            "date": now(),
+        }
+        if isinstance(samples, BenchmarkRecords) and samples.hidden:
+            write_json(out / SUBMISSION, samples.benchmark.submission(rows))
+        write_json(out / RESULT, result)
+        folder.finish({"n": result["n"], **_headline(result)})
+        print(f"evaluate: {_told(result)} -> {out / RESULT}")
+    processes.wait()
+    return _read_result(out)
+
+
+def _open(
+    data: str | Path | Sequence[Sample] | None, benchmark: str | None, split: str | None, limit: int | None
+) -> Sequence[Sample]:
+    if benchmark is not None:
+        if data is not None and not isinstance(data, str | Path):
+            raise ValueError("a benchmark is read from a folder, a file or the hub, not from records.")
+        return open_benchmark(benchmark_of(benchmark), data, split, limit)
+    if data is None:
+        raise ValueError("there is nothing to evaluate on: give a data folder, or the name of a benchmark.")
+    samples = SampleFolder(Path(data)) if isinstance(data, str | Path) else data
+    return samples if limit is None else samples[:limit]
+
+
+def _headline(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the headline number of the result, by name."""
+    if "benchmark" in result:
+        return {"benchmark": result["benchmark"], "metric": result["metric"], "score": result["score"]}
+    return {"mean_over_tasks": result["mean_over_tasks"]}
+
+
+def _told(result: dict[str, Any]) -> str:
+    """Describe the result in one line."""
+    if "benchmark" not in result:
+        low, high = result["mean_over_tasks_ci"]
+        return f"mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}]"
+    skipped = (
+        f", {result['skipped']} of {result['n'] + result['skipped']} not asked" if result["skipped"] else ""
+    )
+    if result["score"] is None:
+        why = (
+            "the answers of this split are not public" if result["hidden"] else "no question could be scored"
+        )
+        return (
+            f"{result['benchmark']}, split {result['split']}: {why}, {result['n']} predictions kept{skipped}"
+        )
+    low, high = result["score_ci"]
+    return f"{result['benchmark']} {result['metric']} {result['score']:.4g} [{low:.4g}, {high:.4g}]{skipped}"
+
+
+def _merged_by(folder: Path, digest: str) -> str | None:
+    """Return the merge method of a merged model with its settings, or None for any other model.
+
+    Raises:
+        ValueError: If the record of the merge cannot be read, or if the weights were chosen on this data.
+    """
+    path = folder / MERGE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        chosen_on, name = list(record["weights_chosen_on"]), str(record["method"])
+        if record["scale"] is not None:
+            name += f", scale {record['scale']:g}"
+        given = [f"{weight:g}" for weight in record["weights"] or ()]
+        if record["method"] not in ("average", "shapley") and set(given) - {"1"}:
+            name += f", weights {' '.join(given)}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the record of a merge ({one_line(error)}); merge again.") from None
+    if digest in chosen_on:
+        raise ValueError(
+            f"{folder}: the weights of this merge were chosen on these very records (data {digest[:12]}), so a score "
+            "on them would flatter it; evaluate on another split."
+        )
+    return name
+
+
+def data_hash(samples: Iterable[Sample]) -> str:
+    """Return the SHA-256 over the samples in order: ids, tasks, messages, answers, metrics, image sizes and pixels.
+
+    For a benchmark, it is taken over the rows and the bytes of the images.
+    """
+    if isinstance(samples, BenchmarkRecords):
+        return samples.fingerprint()
+    digest = hashlib.sha256()
+    for sample in samples:
+        sizes = [image.size for image in sample.images]
+        record = [sample.id, sample.task, sample.messages, sample.answers, sample.metric, sizes]
+        digest.update(json.dumps(record, ensure_ascii=False).encode())
+        for image in sample.images:
+            digest.update(image.convert("RGB").tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 over the weights and configuration of a model folder, or the name of a model not on disk."""
+    if not folder.is_dir():
+        return str(folder)
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read_result(out: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return result

@@ -1,0 +1,404 @@
+"""Stage 2, post-training: trains all weights on the answers (paper, Sec. 3.3).
+
+The loss is the cross-entropy on answer tokens only. The same stage trains the control: a teacher at compress ratio 1 on
+the same data. The control separates the effect of the data from the effect of the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
+from fcot_vl.common.hashing import hash_module
+from fcot_vl.data.collator import PostTrainCollator
+from fcot_vl.data.mixture import open_data
+from fcot_vl.data.skip_log import Skipped
+from fcot_vl.models import VISUAL_POSITIONS, answer_hidden
+from fcot_vl.models.auto import family_of, load_processor, read_config
+from fcot_vl.models.drop_path import add_drop_path
+from fcot_vl.models.shared_backbone import context_inputs
+from fcot_vl.train.completions_callback import Reader
+from fcot_vl.train.dataset import PackedPages, TrainingPages
+from fcot_vl.train.feature_cache import cache_features
+from fcot_vl.train.lora import add_lora, merge_lora
+from fcot_vl.train.losses import AnswerLoss, answer_cross_entropy
+from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
+from fcot_vl.train.param_groups import layer_scales, scale_rates
+from fcot_vl.train.snapshots import KeepWeights, make_folders, remove_kept
+from fcot_vl.train.trainer import (
+    StageTrainer,
+    remove_checkpoints,
+    save_model_files,
+    save_model_folder,
+    stage_settings,
+    train,
+)
+
+
+@dataclass
+class PostTrainConfig(TrainingArguments):
+    """Settings of post-training, in addition to those of transformers' `TrainingArguments`.
+
+    Attributes:
+        max_length: Context of the model's own sequence in tokens. Longer pages are skipped.
+        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
+            None: the value of the data's mixture, else 0.01.
+        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
+        freeze_vision: Whether to freeze the ViT. Its features may then be cached.
+        visual_positions: New scheme of the student's visual positions, "kept" or "compact". None: unchanged.
+        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
+            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
+            It does not work with FSDP or DeepSpeed.
+        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
+        vision_lr, adaptor_lr: Peak learning rates of the ViT, and of compressor and projector. None: the rate of all
+            other weights. Under Muon, the rates of Muon and AdamW are scaled by the same factor.
+        layer_lr_decay: Factor of the learning rate from each layer of the ViT and of the decoder to the one below.
+        lora_rank: Rank of low-rank updates. Above 0, the decoder learns only low-rank updates of its linear layers,
+            compressor and projector learn all their weights, and the ViT is frozen. The updates are merged into the
+            saved weights.
+        lora_alpha: Numerator of the scale lora_alpha / lora_rank of the updates. None: twice the rank.
+        keep_checkpoints: Number of models saved in `checkpoints/` at evenly spaced steps, for merging.
+        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
+        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
+        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
+    """
+
+    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
+    max_length: int = field(default=5120, metadata={"help": "Context in tokens."})  # the paper's
+    packing: bool = field(
+        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+    )  # the paper's
+    max_skipped: float | None = field(
+        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+    )  # ours
+    freeze_vision: bool = field(
+        default=False, metadata={"help": "The ViT does not learn."}
+    )  # the paper trains it
+    visual_positions: str | None = field(default=None, metadata={"help": "kept or compact."})  # ours
+    vision_lr: float | None = field(default=None, metadata={"help": "Peak learning rate of the ViT."})  # ours
+    adaptor_lr: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of compressor and projector."}
+    )  # ours
+    layer_lr_decay: float = field(default=1.0, metadata={"help": "Rate of a layer beside the one above."})
+    lora_rank: int = field(default=0, metadata={"help": "Low-rank updates of the decoder; 0: all weights."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "Scale of the updates times the rank."})
+    keep_checkpoints: int = field(
+        default=0, metadata={"help": "Models kept along the run; the paper merges 5."}
+    )
+    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
+    cache_features: bool = field(
+        default=False, metadata={"help": "Run the frozen ViT once per picture."}
+    )  # ours
+    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})  # the paper's
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    learning_rate: float = field(
+        default=4e-5, metadata={"help": "Peak learning rate."}
+    )  # InternVL2's fine-tune
+    muon_lr: float | None = field(default=None, metadata={"help": "Muon's rate for hidden matrices."})  # ours
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
+    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept."}
+    )  # ours: one in reserve
+    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
+    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+
+    def __post_init__(self) -> None:
+        if self.lora_rank:
+            self.freeze_vision = True
+        if self.cache_features and not self.freeze_vision:
+            raise ValueError(
+                "cache_features needs freeze_vision: the features of a ViT that learns change every step"
+            )
+        if self.visual_positions is not None and self.visual_positions not in VISUAL_POSITIONS:
+            raise ValueError(
+                f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}"
+            )
+        if self.freeze_vision and self.drop_path:
+            raise ValueError("drop_path needs a ViT that learns: leave freeze_vision out, or drop_path at 0")
+        if self.lora_rank < 0 or self.keep_checkpoints < 0:
+            raise ValueError("lora_rank and keep_checkpoints cannot be below 0")
+        if not 0 < self.layer_lr_decay <= 1:
+            raise ValueError(f"layer_lr_decay must be above 0 and at most 1, got {self.layer_lr_decay}")
+        if self.lora_rank and (self.muon_lr is not None or self.drop_path):
+            raise ValueError("lora_rank goes without muon_lr, which is for whole matrices, and drop_path")
+        if self.freeze_vision and self.vision_lr is not None:
+            raise ValueError("vision_lr needs a ViT that learns: leave freeze_vision out")
+        super().__post_init__()
+
+
+class AnswerModel(nn.Module):
+    """Model that computes its own loss on answer tokens, so that full logits are never created.
+
+    Args:
+        model: Model to train.
+        freeze_vision: Whether to freeze the ViT and keep it in evaluation mode.
+    """
+
+    def __init__(self, model: Any, freeze_vision: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.freeze_vision = freeze_vision
+        if freeze_vision:
+            model.vision.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AnswerModel:
+        super().train(mode)
+        if self.freeze_vision:
+            self.model.vision.eval()
+        return self
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Enable activation checkpointing; see the method of transformers with this name."""
+        self.model.activation_checkpointing_enable(**kwargs)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Return the names of the layers that FSDP shards as units."""
+        return list(self.model._no_split_modules or [])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        sequence_lengths: Sequence[int] | None = None,
+        pixel_values: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        denominator: Tensor | int | None = None,
+        **layout: Tensor,
+    ) -> AnswerLoss:
+        """Compute the cross-entropy summed over the answer tokens and divided by `denominator`.
+
+        Args:
+            input_ids, labels, attention_mask: `[batch, length]`. Batches padded on the right need no mask.
+            sequence_lengths: Lengths of the sequences packed into one row.
+            pixel_values: `[n_tiles, 3, height, width]`. Omit them if `visual_features` are given.
+            visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached features.
+            denominator: Divisor of the sum. Default: the number of answer tokens.
+            layout: Layout of the images that the family needs (see the processor's `picture_layout`).
+        """
+        inner = self.model.model
+        if pixel_values is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
+                visual_features = inner.get_visual_features(pixel_values, **layout)
+        pictures = (
+            {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
+        )
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "sequence_lengths": sequence_lengths,
+        }
+        outputs = inner(
+            input_ids=input_ids, **context_inputs(inner, inputs, layout), **pictures, use_cache=False
+        )
+        hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
+        return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
+
+
+class PostTrainer(StageTrainer):
+    """Trainer of an `AnswerModel`."""
+
+    model: AnswerModel
+    args: PostTrainConfig
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Compute the cross-entropy averaged over the answer tokens of all accumulated batches."""
+        loss, tokens = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
+        self.meter.add_tokens(tokens, self.groups_of_answers(inputs))
+        answers = int((inputs["labels"][:, 1:] != -100).sum())
+        share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
+        lengths = sequence_lengths(inputs)
+        self.meter.add({"ce": loss * share}, answers, sum(lengths), self.flops(inputs, lengths, answers))
+        loss = loss * self.loss_scale()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer, with learning rates per part and per layer if they are set."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        scales = self.rate_scales()
+        if not made and set(scales.values()) != {1.0}:
+            if self.is_deepspeed_enabled:
+                raise ValueError(
+                    "DeepSpeed keeps one rate: leave vision_lr, adaptor_lr and layer_lr_decay out"
+                )
+            scale_rates(optimizer, scales)
+        return optimizer
+
+    def rate_scales(self) -> dict[int, float]:
+        """Return the factor of each parameter's learning rate, by the `id` of the parameter."""
+        student, config = self.model.model, self.args
+        named = self.trained_parameters()
+        scales = layer_scales(named, config.layer_lr_decay)
+        found = {id(parameter): scales[name] for name, parameter in named.items()}
+        # The adaptor comes last: in some families it is part of the ViT.
+        for module, rate in ((student.vision, config.vision_lr), (student.visual_adaptor, config.adaptor_lr)):
+            for parameter in module.parameters():
+                if rate is not None and id(parameter) in found:
+                    found[id(parameter)] = found[id(parameter)] * rate / config.learning_rate
+        return found
+
+    def groups_of_answers(self, inputs: dict[str, Any]) -> Tensor:
+        """Return the group number of each answer token of the current batch, `[N]`."""
+        is_answer = inputs["labels"] != -100
+        if lengths := inputs.get("sequence_lengths"):
+            counts = torch.stack([part.sum() for part in is_answer[0].split(list(lengths))])
+        else:
+            counts = is_answer[:, 1:].sum(1)
+        groups = torch.tensor(self.page_groups, device=counts.device)
+        return groups.repeat_interleave(counts)
+
+    def flops(self, inputs: dict[str, Any], lengths: Sequence[int], answers: int) -> float | None:
+        """Count the operations of one batch: decoder, head and ViT forward and back; a frozen ViT forward only."""
+        config = self.model.model.config
+        text = config.text_config
+        vision = vision_flops(config, inputs)
+        if vision is None:
+            return None
+        decoder = decoder_flops(text, lengths) + head_flops(text, answers)
+        backward = 1 if self.args.lora_rank else 2  # frozen weights have no gradients
+        return (1 + backward) * decoder + vision * (1 if self.args.freeze_vision else 3)
+
+
+def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> Path:
+    """Train all weights of a student, or of a teacher as the control, and save the result as a model folder.
+
+    `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`. It also holds `losses.jsonl`
+    and `stage.json`, and with `keep_checkpoints` more model folders in `checkpoints/`. A finished run is recognised.
+    An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
+
+    Args:
+        model: Folder of a student, or a teacher in the Hugging Face layout, which is then trained at ratio 1.
+        data: Data that `open_data` accepts: Parquet shards, conversation files or a mixture.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: If the output folder holds a run with other settings.
+        ValueError: If the model, the data or a setting cannot be used.
+    """
+    folder = Path(config.output_dir)
+    samples = open_data(data, config.seed)
+    data_hash = samples.fingerprint()
+    student = load_for_training(model, config.visual_positions)
+    inputs = {"model": hash_module(student), "data": data_hash}
+    stage = open_shared_stage(config, "post-train", stage_settings(config), inputs)
+    if stage.done:
+        say(config, f"post-train: already done in {folder}")
+        return folder
+    ratio = student.config.compress_ratio
+    say(config, f"post-train: {model} at compress ratio {ratio}, into {folder}")
+    processor = load_processor(model, config=student.config)
+    features = None
+    vision_hash = hash_module(student.vision)
+    if config.cache_features:
+        features = first_then_others(
+            config,
+            "cache features",
+            lambda: cache_features(
+                Path(config.features_folder or folder / "features"),
+                student.to(config.device).eval().model.get_visual_features,
+                samples,
+                processor,
+                {"vision": vision_hash, "data": data_hash},
+            ),
+        )
+    if config.drop_path:
+        add_drop_path(student.vision, config.drop_path)
+    if config.lora_rank:
+        add_lora(student, config.lora_rank, lora_alpha(config))
+    skipped = Skipped(samples, folder, config.max_skipped)
+    pages = TrainingPages(samples, processor, config.max_length, features, skipped=skipped)
+    answer_model = AnswerModel(student, config.freeze_vision)
+    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
+    trainer.read_again({"student": Reader(student, 1)}, samples[pages.kept[0]], processor)
+    if config.keep_checkpoints:
+        trainer.add_callback(KeepWeights(folder, config.keep_checkpoints, trainer.gathered_weights))
+    train(trainer, "post-train", items.describe())
+    weights = trainer.gathered_weights()
+    if not is_first(config):
+        return folder
+    trained = with_weights(config, load_for_training(model, config.visual_positions), weights)
+    assert not config.freeze_vision or hash_module(trained.vision) == vision_hash, "the frozen ViT changed"
+    save_model_files(folder, trained, processor)
+    del weights
+    if config.keep_checkpoints:
+
+        def save(kept: dict[str, Tensor], to: Path) -> None:
+            # Without low-rank updates, every trained weight is replaced, so one model serves for all.
+            base = load_for_training(model, config.visual_positions) if config.lora_rank else trained
+            save_model_folder(to, with_weights(config, base, kept), processor)
+
+        make_folders(folder, save)
+    rows = trainer.meter.rows()
+    last = rows[-max(1, len(rows) // 10) :]
+    figures = {
+        "pages": len(pages),
+        "left_out": len(samples) - len(pages),
+        "steps": len(rows),
+        "training_seconds": rows[-1]["seconds"],
+        "compress_ratio": ratio,
+        "ce": round(sum(row["ce"] for row in last) / len(last), 5),
+    }
+    stage.finish(figures)
+    remove_checkpoints(folder)
+    remove_kept(folder)
+    return folder
+
+
+def with_weights(config: PostTrainConfig, trained: Any, weights: Mapping[str, Tensor]) -> Any:
+    """Load the trained weights into `trained`, a copy of the model that training began with, and return it.
+
+    Low-rank updates are merged. The copy is needed because the model that was trained may be sharded.
+    """
+    tuner = add_lora(trained, config.lora_rank, lora_alpha(config)) if config.lora_rank else None
+    left = trained.load_state_dict({k.removeprefix("model."): w for k, w in weights.items()}, strict=False)
+    assert not left.unexpected_keys
+    if tuner is not None:
+        merge_lora(tuner)
+    return trained
+
+
+def lora_alpha(config: PostTrainConfig) -> float:
+    """Return the scale of low-rank updates times their rank."""
+    return 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
+
+
+def load_for_training(model: str | Path, visual_positions: str | None = None) -> Any:
+    """Load a student unchanged, or a teacher as a model of compress ratio 1, in float32.
+
+    Args:
+        visual_positions: Scheme of visual positions that replaces the student's own.
+    """
+    family = family_of(model).student
+    with weights_read_whole():
+        if isinstance(read_config(model), family.config_class):
+            student = family.from_pretrained(model, dtype=torch.float32)
+        else:
+            student = family.from_teacher(model, compress_ratio=1, dtype=torch.float32)
+    if visual_positions is not None:
+        student.config.visual_positions = visual_positions
+        student.config.check_compression()
+    return student

@@ -1,0 +1,306 @@
+"""Stage 1, re-alignment: trains only the compressor `V_c` and the student adaptor `A_s` (paper, Sec. 3.2).
+
+The teacher and all students of a run share one frozen backbone. The ViT runs once per step (or once per image, when its
+features are cached). The decoder runs once for the teacher and once per student. The students share no trained
+parameter and the gradients of each student are clipped separately, so training several together gives the same weights
+as training each alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
+from fcot_vl.common.hashing import hash_module
+from fcot_vl.data.collator import RealignCollator
+from fcot_vl.data.mixture import open_data
+from fcot_vl.data.skip_log import Skipped
+from fcot_vl.models import SharedBackbone
+from fcot_vl.models.auto import family_of, load_processor
+from fcot_vl.models.base import reset_compressors
+from fcot_vl.train.completions_callback import Reader
+from fcot_vl.train.dataset import PackedPages, TrainingPages
+from fcot_vl.train.feature_cache import cache_features
+from fcot_vl.train.losses import realign_loss
+from fcot_vl.train.metrics import LossLog
+from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
+from fcot_vl.train.trainer import (
+    StageTrainer,
+    remove_checkpoints,
+    save_model_folder,
+    stage_settings,
+    train,
+    whole,
+)
+
+
+@dataclass
+class RealignConfig(TrainingArguments):
+    """Settings of re-alignment, in addition to those of transformers' `TrainingArguments`.
+
+    Attributes:
+        ratios: Compress ratios of the students, as a list or as "2,4".
+        compressor, visual_positions: Compressor and visual positions of all students; see `FCoTVLConfig`.
+        kl_weight, ce_weight, temperature: Weights and temperature of the loss; see `losses.realign_loss`.
+        max_length: Context of the teacher's sequence in tokens. Longer pages are skipped.
+        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
+            None: the value of the data's mixture, else 0.01.
+        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
+        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
+            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
+            It does not work with FSDP or DeepSpeed.
+        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
+        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
+        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
+        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
+    """
+
+    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
+    ratios: list[int] = field(
+        default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
+    )
+    compressor: str = field(
+        default="conv",
+        metadata={"help": "conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."},
+    )  # the paper's
+    visual_positions: str | None = field(
+        default=None, metadata={"help": "kept or compact; by default the family's."}
+    )  # ours
+    kl_weight: float = field(default=1.0, metadata={"help": "Weight of KL(teacher || student)."})  # ours
+    ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
+    max_length: int = field(default=4096, metadata={"help": "Context in tokens."})  # the paper's
+    packing: bool = field(
+        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+    )  # the paper's
+    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
+    max_skipped: float | None = field(
+        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+    )  # ours
+    cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
+    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    learning_rate: float = field(
+        default=4e-5, metadata={"help": "Peak learning rate."}
+    )  # InternVL2's fine-tune
+    muon_lr: float | None = field(default=None, metadata={"help": "Muon's rate for hidden matrices."})  # ours
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
+    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept."}
+    )  # ours: one in reserve
+    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
+    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+
+    def __post_init__(self) -> None:
+        asked: Any = self.ratios
+        self.ratios = [int(ratio) for ratio in (asked.split(",") if isinstance(asked, str) else asked)]
+        if not self.ratios or len(set(self.ratios)) < len(self.ratios) or min(self.ratios) < 2:
+            raise ValueError(
+                f"ratios must name each student once, from 2 on (1 is the teacher), got {self.ratios}"
+            )
+        if self.cache_features and self.drop_path:
+            raise ValueError("cache_features needs drop_path 0: dropped paths change the features every step")
+        super().__post_init__()
+
+
+class RealignTrainer(StageTrainer):
+    """Trainer of the student adaptors of a `SharedBackbone`."""
+
+    model: SharedBackbone
+    args: RealignConfig
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Sum KL + CE over the students, each averaged over the answer tokens of all accumulated batches."""
+        students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
+        teacher = self.without_padding_mask(inputs["teacher"])
+        output = model(**{**inputs, "teacher": teacher, "students": students})
+        answers = output.labels.numel()
+        head = whole(self.model.lm_head_weight)
+        losses: list[Tensor] = []
+        means: dict[str, Tensor] = {}
+        for ratio, hidden in output.student_hidden.items():
+            result = realign_loss(
+                output.teacher_hidden,
+                hidden,
+                head,
+                output.labels,
+                self.args.kl_weight,
+                self.args.ce_weight,
+                self.args.temperature,
+                denominator=num_items_in_batch,
+            )
+            losses.append(result.loss)
+            share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
+            means |= {
+                f"ratio-{ratio}/kl": result.kl * share,
+                f"ratio-{ratio}/ce": result.ce * share,
+                f"ratio-{ratio}/agreement": result.agreement,
+            }
+        lengths = [sequence_lengths(s) for s in (inputs["teacher"], *inputs["students"].values())]
+        self.meter.add(means, answers, sum(map(sum, lengths)), self.flops(inputs, lengths, answers))
+        loss = torch.stack(losses).sum() * self.loss_scale()
+        return (loss, output) if return_outputs else loss
+
+    def flops(self, inputs: dict[str, Any], lengths: Sequence[Sequence[int]], answers: int) -> float | None:
+        """Count the operations of one batch: ViT and teacher forward, students forward and back to their adaptors.
+
+        The operations of the adaptors are left out; they are under 1% for a model of 2B parameters.
+
+        Args:
+            lengths: Sequence lengths of the teacher, then of each student.
+        """
+        config = self.model.teacher.config
+        text = config.text_config
+        vision = vision_flops(config, inputs)
+        if vision is None:
+            return None
+        teacher, *students = [decoder_flops(text, each) + head_flops(text, answers) for each in lengths]
+        return vision + teacher + 2 * sum(students)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradients of each student separately and return the norm over all students.
+
+        DeepSpeed clips by itself, all students together.
+        """
+        if self.is_deepspeed_enabled:
+            return torch.as_tensor(super()._clip_grad_norm(model))
+        norms = [
+            self.accelerator.clip_grad_norm_(adaptor.parameters(), self.args.max_grad_norm)
+            for adaptor in self.model.adaptors.values()
+        ]
+        return torch.stack(norms).norm()
+
+
+def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Path:
+    """Train the students of `config.ratios` against a teacher and save each as a complete model folder.
+
+    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognised.
+    An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
+
+    Args:
+        teacher: Model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
+        data: Data that `open_data` accepts: Parquet shards, conversation files or a mixture.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: If the output folder holds a run with other settings.
+        ValueError: If the teacher, the data or a setting cannot be used.
+    """
+    folder = Path(config.output_dir)
+    samples = open_data(data, config.seed)
+    data_hash = samples.fingerprint()
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    with weights_read_whole():
+        backbone = SharedBackbone.from_teacher(
+            teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
+        )
+    backbone.adaptors.float()  # trained weights are kept in float32
+    teacher_hash = hash_module(backbone.teacher)
+    inputs = {"teacher": teacher_hash, "data": data_hash}
+    stage = open_shared_stage(config, "realign", stage_settings(config), inputs)
+    if stage.done:
+        say(config, f"realign: already done in {folder}")
+        return folder
+    ratios = ", ".join(map(str, config.ratios))
+    say(config, f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
+    _seed_compressors(backbone, config.seed)
+    processor = load_processor(teacher)
+    features = None
+    if config.cache_features:
+        features = first_then_others(
+            config,
+            "cache features",
+            lambda: cache_features(
+                Path(config.features_folder or folder / "features"),
+                backbone.to(config.device).visual_features,
+                samples,
+                processor,
+                {"vision": hash_module(backbone.teacher.vision), "data": data_hash},
+            ),
+        )
+    if config.drop_path:
+        backbone.drop_path(config.drop_path)
+    skipped = Skipped(samples, folder, config.max_skipped)
+    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios, skipped)
+    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    collator = RealignCollator(processor, config.ratios, packed=config.packing)
+    trainer = RealignTrainer(backbone, config, items, collator)
+    readers = {f"ratio-{ratio}": Reader(backbone.student(ratio), ratio) for ratio in config.ratios}
+    trainer.read_again(readers, samples[pages.kept[0]], processor)
+    what = (
+        f"{len(config.ratios)} students (ratios {', '.join(map(str, config.ratios))}) on {items.describe()}"
+    )
+    train(trainer, "realign", what)
+    if not trainer.is_sharded:
+        assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
+    weights = trainer.gathered_weights()
+    if is_first(config):
+        _save_students(config, teacher, weights, dtype)
+        stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
+        remove_checkpoints(folder)
+    return folder
+
+
+def _save_students(
+    config: RealignConfig, teacher: str | Path, weights: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Save each student as a folder: the teacher's weights, read again, with the trained adaptor.
+
+    The weights are read again because the backbone may be sharded over many processes; only the adaptors were gathered.
+    """
+    family = family_of(teacher).student
+    for ratio in config.ratios:
+        with weights_read_whole():
+            student = family.from_teacher(
+                teacher, ratio, config.compressor, config.visual_positions, dtype=dtype
+            )
+        prefix = f"adaptors.{ratio}."
+        adaptor = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+        student.visual_adaptor.load_state_dict(adaptor)
+        processor = load_processor(teacher, config=student.config)
+        save_model_folder(Path(config.output_dir) / f"ratio-{ratio}", student, processor)
+
+
+def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
+    """Initialise each student from the same seed, so that its start does not depend on the other students."""
+    for adaptor in backbone.adaptors.values():
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            reset_compressors(adaptor)
+
+
+def _figures(meter: LossLog, ratios: Sequence[int], pages: int, left_out: int) -> dict[str, Any]:
+    """Return the headline numbers: means over the last tenth of the steps."""
+    rows = meter.rows()
+    last = rows[-max(1, len(rows) // 10) :]
+    figures: dict[str, Any] = {"pages": pages, "left_out": left_out, "steps": len(rows)}
+    figures["training_seconds"] = rows[-1]["seconds"]
+    for ratio in ratios:
+        for name in ("kl", "ce", "agreement"):
+            key = f"ratio-{ratio}/{name}"
+            figures[key] = round(sum(row[key] for row in last) / len(last), 5)
+    return figures

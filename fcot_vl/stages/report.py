@@ -1,0 +1,67 @@
+"""The `report` stage: turn the results of a run folder into tables, figures and examples."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fcot_vl.common.stage import open_stage, read_stage, write_json
+from fcot_vl.report.markdown import draw, find_examples, render, summarize, terminal_table
+from fcot_vl.report.results import gather
+
+
+@dataclass
+class ReportConfig:
+    """Settings of the report stage."""
+
+    run: Path
+    """Folder of a run. Everything below it is read."""
+    output: Path | None = None
+    """Output folder of the report; `run`/report by default."""
+    data: Path | None = None
+    """Folder with the test pages for the examples; `run`/data/test by default."""
+
+
+def report(config: ReportConfig, console: Console | None = None) -> Path:
+    """Write the report, print its main table and return the report's folder.
+
+    Raises:
+        ReportError: If there is no result of the teacher, or the results cannot be compared.
+        StageError: If the output folder belongs to another stage.
+    """
+    run = Path(config.run)
+    output = Path(config.output or run / "report")
+    console = console or Console()
+    console.print(f"report: reading {run}, writing {output}")
+    found = gather(run)
+    _remove_report(output)
+    inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.results}
+    stage = open_stage(output, "report", {"run": str(run)}, inputs)
+    examples = find_examples(found, Path(config.data or run / "data" / "test"))
+    drawn = draw(found, examples, output)
+    content = summarize(found)
+    write_json(output / "report.json", content)
+    (output / "report.md").write_text(render(found, content, drawn, examples), encoding="utf-8")
+    console.print(terminal_table(found, content))
+    stage.finish({row["label"]: row["retention"] for row in content["models"]})
+    console.print(f"report: {output / 'report.md'}")
+    return output
+
+
+def _remove_report(folder: Path) -> None:
+    """Delete the files of an earlier report and no others."""
+    if not (folder / "stage.json").exists() or read_stage(folder)["stage"] != "report":
+        return
+    for path in [*folder.glob("*.png"), *(folder / name for name in ("report.md", "report.json"))]:
+        path.unlink(missing_ok=True)
+    (folder / "stage.json").unlink()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------- numbers

@@ -1,0 +1,209 @@
+"""Stage `rewrite`: the answers of a dataset, rewritten in the teacher's tone by a language model.
+
+In the paper, InternLM2.5-7B rewrites the instruction data with the tone of the teacher (section 3.1.2). The writer only
+sees text. A rewrite that does not keep the facts of the answer (`facts.py`) is discarded, and the original answer is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.common.stage import open_stage
+from fcot_vl.data.dataset import Sample
+from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.instruct.backends.local import Asked, LocalWriter, Reply
+from fcot_vl.instruct.config import AskingConfig
+from fcot_vl.instruct.fact_check import survives
+from fcot_vl.instruct.prompt_templates import Style, Templates
+from fcot_vl.instruct.shard_runner import Ask, Row, Shards, place, tasks_of
+
+REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # outcomes of an answer
+
+
+@dataclass
+class RewriteConfig(AskingConfig):
+    """Settings of `rewrite`, in addition to those of `AskingConfig`.
+
+    Attributes:
+        output: Output folder.
+        data: Data to read, in any form that `open_data` opens.
+        writer: Folder or Hub id of a language model with a chat template, if no endpoint is given.
+        style: JSON lines with the teacher's answers, such as the output of `label`, as examples of the tone.
+        prompts: YAML file of templates that override those of the package.
+
+    Raises:
+        ValueError: If settings contradict each other.
+    """
+
+    output: Path
+    data: str
+    writer: str | None = None
+    style: Path | None = None
+    prompts: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.writer is None and self.endpoint is None:
+            raise ValueError("give --writer, a language model loaded here, or --endpoint and --model")
+        self.check(self.writer, "--writer")
+
+
+def rewrite(config: RewriteConfig) -> Path:
+    """Rewrite every answer whose task has a template, and write the samples.
+
+    The function writes to `config.output`: `rewrite-*.parquet` (`SampleFolder`), a `rewrite-*.jsonl` for each of them
+    with one row per answer (the original, the rewrite, the outcome and its reason), `skipped.jsonl` with one row per
+    sample whose images or text cannot be used, and `stage.json`. A finished run is recognised, and an interrupted run
+    is resumed.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        StageError: If the folder has a run with other settings.
+        ValueError: If the data, the writer or a setting cannot be used, if the endpoint fails, or if too many samples
+            remain without an answer.
+    """
+    samples = open_data(config.data, config.seed)
+    writer = config.answering(LocalWriter, str(config.writer))
+    templates = Templates("rewrite", config.prompts, lambda: tasks_of(samples))
+    style = Style(config.style, config.seed)
+    settings = {
+        "templates": templates.fingerprint(),
+        "style": style.fingerprint(),
+        "max_new_tokens": config.max_new_tokens,
+    }
+    inputs = {"data": samples.fingerprint(), **writer.identity()}
+    stage = open_stage(config.output, "rewrite", settings, inputs, config.seed)
+    if stage.done:
+        print(
+            f"rewrite: {config.output} is finished, {stage.figures[REWRITTEN]:,} answers rewritten",
+            flush=True,
+        )
+        return config.output
+    shards = Shards("rewrite", config.output, samples, writer, config.max_skipped)
+    print(f"rewrite: {len(shards.indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
+    work = _Work(samples, templates, style)
+    figures = shards.run(work) | work.figures()
+    stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
+    print(
+        f"rewrite: {figures[REWRITTEN]:,} answers rewritten, {figures[KEPT]:,} kept as they were, "
+        f"{figures[LEFT]:,} left by their task, {figures['skipped']:,} records skipped -> {config.output}",
+        flush=True,
+    )
+    for reason, count in work.reasons.most_common():
+        print(f"  {count:,} kept: {reason}", flush=True)
+    return config.output
+
+
+@dataclass
+class _Answer:
+    """Answer of a sample: message number `at`, and the prompt for the writer, if any."""
+
+    index: int
+    at: int
+    task: str
+    question: str
+    original: str
+    prompt: str | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.index}/{self.at}"
+
+
+class _Work:
+    """Work of `rewrite`: shards of rewritten samples."""
+
+    def __init__(self, samples: Any, templates: Templates, style: Style) -> None:
+        self.samples, self.templates, self.style = samples, templates, style
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+
+    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
+        answers: dict[int, list[_Answer]] = {}
+        skipped: dict[int, Row] = {}
+        for index in indices:
+            try:
+                answers[index] = self._answers(index)
+            except Exception as error:  # as in training: unusual files may raise nearly anything
+                row = {"kind": kind_of(error), "reason": reason_of(error)}
+                skipped[index] = {**place(origin_of(self.samples, index)), **row}
+        asked = [one for found in answers.values() for one in found if one.prompt is not None]
+        conversations = [Asked(one.key, [{"role": "user", "content": str(one.prompt)}]) for one in asked]
+        replies = ask(conversations, len(answers) / max(1, len(asked)))
+        by_key = {one.key: reply for one, reply in zip(asked, replies, strict=True)}
+        rows: list[Row] = []
+        texts: dict[int, dict[int, str]] = {index: {} for index in answers}
+        for index in indices:
+            if index in skipped:
+                rows.append(skipped[index])
+            for one in answers.get(index, []):
+                row = _row(one, by_key.get(one.key))
+                rows.append({**place(origin_of(self.samples, index)), **row})
+                if row["outcome"] == REWRITTEN:
+                    texts[index][one.at] = row["rewrite"]
+        return rows, (self._sample(index, changed) for index, changed in texts.items())
+
+    def count(self, row: Row) -> None:
+        self.outcomes[row["outcome"]] += 1
+        if row["outcome"] == KEPT:
+            self.reasons[row["reason"].partition(":")[0]] += 1
+
+    def figures(self) -> dict[str, Any]:
+        counts = {outcome: self.outcomes[outcome] for outcome in (REWRITTEN, KEPT, LEFT)}
+        return {"answers": self.outcomes.total(), **counts, "kept_because": dict(self.reasons.most_common())}
+
+    def _answers(self, index: int) -> list[_Answer]:
+        sample: Sample = self.samples[index]
+        for image in sample.images:
+            image.convert("RGB")  # finds a broken image before its answer is paid for
+        task, question, found = sample.task, "", []
+        for at, message in enumerate(sample.messages):
+            if message["role"] == "user":
+                question = message["content"]
+            elif message["role"] == "assistant":
+                original = message["content"]
+                one = _Answer(index, at, task, question, original, None)
+                if original.strip():
+                    examples = self.style.draw(one.key)
+                    one.prompt = self.templates.fill(
+                        task, question=question, answer=original, examples=examples
+                    )
+                found.append(one)
+        return found
+
+    def _sample(self, index: int, changed: dict[int, str]) -> Sample:
+        sample: Sample = self.samples[index]
+        sample.messages = [
+            {**message, "content": changed.get(at, message["content"])}
+            for at, message in enumerate(sample.messages)
+        ]
+        return sample
+
+
+def _row(one: _Answer, reply: Reply | None) -> Row:
+    """Return the row of an answer with its outcome."""
+    row: Row = {"turn": one.at, "task": one.task, "question": one.question, "answer": one.original}
+    if reply is None:
+        return {**row, "outcome": LEFT}
+    if reply.kind:
+        return {**row, "outcome": KEPT, "reason": f"{reply.kind}: {reply.reason}", "failed": reply.kind}
+    if reply.finish == "stop":
+        reason = survives(one.original, reply.text, one.question)
+    else:
+        reason = f"cut off: ended by {reply.finish!r}"
+    return {
+        **row,
+        "rewrite": reply.text,
+        "outcome": REWRITTEN if reason is None else KEPT,
+        "reason": reason,
+        "tokens": reply.tokens,
+        "prompt_tokens": reply.prompt_tokens,
+        "finish_reason": reply.finish,
+    }

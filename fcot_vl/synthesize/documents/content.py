@@ -1,0 +1,180 @@
+"""Text of the benchmark's pages: words, names, amounts, dates, codes, split by content.
+
+Names, codes and rare words are made of syllables, and each belongs to one split (`minidoc.text.split_of`), so no test
+page can be answered from memory. Labels, items and common English words are shared by all splits, as on real documents.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import re
+
+from fcot_vl.synthesize.minidoc.text import Split, code, split_of, word
+
+__all__ = ["Content", "Split"]
+
+_COMMON = (  # noqa: SIM905
+    "the of and to a in is for on that with as are this be by or from at was it not have you an we which "
+    "can all will has more their your our its one if may other any than these been when there each who "
+    "into only two such some time use first new also between after must should over most where both under "
+    "while about during through before every same order report office letter account service price date "
+    "number page name work day year week month part group state form line list note table value rate "
+    "level test case plan cost tax market result change point side country city house water road school "
+    "team music paper field power money family health member public private annual final total local main "
+    "open early late high low long short small large general given made used known found set sent paid "
+    "please thank dear regards receipt payment delivery customer product quality amount balance credit "
+    "due item"
+).split()
+_RUDE = re.compile(
+    "fuck|shit|cunt|dick|cock|piss|slut|rape|nazi|nig|fag|tit|cum|poo|bum|arse|ass"
+)  # by chance
+_DAY = (datetime.date(1985, 1, 1).toordinal(), datetime.date(2030, 12, 31).toordinal())
+ITEMS = (  # noqa: SIM905
+    "Apple Bread Candle Desk Engine Flour Glove Hammer Ink Jacket Kettle Lamp Mirror Nail Oil Paper Quilt "
+    "Rope Soap Table Umbrella Vase Wheel Yarn Zipper Brush Chair Drill Fan Guitar Hose Iron Jar Knife "
+    "Ladder Mat Needle Oven Pump Ring Saw Tile Urn Valve Wire Basket Clock Door Easel Flag Coffee Tea "
+    "Milk Rice Butter Cheese Honey Salt Sugar Pepper"
+).split()
+_KINDS = ("Mini", "Large", "Blue", "Red", "White", "Steel", "Fresh", "Soft", "Extra", "Classic")
+_COMPANY = ("Ltd", "Inc", "GmbH", "Sdn Bhd", "& Sons", "Trading", "Store", "Services", "Group", "Market")
+_STREET = ("Street", "Road", "Lane", "Avenue", "Jalan", "Way", "Square")
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
+
+
+class Content:
+    """Text for one page, drawn from `rng`; what is made of syllables belongs to `split`."""
+
+    def __init__(self, rng: random.Random, split: Split) -> None:
+        self.rng, self.split = rng, split
+
+    def word(self, longest: int = 10) -> str:
+        """A lower-case word of the split."""
+        while _RUDE.search(made := word(self.rng, self.split, longest)):
+            pass
+        return made
+
+    def name(self) -> str:
+        """A person."""
+        return f"{self.word(7).capitalize()} {self.word(8).capitalize()}"
+
+    def company(self) -> str:
+        """A company or shop."""
+        first = self.word(9).capitalize()
+        if self.rng.random() < 0.4:
+            first += f" {self.word(8).capitalize()}"
+        return f"{first} {self.rng.choice(_COMPANY)}"
+
+    def city(self) -> str:
+        """A town."""
+        return self.word(9).capitalize()
+
+    def street(self) -> str:
+        """A street with a number."""
+        number, kind = self.rng.randint(1, 199), self.rng.choice(_STREET)
+        name = self.word(8).capitalize()
+        return f"{number} {kind} {name}" if kind == "Jalan" else f"{number} {name} {kind}"
+
+    def date(self, style: int | None = None) -> str:
+        """A date in one of seven ways of writing it."""
+        day = datetime.date.fromordinal(self.rng.randint(*_DAY))
+        d, m, y = day.day, day.month, day.year
+        ways = (
+            f"{d:02d}/{m:02d}/{y}",
+            f"{y}-{m:02d}-{d:02d}",
+            f"{d:02d}.{m:02d}.{y}",
+            f"{d} {_MONTHS[m - 1]} {y}",
+            f"{_MONTHS[m - 1]} {d}, {y}",
+            f"{d:02d}-{m:02d}-{y}",
+            f"{d:02d}/{m:02d}/{y % 100:02d}",
+        )
+        return ways[self.rng.randrange(len(ways)) if style is None else style]
+
+    def time(self) -> str:
+        """A time of day."""
+        return f"{self.rng.randint(7, 22):02d}:{self.rng.randrange(60):02d}"
+
+    def phone(self) -> str:
+        """A telephone number."""
+        rng = self.rng
+        return rng.choice(
+            (
+                f"{rng.randrange(100, 1000)}-{rng.randrange(10000):04d}",
+                f"0{rng.randrange(10, 99)}-{rng.randrange(10**7):07d}",
+                f"+{rng.randrange(1, 99)} {rng.randrange(100, 1000)} {rng.randrange(10**6):06d}",
+            )
+        )
+
+    def code(self) -> str:
+        """An identifier that only this split prints."""
+        while True:
+            rng = self.rng
+            made = rng.choice(
+                (
+                    code(rng, self.split),
+                    f"{rng.randrange(10**7, 10**9)}",
+                    f"{rng.choice('ABCDEFGHJKLMNPRSTUVWXYZ')}{rng.randrange(10**5, 10**7)}",
+                    f"{rng.randrange(100, 1000)}-{rng.randrange(10**4):04d}-{rng.randrange(100):02d}",
+                )
+            )
+            if split_of(made) == self.split:
+                return made
+
+    def cents(self, low: int = 50, high: int = 20_000) -> int:
+        """An amount in hundredths."""
+        return self.rng.randint(low, high)
+
+    def item(self) -> str:
+        """Something that is sold."""
+        item = self.rng.choice(ITEMS)
+        return f"{self.rng.choice(_KINDS)} {item}" if self.rng.random() < 0.35 else item
+
+    def items(self, count: int) -> list[str]:
+        """`count` different things that are sold."""
+        found: dict[str, None] = {}
+        while len(found) < count:
+            found[self.item()] = None
+        return list(found)
+
+    def words(self, least: int, most: int) -> list[str]:
+        """Running words: half common English, half of the split."""
+        rng = self.rng
+        return [
+            rng.choice(_COMMON) if rng.random() < 0.55 else self.word()
+            for _ in range(rng.randint(least, most))
+        ]
+
+    def title(self, most: int = 5) -> str:
+        """A heading of up to `most` words."""
+        words = self.words(1, most)
+        return " ".join(words).title() if self.rng.random() < 0.5 else " ".join(words).capitalize()
+
+    def sentence(self) -> str:
+        """A sentence with its numbers, names and marks."""
+        rng = self.rng
+        words = self.words(4, 14)
+        if rng.random() < 0.35:
+            made = rng.choice(
+                (self.name, self.code, self.date, self.city, lambda: str(rng.randrange(1, 5000)))
+            )()
+            words[rng.randrange(len(words))] = made
+        for i in range(2, len(words) - 1):
+            if rng.random() < 0.09:
+                words[i] += rng.choice((",", ",", ";", ":"))
+        if rng.random() < 0.08:
+            at = rng.randrange(len(words))
+            words[at] = rng.choice(('"{}"', "({})", "'{}'")).format(words[at].rstrip(",;:"))
+        text = " ".join(words)
+        return text[0].upper() + text[1:] + rng.choice("......!?")
+
+    def paragraph(self, characters: int) -> str:
+        """Sentences of about `characters` characters together."""
+        text = self.sentence()
+        while len(text) < characters:
+            text += " " + self.sentence()
+        return text
+
+
+def money(cents: int, sign: str = "", thousands: bool = True) -> str:
+    """An amount of hundredths as printed: ``1,234.50`` with `sign` before it."""
+    return f"{sign}{cents / 100:,.2f}" if thousands else f"{sign}{cents / 100:.2f}"

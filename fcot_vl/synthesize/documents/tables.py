@@ -1,0 +1,292 @@
+"""Plain tables: a title, headers and rows of text and numbers, ruled in several ways, perhaps with a note around it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from fcot_vl.synthesize.documents.content import ITEMS, Content, Split
+from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Page, join_row
+from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.ocr.typeset import Type
+
+_GRIDS = ((3, 2), (3, 2), (4, 3), (4, 3), (4, 2), (2, 2), (3, 3), (3, 4), (2, 3), (2, 1), (3, 1), (5, 2))
+_PAPERS: tuple[Colour, ...] = (WHITE, WHITE, WHITE, (252, 250, 243), (247, 249, 252))
+_ACCENTS: tuple[Colour, ...] = (
+    (40, 40, 44),
+    (28, 64, 120),
+    (16, 96, 84),
+    (130, 32, 40),
+    (92, 52, 116),
+    (170, 86, 14),
+)
+# What the rows are: header of the first column, and what a title calls it.
+_ROWS = (
+    ("Item", "items"),
+    ("Product", "products"),
+    ("Name", "members"),
+    ("Employee", "employees"),
+    ("City", "cities"),
+    ("Branch", "branches"),
+    ("Year", "years"),
+    ("Company", "companies"),
+)
+_TEXTS = ("Manager", "Town", "Supplier", "Colour", "Status", "Code", "Day")
+# Header of a column of numbers: least, most, decimals.
+_NUMBERS: dict[str, tuple[int, int, int]] = {
+    "Price": (1, 400, 2),
+    "Stock": (1, 900, 0),
+    "Sold": (5, 5000, 0),
+    "Cost": (10, 900, 2),
+    "Units": (1, 400, 0),
+    "Days": (1, 120, 0),
+    "Score": (1, 100, 1),
+    "Orders": (10, 4000, 0),
+    "Visitors": (100, 90000, 0),
+    "Weight (kg)": (1, 250, 1),
+    "Length (m)": (1, 90, 2),
+    "Share (%)": (1, 95, 1),
+    "Revenue": (1000, 99000, 0),
+    "Hours": (1, 200, 0),
+    "Points": (1, 300, 0),
+    "Returns": (1, 80, 0),
+    "Rating": (1, 10, 1),
+}
+_PERIODS = (
+    ("2019", "2020", "2021", "2022", "2023"),
+    ("Q1", "Q2", "Q3", "Q4"),
+    ("Jan", "Feb", "Mar", "Apr", "May"),
+)
+_COLOURS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
+_STATUS = ("Open", "Closed", "Planned", "Sold out", "Active", "Pending")
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SUBJECTS = (
+    "Sales",
+    "Deliveries",
+    "Results",
+    "Overview",
+    "Stock list",
+    "Annual figures",
+    "Survey",
+    "Statistics",
+)
+
+
+def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
+    """Print one table of 3 to 10 rows and 2 to 6 columns."""
+    content = Content(rng, split)
+    columns, rows = rng.choice(_GRIDS)
+    scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.3 if rows == 1 else 1.5)
+    canvas = Canvas((round(columns * 224 * scale), round(rows * 224 * scale)), rng.choice(_PAPERS))
+    table = _Table(rng, content, canvas, pick(rng, split, families), scale)
+    most = {1: 4, 2: 8}.get(rows, 10)
+    least = {1: 3, 2: 3 + (columns > 3)}.get(rows, 5)
+    across = {2: (2, 4), 3: (2, 5)}.get(columns, (4, 6))
+    table.print(rng.randint(least, most), rng.randint(*across))
+    return table.page
+
+
+class _Table:
+    """A page with one table."""
+
+    def __init__(
+        self, rng: random.Random, content: Content, canvas: Canvas, family: Family, scale: float
+    ) -> None:
+        self.rng, self.content, self.canvas, self.family, self.scale = rng, content, canvas, family, scale
+        width, height = canvas.size
+        self.page = Page("table", canvas)
+        self.left = round(width * rng.uniform(0.035, 0.09))
+        self.right = width - self.left
+        self.y = height * rng.uniform(0.03, 0.06)
+        self.bottom = height * 0.965
+        self.accent = rng.choice(_ACCENTS)
+        self.ink = rng.choice((BLACK, BLACK, (34, 34, 40)))
+        self.bold_head = rng.random() < 0.75
+
+    def labels(self, count: int) -> tuple[str, str, list[str]]:
+        """Header of the first column, what its rows are called, and `count` different labels."""
+        rng, content = self.rng, self.content
+        header, what = rng.choice(_ROWS)
+        if header == "Year":
+            first = rng.randint(1985, 2026 - count)
+            return header, what, [str(first + i) for i in range(count)]
+        if header in ("Item", "Product"):
+            return header, what, rng.sample(ITEMS, count) if rng.random() < 0.6 else content.items(count)
+        maker = {"Name": content.name, "Employee": content.name, "Company": content.company}.get(
+            header, content.city
+        )
+        found: dict[str, None] = {}
+        while len(found) < count:
+            found[maker()] = None
+        return header, what, list(found)
+
+    def numbers(self, low: int, high: int, decimals: int, count: int) -> list[str]:
+        """`count` different numbers as printed."""
+        factor = 10**decimals
+        drawn = self.rng.sample(range(low * factor, high * factor), count)
+        return [f"{value / factor:.{decimals}f}" for value in drawn]
+
+    def texts(self, header: str, count: int) -> list[str]:
+        """`count` cells of a column of text."""
+        rng, content = self.rng, self.content
+        listed = {"Colour": _COLOURS, "Status": _STATUS, "Day": _DAYS}.get(header)
+        if listed is not None:
+            return [rng.choice(listed) for _ in range(count)]
+        maker = {"Manager": content.name, "Supplier": content.company, "Code": content.code}.get(
+            header, content.city
+        )
+        return [maker() for _ in range(count)]
+
+    def cells(self, rows: int, columns: int) -> tuple[list[list[str]], list[bool], str]:
+        """The table by columns, headers first; which columns are numbers; what the table is about."""
+        rng = self.rng
+        header, what, labels = self.labels(rows)
+        made, numeric = [[header, *labels]], [False]
+        subject = rng.choice(_SUBJECTS)
+        if header != "Year" and columns > 2 and rng.random() < 0.3:
+            low, high, decimals = rng.choice(list(_NUMBERS.values()))
+            for period in rng.choice(_PERIODS)[: columns - 1]:
+                made.append([period, *self.numbers(low, high, decimals, rows)])
+                numeric.append(True)
+        else:
+            texts = rng.sample(_TEXTS, min(columns - 2, rng.choice((0, 0, 1, 1, 2)))) if columns > 2 else []
+            heads = [*texts, *rng.sample(list(_NUMBERS), columns - 1 - len(texts))]
+            if rng.random() < 0.3:
+                rng.shuffle(heads)
+            for head in heads:
+                column = self.texts(head, rows) if head in texts else self.numbers(*_NUMBERS[head], rows)
+                made.append([head, *column])
+                numeric.append(head not in texts)
+        about = rng.choice((f"{subject} by {header.lower()}", f"{subject} of {self.content.company()}"))
+        about = rng.choice((about, f"{subject}: {self.content.word().capitalize()} {what}"))
+        return made, numeric, about
+
+    def print(self, rows: int, columns: int) -> None:
+        """Print title, table and what is around it, as large as fits."""
+        rng, scale = self.rng, self.scale
+        made, numeric, about = self.cells(rows, columns)
+        about = about[0].upper() + about[1:]
+        room, width = self.bottom - self.y, self.right - self.left
+        spread = rng.uniform(1.5, 2.1)
+        size = min(rng.uniform(15, 24), max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
+        while True:
+            body = self.family.type(size)
+            head = self.family.type(size, bold=self.bold_head)
+            pad = body.size * 0.55
+            wide = [max(head.width(c[0]), *(body.width(cell) for cell in c[1:])) + 2 * pad for c in made]
+            if sum(wide) <= width:
+                break
+            if size - 0.5 * scale >= 11 * scale:
+                size -= 0.5 * scale
+            elif len(made) > 2:  # leave out what does not fit
+                made.pop()
+                numeric.pop()
+            else:
+                size -= 0.5 * scale
+        left = float(self.left)
+        loose = width - sum(wide)
+        if rng.random() < 0.7 or loose < width * 0.15 or loose > sum(wide):
+            loose = min(loose, sum(wide) * 0.9)
+            wide = [one + loose / len(wide) for one in wide]
+        left += (width - sum(wide)) * rng.choice((0.0, 0.0, 0.5))
+        self.title(about, body, left, sum(wide))
+        deep = (rows + 1) * body.size * spread
+        spare = self.bottom - self.y - deep
+        if spare > body.size * 6 and rng.random() < 0.4:
+            self.note(body, rng.randint(1, 2))
+        spread = min(spread, (self.bottom - self.y) / (rows + 1) / body.size - 0.02)
+        self.grid(made, numeric, wide, left, body, head, body.size * spread)
+        self.y += body.size * 0.5
+        if rng.random() < 0.4:
+            self.foot(body, left)
+        width, height = self.canvas.size
+        for _ in range(2 if height > width else 1):
+            if rng.random() < (0.85 if height > width else 0.5):
+                self.note(body, rng.randint(1, 3))
+
+    def title(self, about: str, body: Type, left: float, width: float) -> None:
+        """Print the title above the table."""
+        rng = self.rng
+        letters = self.family.type(body.size * rng.uniform(1.1, 1.55), bold=rng.random() < 0.7)
+        before = f"Table {rng.randint(1, 9)}: " if rng.random() < 0.3 else ""
+        whole = self.right - self.left
+        while letters.width(before + about) > whole and letters.size - 1 >= 10.3 * self.scale:
+            letters = Type(letters.face, letters.size - 1)
+        if letters.width(before + about) > whole:
+            before, about = "", about.split(" of ")[0].split(":")[0]
+        text = before + about
+        x = float(self.left)
+        if letters.width(text) <= width:
+            x = left + rng.choice((0.0, 0.5)) * (width - letters.width(text))
+        ink = rng.choice((self.ink, self.accent))
+        mark = self.canvas.write(text, letters, x, self.y + letters.size, ink)
+        self.page.blocks.append([mark])
+        self.page.subject = about
+        self.y += letters.size * 1.3 + body.size * rng.uniform(0.3, 0.7)
+
+    def note(self, body: Type, sentences: int) -> None:
+        """Print a few sentences across the page, if all of them fit."""
+        text = " ".join(self.content.sentence() for _ in range(sentences))
+        lines = len(body.wrap(text, self.right - self.left))
+        self.y += body.size * 0.3
+        if self.y + (lines + 0.2) * body.size * 1.35 < self.bottom:
+            box = (self.left, self.y, self.right, self.bottom)
+            marks, self.y = self.canvas.write_block(text, body, box, self.ink, leading=1.35)
+            self.page.blocks.append(marks)
+            self.y += body.size * 0.5
+
+    def foot(self, body: Type, left: float) -> None:
+        """Print where the numbers are from, in small type."""
+        rng = self.rng
+        small = Type(body.face, max(round(10.4 * self.scale), round(body.size * 0.82)))
+        text = f"{rng.choice(('Source', 'Data'))}: {self.content.company()}, {rng.randint(1990, 2029)}"
+        if left + small.width(text) < self.right and self.y + small.size * 1.4 < self.bottom:
+            self.page.blocks.append([self.canvas.write(text, small, left, self.y + small.size, self.ink)])
+            self.y += small.size * 1.4
+
+    def grid(
+        self,
+        made: list[list[str]],
+        numeric: list[bool],
+        wide: list[float],
+        left: float,
+        body: Type,
+        head: Type,
+        step: float,
+    ) -> None:
+        """Print the cells with the rules or shades of a style."""
+        rng, pen, total = self.rng, self.canvas.pen, sum(wide)
+        style = rng.choice(("grid", "rules", "zebra", "none", "book"))
+        line: Colour = rng.choice((BLACK, self.accent, (150, 150, 155)))
+        filled = style in ("grid", "zebra", "rules") and rng.random() < 0.5
+        tint: Colour = rng.choice(((238, 240, 244), (244, 240, 230), (228, 236, 246)))
+        aligned = rng.choice(("right", "right", "left", "center"))
+        pad, top, thick = body.size * 0.55, self.y, 1 + (self.scale > 1.2 and rng.random() < 0.4)
+        self.page.blocks.append([])
+        for i in range(len(made[0])):
+            box = (round(left), round(self.y), round(left + total), round(self.y + step))
+            if i == 0 and filled:
+                pen.rectangle(box, fill=self.accent)
+            elif style == "zebra" and i % 2 == 0:
+                pen.rectangle(box, fill=tint)
+            letters, x, marks = head if i == 0 else body, left, []
+            ink = WHITE if i == 0 and filled else self.ink
+            for column, number, space in zip(made, numeric, wide, strict=True):
+                slack = space - 2 * pad - letters.width(column[i])
+                at = x + pad + (slack * {"right": 1.0, "center": 0.5}.get(aligned, 0.0) if number else 0.0)
+                baseline = self.y + step / 2 + letters.size * 0.36
+                marks.append(self.canvas.write(column[i], letters, at, baseline, ink))
+                x += space
+            self.page.table.append(marks)
+            self.page.blocks[-1].append(join_row(marks))
+            self.y += step
+            if style in ("grid", "rules") or (style == "book" and i in (0, len(made[0]) - 1)):
+                self.canvas.rule(left, self.y, total, line, thick)
+        if style in ("grid", "book"):
+            self.canvas.rule(left, top, total, line, thick)
+        if style == "grid":
+            for j in range(len(wide) + 1):
+                x = left + sum(wide[:j])
+                self.canvas.pen.rectangle(
+                    (round(x), round(top), round(x) + thick - 1, round(self.y)), fill=line
+                )

@@ -1,0 +1,55 @@
+"""Tiles of a page as InternVL's processor cuts them, and the visual token that shows a point of the page.
+
+At the embedded teacher's size: 224-pixel tiles, at most 12 and a thumbnail, 28 x 28 pixels per visual token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcot_vl.synthesize.ocr.capture import Points
+
+TILE, TOKEN, MOST_TILES = 224, 28, 12
+TOKENS_A_TILE = (TILE // TOKEN) ** 2
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A grid of `columns` x `rows` tiles over an image of `size` (width, height in pixels)."""
+
+    size: tuple[int, int]
+    columns: int
+    rows: int
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that the teacher sees: the grid, and a thumbnail where it has more than one."""
+        grid = self.columns * self.rows
+        return grid + (grid > 1)
+
+    @property
+    def visual_tokens(self) -> int:
+        """Visual tokens of the uncompressed teacher, thumbnail included."""
+        return self.tiles * TOKENS_A_TILE
+
+    def tokens_of(self, points: Points) -> NDArray[np.int64]:
+        """Visual token that shows each point ``[n]``, counted tile by tile from the first; -1 outside the image."""
+        side = TILE // TOKEN
+        scaled = points * [self.columns * TILE, self.rows * TILE] / np.array(self.size)
+        x, y = np.floor(scaled / TOKEN).astype(np.int64).T if len(points) else np.zeros((2, 0), np.int64)
+        inside = (x >= 0) & (y >= 0) & (x < self.columns * side) & (y < self.rows * side)
+        tile = y // side * self.columns + x // side
+        return np.where(inside, tile * side * side + y % side * side + x % side, -1)
+
+
+@lru_cache(maxsize=4096)
+def tile(size: tuple[int, int], most: int = MOST_TILES) -> Tiling:
+    """Return the tiling that InternVL's processor chooses for an image of `size` (width, height)."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    columns, rows = get_optimal_tiled_canvas((size[1], size[0]), (TILE, TILE), 1, most)
+    return Tiling(size, columns, rows)
