@@ -107,4 +107,10 @@ def visual_counts(inputs: dict[str, Tensor]) -> list[int]:
 
 
 def count_hooks(model: Any) -> int:
-    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+    """Forward hooks, but those that transformers puts in for itself at a model's first call, and leaves there."""
+    hooks = (
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    )
+    return sum(not hook.__module__.startswith("transformers.") for hook in hooks)

@@ -142,7 +142,10 @@ def test_nothing_else_needs_lmms_eval() -> None:
     """Imported at the top only by the plug-in, which only the entry point names."""
     for path in (ROOT / "fcot_vl").rglob("*.py"):
         text = path.read_text()
-        assert "fcot_vl.evaluate.lmms_eval_model import" not in text and "evaluate import lmms_eval_model" not in text, path
+        assert (
+            "fcot_vl.evaluate.lmms_eval_model import" not in text
+            and "evaluate import lmms_eval_model" not in text
+        ), path
         if path.name != "lmms_eval_model.py":
             assert not re.search(r"^(from|import) lmms_eval", text, re.MULTILINE), path
 

@@ -307,7 +307,7 @@ def test_decoder_peers_rank_by_the_layer_of_their_paper(peer: str, ahead: int) -
 
 def test_misuse_is_refused() -> None:
     model = make_model()
-    hooks = count_hooks(model)  # transformers puts some of its own in
+    hooks = count_hooks(model)
     for peer in ASKS_VIT:
         with PEERS[peer].apply(model), pytest.raises(ValueError, match="one beam"):
             model.generate(**RAGGED, max_new_tokens=2, num_beams=2)

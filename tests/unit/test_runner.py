@@ -18,13 +18,13 @@ from transformers import AutoModelForImageTextToText
 import fcot_vl
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.evaluate import generator as answering
 from fcot_vl.evaluate import predictions
 from fcot_vl.evaluate.aggregation import summarise
 from fcot_vl.evaluate.evaluator import Asking
 from fcot_vl.evaluate.generator import Answerer
 from fcot_vl.evaluate.tasks import minidoc as benchmarks
 from fcot_vl.evaluate.tasks.minidoc import Task, density_bucket, final_answer, score, task_of
-from fcot_vl.evaluate import generator as answering
 from fcot_vl.inference.kv_cache import roomy_cache
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.method import Method
