@@ -6,7 +6,8 @@ keep their position ids. A merged token has the position of the token that absor
 
 Tokens are counted after InternVL's pixel shuffle; see `fcot_vl.prune.vit_attention` for how the ViT's information on
 the 2x2 patches of a token is combined. The reference implementations merge before the projector. InternVL's projector
-begins with a LayerNorm, so a sum and a mean are equal before it. They differ after it, where the methods here use means.
+begins with a LayerNorm, so a sum and a mean are equal before it. They differ after it, where the methods here use
+means.
 
 The budget of a row is `n_kept(keep, its visual tokens)` and is always met exactly. A method that ranks tokens by the
 CLS token of their tile spends it evenly over the tiles of the row, which differ by at most one token. The other methods
