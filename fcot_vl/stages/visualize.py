@@ -255,5 +255,5 @@ def page_html(page: Image.Image, question: str, found: Sequence[Looked]) -> str:
     }
     # escaped "<", so that the data cannot end the script element
     data = json.dumps(content).replace("<", "\\u003c")
-    template = resources.files("fcot_vl").joinpath("visualize.html").read_text(encoding="utf-8")
+    template = resources.files("fcot_vl.stages").joinpath("visualize.html").read_text(encoding="utf-8")
     return template.replace("__DATA__", data)

@@ -187,7 +187,7 @@ def test_a_page_that_gives_no_finite_gradient_stops_the_run_and_is_named(
             realign(realign_config(folder, **config), teacher_folder, data)
     steps = len(losses(folder))
     assert 0 < steps < 10 and f"step {steps + 1}:" in str(stopped.value)
-    assert f"checkpoint-{steps} is whole" in str(stopped.value)
+    assert f"checkpoint-{steps} is complete" in str(stopped.value)
     (folder / "features").rename(tmp_path / "broken features")  # the person mends the page
     realign(realign_config(folder, **config), teacher_folder, data)
     mended = realign(realign_config(tmp_path / "mended", **config), teacher_folder, data)

@@ -132,7 +132,7 @@ def test_a_killed_process_asks_nothing_again(serve, data, tmp_path, undisturbed)
     whole = undisturbed("rewrite")
     server = serve(reply=reply)
     code = (
-        "from fcot_vl.instruct import shards; shards.SHARD = 4; from fcot_vl.cli import main; import sys;"
+        "from fcot_vl.instruct import shard_runner; shard_runner.SHARD = 4; from fcot_vl.cli import main; import sys;"
         f"sys.argv = ['fcot-vl', 'rewrite', '--data', {str(data)!r}, '--output', {str(tmp_path / 'out')!r},"
         f"'--endpoint', {server.url!r}, '--model', 'big', '--requests', '1']; main()"
     )

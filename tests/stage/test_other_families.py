@@ -124,7 +124,7 @@ def test_post_trained_judged_asked_exported(
     assert (answer.kind, answer.compress_ratio, answer.new_tokens) == ("student", 2, 3) or answer.text == ""
     folder = export(student, tmp_path / "exported", remote_code=True)
     card = (folder / "README.md").read_text()
-    assert "1/2 of the visual tokens" in card and (folder / "student_fcot_vl.py").is_file()
+    assert "1/2 of the visual tokens" in card and (folder / "base_fcot_vl.py").is_file()
 
 
 def test_prompts_end_answers_and_start_as_at_inference(teacher: Path, data: Path) -> None:
