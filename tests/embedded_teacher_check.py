@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "embedded
 from examples import FIRST_VISUAL, Batch, Mix
 from model import WIDTH, build
 from read_pages import VISION_FROM, Student
+from read_patches import MEAN, STD
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer
 
@@ -69,9 +70,10 @@ def main(packages: Path) -> None:
     assert float(model.model.vision_tower.embeddings.position_embeddings.grad.norm()) > 0
     with torch.no_grad():
         student.eval()
-        inputs = {"input_ids": batch.ids, "pixel_values": (batch.pixels.float() - 127) / 60}
-        plain = model(**inputs).logits
-    assert plain.shape[:2] == batch.ids.shape
+        pixels = (batch.pixels.float() - MEAN) / STD
+        expected = model(input_ids=batch.ids, pixel_values=pixels).logits
+        ours = model.lm_head(student.read(batch, True)[1])
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     print("fine")
 
 

@@ -150,12 +150,13 @@ class Student(nn.Module):
         self.slot_head = nn.Linear(model.config.text_config.hidden_size, TOKEN_SLOTS)
         self.guide = Guide(model)
 
-    def losses(self, batch: Batch, examples: int) -> dict[str, Tensor]:
-        """Losses and shares by name; ``loss`` is what is minimised."""
-        vision_learns = examples >= VISION_FROM
-        pull = between(PULL, examples)
+    def read(self, batch: Batch, vision_learns: bool) -> tuple[Tensor, Tensor]:
+        """Run the model as InternVL does.
+
+        Returns the features of the ViT ``[tiles, 256, width]`` and the last hidden states ``[batch, length, width]``.
+        """
         core = self.model.model
-        with torch.set_grad_enabled(vision_learns):
+        with torch.set_grad_enabled(vision_learns and torch.is_grad_enabled()):
             pixels = (batch.pixels.float() - MEAN) / STD
             seen = core.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
         side = int(seen.shape[1] ** 0.5)
@@ -164,7 +165,13 @@ class Student(nn.Module):
         embedded = core.get_input_embeddings()(batch.ids)
         place = batch.ids == self.model.config.image_token_id
         embedded = embedded.masked_scatter(place[..., None], visual.to(embedded.dtype))
-        hidden = core.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return seen, core.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+
+    def losses(self, batch: Batch, examples: int) -> dict[str, Tensor]:
+        """Losses and shares by name; ``loss`` is what is minimised."""
+        vision_learns = examples >= VISION_FROM
+        pull = between(PULL, examples)
+        seen, hidden = self.read(batch, vision_learns)
         target = F.pad(batch.labels[:, 1:], (0, 1), value=-100)
         rows, columns = (target >= 0).nonzero(as_tuple=True)
         logits = self.model.lm_head(hidden[rows, columns]).float()
