@@ -841,6 +841,10 @@ def main() -> None:
     """Run the `fcot-vl` command."""
     try:
         app()
+    except SystemExit as ended:
+        if not ended.code:
+            leave_process_group()
+        raise
     except (Exception, KeyboardInterrupt) as error:
         text = _what_to_do(error)
         if text is None:
@@ -849,6 +853,13 @@ def main() -> None:
             " ".join(text.split()), style="red", markup=False
         )
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+
+
+def leave_process_group() -> None:
+    """Destroy torch's process group, if this process is in one; a process that keeps it may abort while it exits."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _what_to_do(error: BaseException) -> str | None:

@@ -12,6 +12,7 @@ from accelerate import DistributedType, PartialState
 from torch.distributed.tensor import DTensor
 from training_case import post_train_config, realign_config
 
+from fcot_vl.cli import leave_process_group
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
 from fcot_vl.train.trainer import LossLog, StageTrainer
@@ -65,6 +66,10 @@ def main(stage: str, folder: Path, model: str, data: str, overrides: dict[str, A
         realign(realign_config(folder, **overrides), model, data)
     else:
         post_train(post_train_config(folder, **overrides), model, data)
+    leave_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads now and then abort a process while Python tears it down
 
 
 if __name__ == "__main__":

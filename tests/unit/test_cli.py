@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +47,12 @@ def test_an_error_of_ours_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cli, "app", raising(RuntimeError("a shape does not fit")))
     with pytest.raises(RuntimeError, match="a shape does not fit"):
         cli.main()
+
+
+def test_a_finished_command_leaves_its_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # torch puts in one of its own
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    monkeypatch.setattr(cli, "app", raising(SystemExit(0)))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert not torch.distributed.is_initialized()
