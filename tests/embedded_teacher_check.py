@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "embedded
 
 from examples import FIRST_VISUAL, Batch, Mix
 from model import WIDTH, build
-from read_pages import VISION_FROM, Student
+from read_pages import VISION_FROM, GuidedTeacher
 from read_patches import MEAN, STD
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer
@@ -59,20 +59,20 @@ def main(packages: Path) -> None:
         )
     torch.manual_seed(0)
     model = build(tokenizer)
-    student = Student(model, torch.nn.Linear(WIDTH, SLOTS * CLASSES))
+    teacher = GuidedTeacher(model, torch.nn.Linear(WIDTH, SLOTS * CLASSES))
     batch = Batch.collate(examples[:2] + examples[-1:], tokenizer.pad_token_id)
-    found = student.losses(batch, VISION_FROM)
+    found = teacher.losses(batch, VISION_FROM)
     assert set(found) == {"ce", "right", "look", "slot", "guide", "patches", "loss"}
     found["loss"].backward()
-    for name, parameter in student.named_parameters():
+    for name, parameter in teacher.named_parameters():
         assert parameter.grad is None or np.isfinite(float(parameter.grad.norm())), name
-    assert float(student.slot_head.weight.grad.norm()) > 0
+    assert float(teacher.slot_head.weight.grad.norm()) > 0
     assert float(model.model.vision_tower.embeddings.position_embeddings.grad.norm()) > 0
     with torch.no_grad():
-        student.eval()
+        teacher.eval()
         pixels = (batch.pixels.float() - MEAN) / STD
         expected = model(input_ids=batch.ids, pixel_values=pixels).logits
-        ours = model.lm_head(student.read(batch, True)[1])
+        ours = model.lm_head(teacher.read(batch, True)[1])
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     print("fine")
 

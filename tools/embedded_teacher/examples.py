@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.generate import make_document
 from fcot_vl.synthesize.documents.page import Canvas, Mark
-from fcot_vl.synthesize.documents.tasks import TASKS, Turn
+from fcot_vl.synthesize.documents.tasks import TASKS, Turn, box_around, stacked
 from fcot_vl.synthesize.documents.tiling import TOKEN, TOKENS_A_TILE, Tiling, tile
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.ocr.capture import Points, tilt, wear
@@ -57,7 +57,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Shown:
+class AnsweredImage:
     """An image, its characters and their places, and the turns about it."""
 
     image: Image.Image
@@ -80,7 +80,7 @@ def families(sources: Sources) -> list[Family]:
     return found
 
 
-def dense_print(rng: random.Random, sources: Sources) -> Shown:
+def dense_print(rng: random.Random, sources: Sources) -> AnsweredImage:
     """A few lines of words in one typeface on one to four tiles, transcribed."""
     columns, rows = rng.choice(((1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2)))
     face: Face = rng.choice(rng.choices(sources.faces, sources.weights)[0])
@@ -107,10 +107,10 @@ def dense_print(rng: random.Random, sources: Sources) -> Shown:
     if rng.random() < 0.4:
         image, points = tilt(rng, image, points, 1.5, 0.004, 240)
     image = wear(rng, image, 0.7)
-    return Shown(image.convert("RGB"), canvas.letters, points, [_transcription(rng, lines)], "print")
+    return AnsweredImage(image.convert("RGB"), canvas.letters, points, [_transcription(rng, lines)], "print")
 
 
-def pdf_block(rng: random.Random, sources: Sources) -> Shown:
+def pdf_block(rng: random.Random, sources: Sources) -> AnsweredImage:
     """Up to 12 lines of a block of a real PDF, cut out and transcribed."""
     while True:
         path, count = rng.choices(sources.pdfs, sources.pdf_weights)[0]
@@ -126,13 +126,9 @@ def pdf_block(rng: random.Random, sources: Sources) -> Shown:
             lines = lines[:-1]
         if not lines:
             continue
-        inked = points[[i for line in lines for i in line.ids if i >= 0]]
-        size = max(line.size for line in lines)
-        margin = rng.uniform(0.5, 1.2) * size
-        left, top = np.maximum(0, inked.min(0) - [margin, rng.uniform(0.65, 0.9) * size]).round().astype(int)
-        right, bottom = (inked.max(0) + np.array([margin, rng.uniform(0.65, 0.9) * size])).round().astype(int)
-        piece = image.crop((left, top, min(right, image.width), min(bottom, image.height)))
-        moved = points - [left, top]
+        box = box_around(lines, points, image.size, rng.uniform(0.5, 1.2), rng.uniform(0.65, 0.9))
+        piece = image.crop(box)
+        moved = points - box[:2]
         if rng.random() < 0.4:
             piece, moved = tilt(rng, piece, moved, 0.8, 0.003, 255)
         piece = wear(rng, piece, 0.6)
@@ -142,24 +138,22 @@ def pdf_block(rng: random.Random, sources: Sources) -> Shown:
                 if i >= 0:
                     letters[i] = letter
         known = [letter if letter != " " else "\0" for letter in letters]
-        return Shown(piece.convert("RGB"), "".join(known), moved, [_transcription(rng, lines)], "pdf")
+        return AnsweredImage(piece.convert("RGB"), "".join(known), moved, [_transcription(rng, lines)], "pdf")
 
 
 def _transcription(rng: random.Random, lines: list[Mark]) -> Turn:
-    text = lines[0]
-    for line in lines[1:]:
-        text = text + Mark.plain("\n") + line
+    text = stacked(lines)
     question = rng.choice(("Read the text.", "Read the text.", "What does it say?", "Transcribe the text."))
     return Turn(question, text, text.text)
 
 
-def minidoc(rng: random.Random, index: int, seed: int, task: str, fonts: Sequence[Family]) -> Shown:
+def minidoc(rng: random.Random, index: int, seed: int, task: str, fonts: Sequence[Family]) -> AnsweredImage:
     """A page of MiniDoc 2's training split."""
     document = make_document("train", index, seed, task, fonts)
-    return Shown(document.image, document.letters, document.points, document.turns, task)
+    return AnsweredImage(document.image, document.letters, document.points, document.turns, task)
 
 
-def show(image: Image.Image) -> tuple[Tiling, NDArray[np.uint8]]:
+def cut_tiles(image: Image.Image) -> tuple[Tiling, NDArray[np.uint8]]:
     """The tiles of an image as InternVL's processor makes them: uint8 ``[n, 224, 224, 3]``, thumbnail last."""
     tiling = tile(image.size)
     whole = np.asarray(image.resize((tiling.columns * TILE, tiling.rows * TILE), Image.Resampling.BICUBIC))
@@ -187,7 +181,7 @@ def slots_of(points: Points, looks: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class Encoder:
-    """Turns what is shown into an `Example`, in the chat format of the embedded teacher."""
+    """Turns an image with its turns into an `Example`, in the chat format of the embedded teacher."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         one = tokenizer.convert_tokens_to_ids
@@ -197,12 +191,12 @@ class Encoder:
         blank = one(" ")
         self.code = {chr(32 + i): blank + i for i in range(95)} | {"\n": self.newline}
 
-    def encode(self, shown: Shown) -> Example:
-        """The conversation of `shown`; raises KeyError for a character that is not ASCII."""
-        tiling, tiles = show(shown.image)
+    def encode(self, answered: AnsweredImage) -> Example:
+        """The conversation of `answered`; raises KeyError for a character that is not ASCII."""
+        tiling, tiles = cut_tiles(answered.image)
         grid = tiling.columns * tiling.rows
-        scaled = shown.points * [tiling.columns * TILE, tiling.rows * TILE] / np.array(tiling.size)
-        looks = tiling.tokens_of(shown.points)
+        scaled = answered.points * [tiling.columns * TILE, tiling.rows * TILE] / np.array(tiling.size)
+        looks = tiling.tokens_of(answered.points)
         slots = slots_of(scaled, looks)
         ids: list[int] = []
         labels: list[int] = []
@@ -215,7 +209,7 @@ class Encoder:
             look.extend([-1] * len(tokens))
             slot.extend([-1] * len(tokens))
 
-        for number, turn in enumerate(shown.turns):
+        for number, turn in enumerate(answered.turns):
             add([self.start, self.user, self.newline])
             if number == 0:
                 add([self.image, *[self.context] * (TOKENS_A_TILE * tiling.tiles), self.close, self.newline])
@@ -230,8 +224,8 @@ class Encoder:
         patches = np.full((tiling.tiles, (TILE // TOKEN * 2) ** 2, SLOTS), IGNORED, np.int64)
         for k in range(grid):
             corner = (k % tiling.columns * TILE, k // tiling.columns * TILE)
-            patches[k] = patch_targets(shown.letters, scaled, *corner)
-        return Example(ids, labels, look, slot, tiles, patches, shown.source)
+            patches[k] = patch_targets(answered.letters, scaled, *corner)
+        return Example(ids, labels, look, slot, tiles, patches, answered.source)
 
 
 class Mix:
@@ -252,13 +246,13 @@ class Mix:
         rng = random.Random(f"pages/{self.seed}/{index}")
         source = rng.choices(list(shares), list(shares.values()))[0]
         if source == "print":
-            shown = dense_print(rng, self.sources)
+            answered = dense_print(rng, self.sources)
         elif source == "pdf":
-            shown = pdf_block(rng, self.sources)
+            answered = pdf_block(rng, self.sources)
         else:
             assert source in TASKS, source
-            shown = minidoc(rng, index, self.seed, source, self.families)
-        return self.encoder.encode(shown)
+            answered = minidoc(rng, index, self.seed, source, self.families)
+        return self.encoder.encode(answered)
 
 
 @dataclass

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import gzip
 import unicodedata
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -48,35 +50,57 @@ def page_count(path: Path) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class _Glyph:
+    """A glyph of the text layer: the ASCII letters it stands for, their middles in pixels, and its height.
+
+    `written` is a blank or a newline, without middles, where the text layer has one.
+    """
+
+    written: str
+    middles: tuple[tuple[float, float], ...] = ()
+    height: float = 0.0
+
+
+def _read(path: Path, number: int, dpi: float) -> tuple[Image.Image, list[_Glyph]]:
+    """Render page `number` (from 0) in grey at `dpi`, and read its text layer in order."""
+    page = _open(path)[number]
+    scale = dpi / 72
+    image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+    left, _, _, top = page.get_cropbox()
+    text = page.get_textpage()
+    glyphs: list[_Glyph] = []
+    box = [ctypes.c_double() for _ in range(4)]
+    for i in range(text.count_chars()):
+        code = pdfium.FPDFText_GetUnicode(text, i)
+        if code <= 32 or chr(code).isspace():
+            glyphs.append(_Glyph("\n" if code in (10, 13) else " "))
+            continue
+        if pdfium.FPDFText_IsGenerated(text, i) == 1:
+            continue
+        if not pdfium.FPDFText_GetCharBox(text, i, *(ctypes.byref(value) for value in box)):
+            continue
+        x0, x1, y0, y1 = (value.value for value in box)
+        written = _ascii(chr(code))
+        across = (x0 + (x1 - x0) * (k + 0.5) / len(written) for k in range(len(written)))
+        down = (top - (y0 + y1) / 2) * scale
+        glyphs.append(_Glyph(written, tuple(((x - left) * scale, down) for x in across), (y1 - y0) * scale))
+    text.close()
+    page.close()
+    return image, glyphs
+
+
 def read_page(path: Path, number: int, dpi: float) -> tuple[Image.Image, str, Points]:
     """Render page `number` (from 0) in grey at `dpi`.
 
     Returns the image, one character per point (spaces left out, ASCII or `UNREADABLE`), and each character's middle
     (x, y in pixels), in the order of the text layer. A ligature gives its letters side by side.
     """
-    document = _open(path)
-    page = document[number]
-    scale = dpi / 72
-    image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
-    left, _, _, top = page.get_cropbox()
-    text = page.get_textpage()
-    letters: list[str] = []
-    points: list[tuple[float, float]] = []
-    box = [ctypes.c_double() for _ in range(4)]
-    for i in range(text.count_chars()):
-        code = pdfium.FPDFText_GetUnicode(text, i)
-        if code <= 32 or pdfium.FPDFText_IsGenerated(text, i) == 1:
-            continue
-        if not pdfium.FPDFText_GetCharBox(text, i, *(ctypes.byref(value) for value in box)):
-            continue
-        x0, x1, y0, y1 = (value.value for value in box)
-        for k, letter in enumerate(written := _ascii(chr(code))):
-            x = x0 + (x1 - x0) * (k + 0.5) / len(written)
-            points.append(((x - left) * scale, (top - (y0 + y1) / 2) * scale))
-            letters.append(letter)
-    text.close()
-    page.close()
-    return image, "".join(letters), np.array(points, np.float64).reshape(-1, 2)
+    image, glyphs = _read(path, number, dpi)
+    printed = [glyph for glyph in glyphs if glyph.middles]
+    points = [middle for glyph in printed for middle in glyph.middles]
+    letters = "".join(glyph.written for glyph in printed)
+    return image, letters, np.array(points, np.float64).reshape(-1, 2)
 
 
 def read_blocks(path: Path, number: int, dpi: float) -> tuple[Image.Image, list[list[Mark]], Points]:
@@ -87,55 +111,34 @@ def read_blocks(path: Path, number: int, dpi: float) -> tuple[Image.Image, list[
 
     Returns the image, the blocks, and the middle (x, y) of every character by the numbers in the marks' ids.
     """
-    document = _open(path)
-    page = document[number]
-    scale = dpi / 72
-    image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
-    left, _, _, top = page.get_cropbox()
-    text = page.get_textpage()
+    image, glyphs = _read(path, number, dpi)
     points: list[tuple[float, float]] = []
     lines: list[Mark | None] = []
-    letters: list[str] = []
-    ids: list[int] = []
-    highest = 0.0
-
-    def end_line() -> None:
-        nonlocal highest
-        while letters and letters[-1] == " ":
-            letters.pop()
-            ids.pop()
-        if letters:
-            line = "".join(letters)
-            lines.append(None if UNREADABLE in line else Mark(line, tuple(ids), highest))
-        letters.clear()
-        ids.clear()
-        highest = 0.0
-
-    box = [ctypes.c_double() for _ in range(4)]
-    for i in range(text.count_chars()):
-        code = pdfium.FPDFText_GetUnicode(text, i)
-        if code in (10, 13):
-            end_line()
-            continue
-        if code <= 32 or chr(code).isspace():
-            if letters and letters[-1] != " ":
-                letters.append(" ")
-                ids.append(NOWHERE)
-            continue
-        if not pdfium.FPDFText_GetCharBox(text, i, *(ctypes.byref(value) for value in box)):
-            continue
-        x0, x1, y0, y1 = (value.value for value in box)
-        highest = max(highest, (y1 - y0) * scale * 1.35)  # a capital is about 0.7 of the type's size
-        for k, letter in enumerate(written := _ascii(chr(code))):
-            letters.append(letter)
-            ids.append(len(points))
-            x = x0 + (x1 - x0) * (k + 0.5) / len(written)
-            points.append(((x - left) * scale, (top - (y0 + y1) / 2) * scale))
-    end_line()
-    text.close()
-    page.close()
+    for _, run in groupby(glyphs, key=lambda glyph: glyph.written == "\n"):
+        line = list(run)
+        if any(glyph.middles for glyph in line):
+            lines.append(_line(line, points))
     places = np.array(points, np.float64).reshape(-1, 2)
     return image, _blocks(lines, places), places
+
+
+def _line(glyphs: list[_Glyph], points: list[tuple[float, float]]) -> Mark | None:
+    """Join the glyphs of a line and add their middles to `points`; None for a line that is not ASCII."""
+    text = ""
+    ids: list[int] = []
+    for glyph in glyphs:
+        if glyph.middles:
+            text += glyph.written
+            ids += range(len(points), len(points) + len(glyph.middles))
+            points += glyph.middles
+        elif glyph.written and text and text[-1] != " ":
+            text += " "
+            ids.append(NOWHERE)
+    stripped = text.rstrip(" ")
+    if UNREADABLE in stripped:
+        return None
+    # A capital is about 0.7 of the type's size.
+    return Mark(stripped, tuple(ids[: len(stripped)]), max(glyph.height for glyph in glyphs) * 1.35)
 
 
 def _blocks(lines: list[Mark | None], points: Points) -> list[list[Mark]]:

@@ -140,7 +140,7 @@ class Guide:
         return total / len(GUIDED), right / len(GUIDED)
 
 
-class Student(nn.Module):
+class GuidedTeacher(nn.Module):
     """The teacher in training with its two linear aids."""
 
     def __init__(self, model: InternVLForConditionalGeneration, head: nn.Linear) -> None:
@@ -203,7 +203,7 @@ class Student(nn.Module):
         return found | {"loss": loss}
 
 
-def fresh(vision: Path, tokenizer: PreTrainedTokenizerFast) -> Student:
+def fresh(vision: Path, tokenizer: PreTrainedTokenizerFast) -> GuidedTeacher:
     """The teacher with the ViT and the reader of stage 1 and fresh weights elsewhere."""
     model = build(tokenizer)
     model.set_attn_implementation("sdpa_float32")
@@ -211,7 +211,7 @@ def fresh(vision: Path, tokenizer: PreTrainedTokenizerFast) -> Student:
     head = nn.Linear(WIDTH, SLOTS * CLASSES)
     head.load_state_dict({name: tensors.pop(f"head.{name}") for name in ("weight", "bias")})
     model.model.vision_tower.load_state_dict(tensors, strict=False)
-    return Student(model, head)
+    return GuidedTeacher(model, head)
 
 
 def steps(loader: DataLoader[list[Step]]) -> Iterator[Step]:
@@ -234,14 +234,14 @@ def main() -> None:
     torch.manual_seed(args.seed)
     dtype = autocast_type()
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_path())
-    student = fresh(args.vision, tokenizer).train()
-    optimizer = Muon(student.named_parameters(), MUON_RATE, ADAMW_RATE)
+    teacher = fresh(args.vision, tokenizer).train()
+    optimizer = Muon(teacher.named_parameters(), MUON_RATE, ADAMW_RATE)
     peaks = [group["lr"] for group in optimizer.param_groups]
     state = args.folder / "state.safetensors"
-    examples = load(state, student, optimizer) if state.exists() else 0
+    examples = load(state, teacher, optimizer) if state.exists() else 0
     mix = Mix(args.packages, tokenizer, args.seed)
     print(
-        f"{sum(p.numel() for p in student.model.parameters()) / 1e6:.2f} M parameters, {len(mix.families)} families, "
+        f"{sum(p.numel() for p in teacher.model.parameters()) / 1e6:.2f} M parameters, {len(mix.families)} families, "
         f"{dtype or torch.float32}, example {examples}",
         flush=True,
     )
@@ -259,10 +259,10 @@ def main() -> None:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             with torch.autocast("cpu", dtype, enabled=dtype is not None):
-                found = student.losses(step.batch, examples)
+                found = teacher.losses(step.batch, examples)
             optimizer.zero_grad()
             found.pop("loss").backward()
-            nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
             optimizer.step()
             number, examples = number + 1, examples + step.examples
             for name, value in found.items():
@@ -278,9 +278,9 @@ def main() -> None:
                 log.write(json.dumps({"example": examples, **figures}) + "\n")
                 log.flush()
             if step.last and (examples - saved >= SAVE_EVERY or examples >= EXAMPLES):
-                save(state, student, optimizer, examples)
+                save(state, teacher, optimizer, examples)
                 saved = examples
-    weights = {name: p.detach().bfloat16().contiguous() for name, p in student.model.named_parameters()}
+    weights = {name: p.detach().bfloat16().contiguous() for name, p in teacher.model.named_parameters()}
     save_file(weights, args.folder / "model.safetensors")
 
 

@@ -84,12 +84,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
 def autocast_type() -> torch.dtype | None:
     """bfloat16 where the CPU has units for it; None (float32) elsewhere, where bfloat16 is several times slower."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_units() else None
-
-
-def _has_units() -> bool:
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_units else None
 
 
 def rate(step: int) -> float:

@@ -24,6 +24,7 @@ from pdf_pages import find_pdfs, page_count, read_blocks
 from PIL import Image
 
 from fcot_vl.data.dataset import Sample, write_shard
+from fcot_vl.synthesize.documents.tasks import box_around, stacked
 
 DPI = 150
 LINES = 10
@@ -88,12 +89,8 @@ def pdf_blocks(folder: Path, count: int, seed: int) -> Iterator[Sample]:
         block = rng.choice(long)
         first = rng.randrange(len(block) - LINES + 1)
         lines = block[first : first + LINES]
-        inked = points[[i for line in lines for i in line.ids if i >= 0]]
-        size = max(line.size for line in lines)
-        left, top = np.maximum(0, inked.min(0) - size).round().astype(int).tolist()
-        right, bottom = (inked.max(0) + size).round().astype(int).tolist()
-        text = "\n".join(line.text for line in lines)
-        piece = image.crop((left, top, right, bottom))
+        text = stacked(lines).text
+        piece = image.crop(box_around(lines, points, image.size, 1.0, 1.0))
         yield _sample(f"{path.name}-{made:03d}", piece, "Read the text.", [text], "cer", "blocks")
         made += 1
 

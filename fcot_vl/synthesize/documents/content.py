@@ -175,6 +175,6 @@ class Content:
         return text
 
 
-def money(cents: int, sign: str = "", thousands: bool = True) -> str:
+def money(cents: int, sign: str = "") -> str:
     """An amount of hundredths as printed: ``1,234.50`` with `sign` before it."""
-    return f"{sign}{cents / 100:,.2f}" if thousands else f"{sign}{cents / 100:.2f}"
+    return f"{sign}{cents / 100:,.2f}"

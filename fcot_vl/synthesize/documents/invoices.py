@@ -118,11 +118,7 @@ class _Sheet:
 
     def fit(self, text: str, letters: Type, width: float) -> Type | None:
         """`letters`, smaller where `text` is wider than `width`; None where it would become too small."""
-        while letters.width(text) > width:
-            if letters.size - 1 < 10.3 * self.scale:
-                return None
-            letters = Type(letters.face, letters.size - 1)
-        return letters
+        return letters.fitted(text, width, 10.3 * self.scale)
 
     def put(
         self,

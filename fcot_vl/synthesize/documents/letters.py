@@ -109,14 +109,12 @@ class _Sheet:
         left: float | None = None,
     ) -> Mark | None:
         """Print one line of its own, smaller where it is too wide; None where it does not fit."""
-        letters = letters or self.body
         left = self.left if left is None else left
-        while letters.width(text) > self.right - left and letters.size - 1 >= self.least:
-            letters = Type(letters.face, letters.size - 1)
+        letters = (letters or self.body).fitted(text, self.right - left, self.least)
+        if letters is None or self.y + letters.size * self.leading > self.bottom:
+            return None
         slack = self.right - left - letters.width(text)
         step = letters.size * self.leading
-        if slack < 0 or self.y + step > self.bottom:
-            return None
         x = left + {"center": slack / 2, "right": slack}.get(align, 0.0)
         mark = self.canvas.write(text, letters, x, self.y + letters.size, ink or self.ink)
         self.page.blocks[-1].append(mark)

@@ -10,6 +10,7 @@ from fcot_vl.synthesize.documents.page import Canvas, Mark, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.ocr.typeset import Type
 
+_LEAST = 9  # smallest type, pixels of the page
 _TOTALS = (
     "TOTAL",
     "Total",
@@ -73,10 +74,8 @@ class _Receipt:
 
     def line(self, text: str, align: str = "left", letters: Type | None = None) -> Mark | None:
         """One line of its own; None where it does not fit."""
-        letters = letters or self.body
-        while letters.width(text) > self.right - self.left and letters.size > 9:
-            letters = Type(letters.face, letters.size - 1)
-        if not self.room or letters.width(text) > self.right - self.left:
+        letters = (letters or self.body).fitted(text, self.right - self.left, _LEAST)
+        if letters is None or not self.room:
             return None
         slack = self.right - self.left - letters.width(text)
         x = self.left + {"center": slack / 2, "right": slack}.get(align, 0.0)
@@ -87,10 +86,8 @@ class _Receipt:
 
     def pair(self, label: str, value: str, letters: Type | None = None) -> Mark | None:
         """A label on the left and its value on the right of one line; returns the value's mark."""
-        letters = letters or self.body
-        while letters.width(f"{label}  {value}") > self.right - self.left and letters.size > 9:
-            letters = Type(letters.face, letters.size - 1)
-        if not self.room or letters.width(f"{label}  {value}") > self.right - self.left:
+        letters = (letters or self.body).fitted(f"{label}  {value}", self.right - self.left, _LEAST)
+        if letters is None or not self.room:
             return None
         self.y += max(self.step, letters.size * 1.25)
         first = self.canvas.write(label, letters, self.left, self.y)

@@ -14,6 +14,7 @@ import numpy as np
 
 from fcot_vl.synthesize.documents.content import Content, Split
 from fcot_vl.synthesize.documents.page import Mark, Page
+from fcot_vl.synthesize.ocr.capture import Points
 
 Box = tuple[int, int, int, int]
 
@@ -52,23 +53,33 @@ def _one_of(rng: random.Random, split: Split, *wordings: str) -> str:
     return wordings[0] if split != "train" or rng.random() < 0.6 else rng.choice(wordings)
 
 
-def _stacked(lines: list[Mark]) -> Mark:
-    """Lines one below the other."""
+def stacked(lines: list[Mark]) -> Mark:
+    """Join lines into one text, one below the other."""
     text = lines[0]
     for line in lines[1:]:
         text = text + Mark.plain("\n") + line
     return text
 
 
+def box_around(lines: list[Mark], points: Points, size: tuple[int, int], side: float, above: float) -> Box:
+    """Return the box around `lines` in an image of `size`, with margins in units of the largest type.
+
+    Args:
+        points: Middle of every character by the numbers in the marks' ids.
+        side: Margin on the left and on the right.
+        above: Margin above and below.
+    """
+    inked = points[[i for line in lines for i in line.ids if i >= 0]]
+    margin = np.array([side, above]) * max(line.size for line in lines)
+    left, top = inked.min(0) - margin
+    right, bottom = inked.max(0) + margin
+    return (max(0, round(left)), max(0, round(top)), min(size[0], round(right)), min(size[1], round(bottom)))
+
+
 def _box(rng: random.Random, page: Page, lines: list[Mark]) -> Box:
-    """A box about `lines`, as somebody would cut them out."""
-    points = page.canvas.points[[i for line in lines for i in line.ids if i >= 0]]
-    size = max(line.size for line in lines)
-    width, height = page.canvas.size
-    side, above = rng.uniform(0.45, 1.0) * size, rng.uniform(0.65, 0.85) * size
-    left, top = points.min(0) - np.array([side, above])
-    right, bottom = points.max(0) + np.array([side, above])
-    return (max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom)))
+    """Return a box around `lines`, as somebody would cut them out."""
+    side, above = rng.uniform(0.45, 1.0), rng.uniform(0.65, 0.85)
+    return box_around(lines, page.canvas.points, page.canvas.size, side, above)
 
 
 def _read(rng: random.Random, split: Split) -> str:
@@ -93,13 +104,13 @@ def blocks(rng: random.Random, split: Split, page: Page) -> Asked | None:
     count = rng.randint(2, min(10, len(block)))
     first = rng.randrange(len(block) - count + 1)
     chosen = block[first : first + count]
-    text = _stacked(chosen)
+    text = stacked(chosen)
     return Asked([Turn(_read(rng, split), text, text.text)], _box(rng, page, chosen))
 
 
 def pages(rng: random.Random, split: Split, page: Page) -> Asked | None:
     """Transcribe a whole page of at most 500 characters."""
-    text = _stacked(page.lines)
+    text = stacked(page.lines)
     if len(text.text) > 500:
         return None
     question = _one_of(rng, split, "Read the page.", "Transcribe the page.", "Read all text on this page.")

@@ -60,7 +60,6 @@ UNSEEN = {
     "Caladea": ("font_caladea", "files", "Caladea-Regular.ttf", "Caladea-Bold.ttf"),
     "Manrope": ("font_manrope", "files", "Manrope-Regular.ttf", "Manrope-Bold.ttf"),
 }
-MONOSPACED = ("DejaVu Sans Mono", "Computer Modern Typewriter")
 
 
 @lru_cache

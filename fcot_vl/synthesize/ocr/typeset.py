@@ -82,6 +82,15 @@ class Type:
         glyphs = self.glyphs
         return sum(glyphs[letter][3] for letter in text)
 
+    def fitted(self, text: str, width: float, least: float) -> Type | None:
+        """Return the largest type, from this one down to `least` pixels, that prints `text` within `width`, or None."""
+        letters = self
+        while letters.width(text) > width:
+            if letters.size - 1 < least:
+                return None
+            letters = replace(letters, size=letters.size - 1)
+        return letters
+
     def wrap(self, text: str, width: float, first: float | None = None) -> list[str]:
         """Break `text` into lines of at most `width`, without words that are too wide and characters the face lacks.
 
