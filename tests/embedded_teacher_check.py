@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "embedded
 
 from examples import FIRST_VISUAL, Batch, Mix
 from model import WIDTH, build
-from read_pages import VISION_FROM, GuidedTeacher
-from read_patches import MEAN, STD
+from read_pages import VISION_FROM, GuidedTeacher, fresh
+from read_patches import MEAN, STD, Reader, write_vision
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer
 
@@ -74,6 +74,12 @@ def main(packages: Path) -> None:
         expected = model(input_ids=batch.ids, pixel_values=pixels).logits
         ours = model.lm_head(teacher.read(batch, True)[1])
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    reader = Reader()
+    write_vision(reader, packages / "vision.safetensors")
+    begun = fresh(packages / "vision.safetensors", tokenizer)
+    assert torch.equal(begun.patch_head.weight, reader.head.weight)
+    for name, parameter in reader.tower.named_parameters():
+        assert torch.equal(parameter, begun.model.model.vision_tower.get_parameter(name)), name
     print("fine")
 
 

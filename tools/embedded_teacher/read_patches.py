@@ -138,6 +138,11 @@ def load(path: Path, reader: nn.Module, optimizer: Muon) -> int:
         return int(file.metadata()["step"])
 
 
+def write_vision(reader: Reader, path: Path) -> None:
+    """Write what stage 2 begins with: the ViT, and the reader as ``head.*``."""
+    save_file({name.removeprefix("tower."): p.detach() for name, p in reader.named_parameters()}, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder that packages.py filled")
@@ -200,9 +205,7 @@ def main() -> None:
                 )
                 log.flush()
     if step >= STEPS:
-        save_file(
-            {n: p.detach() for n, p in reader.tower.named_parameters()}, args.folder / "vision.safetensors"
-        )
+        write_vision(reader, args.folder / "vision.safetensors")
 
 
 if __name__ == "__main__":
