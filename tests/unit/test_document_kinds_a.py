@@ -16,7 +16,7 @@ from fcot_vl.synthesize.minidoc.text import SPLITS
 
 KINDS = [letters, invoices, tables]
 SEEDS = range(25)
-DENSITY = {letters: (0.5, 1.2), invoices: (0.4, 1.0), tables: (0.2, 0.7)}
+DENSITY = {letters: (0.8, 1.8), invoices: (0.6, 1.4), tables: (0.4, 0.9)}
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.rpartition(".")[2])
 
 

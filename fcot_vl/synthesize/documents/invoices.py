@@ -68,7 +68,8 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     columns, rows = rng.choice(_INVOICE_GRIDS if invoice else _FORM_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     canvas = Canvas((round(columns * 224 * scale), round(rows * 224 * scale)), rng.choice(_PAPERS))
-    budget = round(rng.uniform(0.3, 1.3) * 64 * (columns * rows + 1))
+    full = rng.uniform(1.4, 2.8) if rng.random() < 0.6 else rng.uniform(0.3, 1.2)  # characters per visual token
+    budget = round(full * 64 * (columns * rows + 1))
     family = pick(rng, split, families)
     sheet = _Sheet("invoice" if invoice else "form", rng, content, canvas, family, scale)
     if invoice:
@@ -163,7 +164,7 @@ def _invoice(sheet: _Sheet, budget: int) -> None:
     """Print an invoice of about `budget` characters."""
     rng, canvas = sheet.rng, sheet.canvas
     width, height = sheet.width / sheet.scale, canvas.size[1] / sheet.scale
-    count = min(14, max(rng.choice((1, 2, 2, 3)), (budget - 215) // 25))
+    count = min(26, max(rng.choice((1, 2, 2, 3)), (budget - 215) // 25))
     sheet.set_type(min(19.0, width / 27, height / (21 + count * 1.6) / 1.42) * rng.uniform(0.85, 1.0))
     style = rng.choice(_DATE_STYLES)
     dated = sheet.content.date(style)
@@ -413,7 +414,7 @@ def _form(sheet: _Sheet, budget: int, filled: Family) -> None:
     """Print a form of about `budget` characters; what was filled in is printed with `filled`."""
     rng, canvas, page = sheet.rng, sheet.canvas, sheet.page
     size = (sheet.width / sheet.scale, canvas.size[1] / sheet.scale)
-    count = min(30, max(5, (budget - 40) // 22))
+    count = min(len(_LABELS), max(5, (budget - 40) // 22))
     style = rng.choice(("colon", "underline", "boxes", "grid", "stacked"))
     columns = 2 if size[0] > size[1] or (count > 5 and rng.random() < 0.6) else 1
     rows = -(-count // columns)

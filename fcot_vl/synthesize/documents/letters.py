@@ -1,4 +1,4 @@
-"""Letters and reports: a letter or memo of one to three paragraphs, or an article in one or two columns."""
+"""Letters and reports: a letter or memo of one to six paragraphs, or an article in one or two columns."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     columns, rows = rng.choice(_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     size = (round(columns * 224 * scale), round(rows * 224 * scale))
-    budget = round(rng.uniform(0.45, 1.4) * 64 * (columns * rows + 1))
+    full = rng.uniform(1.2, 2.6) if rng.random() < 0.55 else rng.uniform(0.45, 1.4)  # characters per visual token
+    budget = round(full * 64 * (columns * rows + 1))
     canvas = Canvas(size, rng.choice(_PAPERS))
     sheet = _Sheet(rng, content, canvas, pick(rng, split, families), scale)
     if rng.random() < 0.58:
@@ -197,7 +198,7 @@ class _Sheet:
             self.letter_head()
         last = self.bottom - self.step * (0 if memo else 6.3)
         indented = rng.choice(("left", "left", "left", "justify"))
-        count = min(3, 1 + characters // 260) if rng.random() < 0.75 else 1
+        count = min(6, 1 + characters // 260) if rng.random() < 0.75 else 1
         for _ in range(count):
             if last - self.y > self.step * 1.2:
                 text = self.shorten(self.text(characters // count), last - self.y)

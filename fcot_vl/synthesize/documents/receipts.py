@@ -33,7 +33,7 @@ _SIGNS = ("", "", "", "$", "RM", "RM ", "EUR ")
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
-    """One receipt of 2 to 12 items; the paper ends below the last line."""
+    """One receipt of 2 to 24 items; the paper ends below the last line."""
     content = Content(rng, split)
     columns, rows = rng.choice(((1, 3), (1, 3), (1, 4), (2, 5), (2, 6), (2, 7)))
     scale = rng.uniform(1.0, 1.5)
@@ -55,7 +55,8 @@ class _Receipt:
         self.left = width * rng.uniform(0.04, 0.1)
         self.right = width - self.left
         self.capitals = rng.random() < 0.45
-        lines = rng.randint(20, 36)
+        self.most = rng.choice((12, 24))  # items
+        lines = rng.randint(20, 36) + self.most - 12
         self.body = self._fit(family, min(height * 0.96 / lines / 1.3, width / 15))
         self.step = self.body.size * rng.uniform(1.2, 1.45)
         self.y = height * rng.uniform(0.02, 0.05)
@@ -145,7 +146,7 @@ class _Receipt:
         self.block()
         whole = rng.random() < 0.35  # whole prices, which a question can add up
         total = 0
-        for item in content.items(rng.randint(2, 12)):
+        for item in content.items(rng.randint(self.most // 6, self.most)):
             cents = rng.randrange(10, 60, 10) * 100 if whole else content.cents(60, 9000)
             count = 1 if whole or rng.random() < 0.7 else rng.randint(2, 6)
             name = self._case(item)

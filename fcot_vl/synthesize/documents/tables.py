@@ -73,16 +73,18 @@ _SUBJECTS = (
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
-    """Print one table of 3 to 10 rows and 2 to 6 columns."""
+    """Print one table of 3 to 22 rows and 2 to 7 columns."""
     content = Content(rng, split)
     columns, rows = rng.choice(_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.3 if rows == 1 else 1.5)
     canvas = Canvas((round(columns * 224 * scale), round(rows * 224 * scale)), rng.choice(_PAPERS))
     table = _Table(rng, content, canvas, pick(rng, split, families), scale)
-    most = {1: 4, 2: 8}.get(rows, 10)
+    most = {1: 5, 2: 9, 3: 15, 4: 22}[rows]
     least = {1: 3, 2: 3 + (columns > 3)}.get(rows, 5)
-    across = {2: (2, 4), 3: (2, 5)}.get(columns, (4, 6))
-    table.print(rng.randint(least, most), rng.randint(*across))
+    full = rng.random() < 0.55
+    least = (2 * least + 3 * most) // 5 if full else least
+    across = {2: (2 + full, 4), 3: (2 + 2 * full, 5)}.get(columns, (4, 6 + full))
+    table.print(rng.randint(least, most), rng.randint(*across), full)
     return table.page
 
 
@@ -161,14 +163,14 @@ class _Table:
         about = rng.choice((about, f"{subject}: {self.content.word().capitalize()} {what}"))
         return made, numeric, about
 
-    def print(self, rows: int, columns: int) -> None:
-        """Print title, table and what is around it, as large as fits."""
+    def print(self, rows: int, columns: int, full: bool) -> None:
+        """Print title, table and what is around it, as large as fits; small and close where the page is `full`."""
         rng, scale = self.rng, self.scale
         made, numeric, about = self.cells(rows, columns)
         about = about[0].upper() + about[1:]
         room, width = self.bottom - self.y, self.right - self.left
-        spread = rng.uniform(1.5, 2.1)
-        size = min(rng.uniform(15, 24), max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
+        spread = rng.uniform(1.25, 1.6) if full else rng.uniform(1.5, 2.1)
+        size = min(rng.uniform(11, 17) if full else rng.uniform(15, 24), max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
         while True:
             body = self.family.type(size)
             head = self.family.type(size, bold=self.bold_head)
