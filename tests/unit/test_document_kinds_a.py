@@ -85,8 +85,8 @@ def test_an_invoice_adds_up():
 def test_tables_have_one_answer_each():
     for page in pages(tables):
         headers, *rows = page.table
-        assert 3 <= len(rows) <= 10
-        assert 2 <= len(headers) <= 6
+        assert 3 <= len(rows) <= 22
+        assert 2 <= len(headers) <= 7
         assert all(len(row) == len(headers) for row in rows)
         assert len({mark.text for mark in headers}) == len(headers)
         assert len({row[0].text for row in rows}) == len(rows)

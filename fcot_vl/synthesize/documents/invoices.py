@@ -68,8 +68,8 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     columns, rows = rng.choice(_INVOICE_GRIDS if invoice else _FORM_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     canvas = Canvas((round(columns * 224 * scale), round(rows * 224 * scale)), rng.choice(_PAPERS))
-    full = rng.uniform(1.4, 2.8) if rng.random() < 0.6 else rng.uniform(0.3, 1.2)  # characters per visual token
-    budget = round(full * 64 * (columns * rows + 1))
+    full = rng.uniform(1.4, 2.8) if rng.random() < 0.6 else rng.uniform(0.3, 1.2)
+    budget = round(full * 64 * (columns * rows + 1))  # `full` characters per visual token
     family = pick(rng, split, families)
     sheet = _Sheet("invoice" if invoice else "form", rng, content, canvas, family, scale)
     if invoice:

@@ -48,8 +48,8 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     columns, rows = rng.choice(_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     size = (round(columns * 224 * scale), round(rows * 224 * scale))
-    full = rng.uniform(1.2, 2.6) if rng.random() < 0.55 else rng.uniform(0.45, 1.4)  # characters per visual token
-    budget = round(full * 64 * (columns * rows + 1))
+    full = rng.uniform(1.2, 2.6) if rng.random() < 0.55 else rng.uniform(0.45, 1.4)
+    budget = round(full * 64 * (columns * rows + 1))  # `full` characters per visual token
     canvas = Canvas(size, rng.choice(_PAPERS))
     sheet = _Sheet(rng, content, canvas, pick(rng, split, families), scale)
     if rng.random() < 0.58:

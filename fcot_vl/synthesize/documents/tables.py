@@ -170,7 +170,8 @@ class _Table:
         about = about[0].upper() + about[1:]
         room, width = self.bottom - self.y, self.right - self.left
         spread = rng.uniform(1.25, 1.6) if full else rng.uniform(1.5, 2.1)
-        size = min(rng.uniform(11, 17) if full else rng.uniform(15, 24), max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
+        wished = rng.uniform(11, 17) if full else rng.uniform(15, 24)
+        size = min(wished, max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
         while True:
             body = self.family.type(size)
             head = self.family.type(size, bold=self.bold_head)
