@@ -13,12 +13,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "embedded_teacher"))
 
+import start
 from examples import FIRST_VISUAL, Batch, Mix
 from model import WIDTH, build
-from read_pages import VISION_FROM, GuidedTeacher, fresh
+from read_pages import VISION_FROM, GuidedTeacher, begin
 from read_patches import MEAN, STD, Reader, write_vision
 from tiles import CLASSES, IGNORED, SLOTS
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
 from fcot_vl.models.tiny import tiny_teacher_path
 
@@ -74,13 +75,40 @@ def main(packages: Path) -> None:
         expected = model(input_ids=batch.ids, pixel_values=pixels).logits
         ours = model.lm_head(teacher.read(batch, True)[1])
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    check_start(packages, tokenizer)
+    print("fine")
+
+
+def check_start(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Check that stage 2 begins with the ViT of stage 1 and with what the narrower decoder computes."""
+    narrow = build(tokenizer).config
+    narrow.text_config.update({"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4})
+    narrow.text_config.update({"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4, "intermediate_size": 512})
+    torch.manual_seed(1)
+    old = InternVLForConditionalGeneration(narrow)
+    for name, parameter in old.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 2.0)
+    old.save_pretrained(folder / "old")
     reader = Reader()
-    write_vision(reader, packages / "vision.safetensors")
-    begun = fresh(packages / "vision.safetensors", tokenizer)
+    write_vision(reader, folder / "vision.safetensors")
+    start.STEPS, start.BATCH = 2, 2
+    sys.argv = ["start.py", *map(str, (folder / "vision.safetensors", folder / "old", folder / "start"))]
+    start.main()
+    begun = begin(folder / "start", tokenizer)
     assert torch.equal(begun.patch_head.weight, reader.head.weight)
     for name, parameter in reader.tower.named_parameters():
         assert torch.equal(parameter, begun.model.model.vision_tower.get_parameter(name)), name
-    print("fine")
+    visible = torch.randn(1, 9, 256)
+    ids = torch.randint(10, 90, (1, 7))
+    with torch.no_grad():
+        both = []
+        for model, width in ((old.eval(), 256), (begun.model.eval(), 320)):
+            embedded = torch.cat(
+                [torch.nn.functional.pad(visible, (0, width - 256)), model.get_input_embeddings()(ids)], 1
+            )
+            both.append(model.lm_head(model.model.language_model(inputs_embeds=embedded).last_hidden_state))
+    torch.testing.assert_close(both[1], both[0], rtol=1e-3, atol=1e-3)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Stage 2 of the embedded teacher: the whole model learns to read and to answer, shown where to look.
 
-    python tools/embedded_teacher/read_pages.py PACKAGES VISION FOLDER     # many hours on 2 CPU cores
+    python tools/embedded_teacher/read_pages.py PACKAGES START FOLDER     # many hours on 2 CPU cores
 
-VISION is `vision.safetensors` of stage 1. The loss is cross-entropy on answer tokens, plus three aids that the
+START is what `start.py` wrote. The loss is cross-entropy on answer tokens, plus three aids that the
 generator makes possible and that are thrown away: some attention heads (`GUIDED`) are pulled towards the visual token
 that shows the next character; a linear reader tells which of the characters of that token is next; and the reader of
 stage 1 keeps the ViT reading every patch. Rerun the same command to resume.
@@ -47,7 +47,7 @@ PHASES = ((0, COPYING), (24_000, MIXED), (84_000, FINAL))  # (first example, sha
 RATE = ((0, 1.0), (30_000, 1.0), (60_000, 0.5), (EXAMPLES, 0.0))  # (example, factor), straight lines between
 PULL = ((0, 1.0), (84_000, 1.0), (96_000, 0.0))  # weight of the aids of the decoder
 VISION_FROM = 24_000  # example from which the ViT learns too
-MUON_RATE, ADAMW_RATE = 0.015, 2e-3
+MUON_RATE, ADAMW_RATE = 0.008, 1e-3
 END_WEIGHT = 2.0  # of an answer's last token
 SAVE_EVERY = 1_000  # examples
 
@@ -203,15 +203,16 @@ class GuidedTeacher(nn.Module):
         return found | {"loss": loss}
 
 
-def fresh(vision: Path, tokenizer: PreTrainedTokenizerFast) -> GuidedTeacher:
-    """The teacher with the ViT and the reader of stage 1 and fresh weights elsewhere."""
+def begin(start: Path, tokenizer: PreTrainedTokenizerFast) -> GuidedTeacher:
+    """The teacher with the weights of `start`; the reader of slots is fresh."""
     model = build(tokenizer)
     model.set_attn_implementation("sdpa_float32")
-    tensors = load_file(vision)
-    head = nn.Linear(WIDTH, SLOTS * CLASSES)
-    head.load_state_dict({name: tensors.pop(f"head.{name}") for name in ("weight", "bias")})
-    model.model.vision_tower.load_state_dict(tensors, strict=False)
-    return GuidedTeacher(model, head)
+    teacher = GuidedTeacher(model, nn.Linear(WIDTH, SLOTS * CLASSES))
+    missing = teacher.load_state_dict(load_file(start), strict=False)
+    assert {name.split(".")[0] for name in missing.missing_keys} <= {
+        "slot_head"
+    } and not missing.unexpected_keys
+    return teacher
 
 
 def steps(loader: DataLoader[list[Step]]) -> Iterator[Step]:
@@ -223,7 +224,7 @@ def steps(loader: DataLoader[list[Step]]) -> Iterator[Step]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder that packages.py filled")
-    parser.add_argument("vision", type=Path, help="vision.safetensors of stage 1")
+    parser.add_argument("start", type=Path, help="what start.py wrote")
     parser.add_argument("folder", type=Path, help="output folder")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and pages (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the model (default: 1)")
@@ -234,7 +235,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     dtype = autocast_type()
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_path())
-    teacher = fresh(args.vision, tokenizer).train()
+    teacher = begin(args.start, tokenizer).train()
     optimizer = Muon(teacher.named_parameters(), MUON_RATE, ADAMW_RATE)
     peaks = [group["lr"] for group in optimizer.param_groups]
     state = args.folder / "state.safetensors"

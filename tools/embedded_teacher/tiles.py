@@ -156,15 +156,22 @@ def printed(
     return image, "".join(text), np.array(points, np.float64).reshape(-1, 2)
 
 
-def enlarged(rng: random.Random, sources: Sources) -> tuple[Print, list[tuple[int, int]]]:
+NARROW_GRIDS = ((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (3, 2), (4, 2), (1, 1))  # (columns, rows)
+GRIDS = (*NARROW_GRIDS, (5, 1), (7, 1), (9, 1), (10, 1), (12, 1), (12, 1), (6, 2))
+
+
+def enlarged(rng: random.Random, sources: Sources, wide: bool) -> tuple[Print, list[tuple[int, int]]]:
     """One to three lines cut out and blown up to whole tiles, as InternVL's processor shows a small image.
+
+    Args:
+        wide: whether the line may be as long as the processor allows, 12 tiles.
 
     Returns the print and the corners of the tiles to use.
     """
     size = rng.randint(11, 34)
     count = rng.choices((1, 2, 3), (0.6, 0.25, 0.15))[0]
     high = round(size * (count * 1.15 + rng.uniform(0.15, 0.8)))
-    columns, rows = rng.choice(((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (3, 2), (4, 2), (1, 1)))
+    columns, rows = rng.choice(GRIDS if wide else NARROW_GRIDS)
     image, text, points = printed(rng, sources, (round(high * columns / rows), high), size)
     image = wear(rng, image, 0.7)
     image, points = rescale(image, points, (columns * TILE, rows * TILE))
@@ -207,25 +214,26 @@ class Tiles:
 
 
 def make_batch(
-    sources: Sources, seed: int, index: int, size: int, hardness: float = 1.0
+    sources: Sources, seed: int, index: int, size: int, hardness: float = 1.0, lines: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make batch `index`: pixels ``[size, 3, 224, 224]`` uint8 and targets ``[size, 256, SLOTS]``.
 
     Args:
         hardness: from 0, middle sizes with little wear, to 1, everything.
+        lines: share of lines blown up to whole tiles; default: few of them, none longer than 8 tiles.
     """
     rng = random.Random(f"tiles/{seed}/{index}")
     tiles = Tiles()
     while len(tiles.pixels) < size:
         draw = rng.random()
-        if draw < 0.45:
+        if draw < (0.45 if lines is None else 0.6 * (1 - lines)):
             image, text, points = pdf_print(rng, sources, hardness)
             corners = _crops(rng, image, points, 4)
-        elif draw < 1 - 0.12 * hardness:
+        elif draw < 1 - (0.12 * hardness if lines is None else lines):
             image, text, points = printed(rng, sources, (2 * TILE, 2 * TILE), hardness=hardness)
             corners = [(0, 0), (TILE, 0), (0, TILE), (TILE, TILE)]
         else:
-            (image, text, points), corners = enlarged(rng, sources)
+            (image, text, points), corners = enlarged(rng, sources, wide=lines is not None)
         if rng.random() < 0.45 * hardness:
             degrees, bend = rng.choice(((1.0, 0.004), (2.5, 0.01), (5.0, 0.03)))
             around = [(left, top, left + TILE, top + TILE) for left, top in corners]
