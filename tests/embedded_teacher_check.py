@@ -83,7 +83,9 @@ def check_start(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Check that stage 2 begins with the ViT of stage 1 and with what the narrower decoder computes."""
     narrow = build(tokenizer).config
     narrow.text_config.update({"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4})
-    narrow.text_config.update({"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4, "intermediate_size": 512})
+    narrow.text_config.update(
+        {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4, "intermediate_size": 512}
+    )
     torch.manual_seed(1)
     old = InternVLForConditionalGeneration(narrow)
     for name, parameter in old.named_parameters():

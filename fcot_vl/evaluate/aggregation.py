@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcot_vl.evaluate.metrics.document import bootstrap_interval, bootstrap_interval_over_tasks
-from fcot_vl.evaluate.tasks.minidoc import DENSITY_BUCKETS, density_bucket
+from fcot_vl.evaluate.tasks.minidoc import density_band, density_bands
 from fcot_vl.evaluate.tasks.public import Benchmark
 
 Row = Mapping[str, Any]
@@ -32,18 +32,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         rows: Rows of `predictions.jsonl`.
     """
     by_task: dict[str, list[float]] = defaultdict(list)
-    by_density: dict[str, list[float]] = {bucket: [] for bucket in DENSITY_BUCKETS}
+    bands = density_bands(row["density"] for row in rows if row["density"] is not None)
+    by_density: dict[str, list[float]] = {band: [] for band in bands}
     for row in rows:
         by_task[row["task"]].append(row["score"])
         if row["density"] is not None:
-            by_density[density_bucket(row["density"])].append(row["score"])
+            by_density[density_band(row["density"], bands)].append(row["score"])
     tasks = {task: _scored(by_task[task]) for task in sorted(by_task)}
     return {
         "n": len(rows),
         "mean_over_tasks": sum(task["score"] for task in tasks.values()) / len(tasks),
         "mean_over_tasks_ci": list(bootstrap_interval_over_tasks(by_task)),
         "tasks": tasks,
-        "density": {bucket: _scored(scores) for bucket, scores in by_density.items()},
+        "density": {band: _scored(scores) for band, scores in by_density.items()},
     }
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import read_rows
-from fcot_vl.evaluate.tasks.minidoc import density_bucket
+from fcot_vl.evaluate.tasks.minidoc import density_band
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -226,7 +226,7 @@ class RunData:
 
     @property
     def densities(self) -> list[str]:
-        return sorted(self.teacher.results[0].get("density", {}), key=lambda b: float(b.split("-")[0]))
+        return sorted(self.teacher.results[0].get("density", {}), key=_lower_edge)
 
     def find(self, stage: str, method: str = "none") -> list[Judged]:
         return [j for j in self.judged if j.variant.stage == stage and j.variant.method == method]
@@ -501,13 +501,18 @@ def retention_difference(
     return float(np.mean(ratios)), bounds
 
 
+def _lower_edge(band: str) -> float:
+    return float(band.split("-")[0])
+
+
 def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float | None, Interval | None]:
     """Compute retention on the pages of one text-density band, all tasks pooled, and its paired bootstrap interval."""
     ours, theirs = model.score("density", band), teacher.score("density", band)
     if ours is None or not theirs:
         return None, None
     pages = _pairs(model, teacher, by_task=False).get("", [])
-    pairs = [page for page in pages if page[0] is not None and density_bucket(page[0]) == band]
+    bands = sorted(teacher.results[0]["density"], key=_lower_edge)
+    pairs = [page for page in pages if page[0] is not None and density_band(page[0], bands) == band]
     return ours / theirs, _interval([pairs]) if pairs else None
 
 

@@ -24,7 +24,7 @@ from fcot_vl.evaluate.aggregation import summarise
 from fcot_vl.evaluate.evaluator import Asking
 from fcot_vl.evaluate.generator import Answerer
 from fcot_vl.evaluate.tasks import minidoc as benchmarks
-from fcot_vl.evaluate.tasks.minidoc import Task, density_bucket, final_answer, score, task_of
+from fcot_vl.evaluate.tasks.minidoc import Task, density_band, density_bands, final_answer, score, task_of
 from fcot_vl.inference.kv_cache import roomy_cache
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.method import Method
@@ -101,12 +101,7 @@ def test_result_and_predictions_have_the_agreed_form(teacher_folder: Path, tmp_p
     assert (result["keep"], result["layer"], result["seed"], result["n"]) == (None, None, 3, 7)
     assert result["visual_tokens_nominal"] == result["visual_tokens_layer_mean"] == 16 * sum(TILES) / 7
     assert {task: r["n"] for task, r in result["tasks"].items()} == {"dense_pages": 2, "forms": 4, "sums": 1}
-    assert {bucket: r["n"] for bucket, r in result["density"].items()} == {
-        "0-2": 3,
-        "2-4": 2,
-        "4-6": 0,
-        "6-8": 2,
-    }
+    assert {band: r["n"] for band, r in result["density"].items()} == {"0-8": 7}
     rows = rows_of(tmp_path / "out")
     assert [row["id"] for row in rows] == [s.id for s in SAMPLES]
     for row, s in zip(rows, SAMPLES, strict=True):
@@ -124,7 +119,7 @@ def test_records_without_a_density_are_scored_too(teacher: tuple[Any, Any], tmp_
     some = [replace(SAMPLES[0], density=None), SAMPLES[2], *(replace(s, density=None) for s in SAMPLES[4:])]
     result = evaluate(model, some, tmp_path, processor=processor, split="validation")
     assert (result["n"], result["split"]) == (5, "validation")
-    assert {bucket: r["n"] for bucket, r in result["density"].items() if r["n"]} == {"2-4": 1}
+    assert {band: r["n"] for band, r in result["density"].items()} == {"0-4": 1}
     assert [row["density"] for row in rows_of(tmp_path)] == [None, 3.0, None, None, None]
     assert set(result["tasks"]) == {"forms", "sums"}
 
@@ -418,8 +413,7 @@ def test_summary_of_known_rows() -> None:
     assert summary["tasks"]["a"] == {"n": 2, "score": 0.5, "ci": [0.0, 1.0]}
     assert summary["tasks"]["b"] == {"n": 1, "score": 1.0, "ci": [1.0, 1.0]}
     assert summary["mean_over_tasks_ci"] == [0.5, 1.0]
-    assert summary["density"]["4-6"]["score"] == 0.5
-    assert summary["density"]["2-4"] == {"n": 0, "score": None, "ci": None}
+    assert summary["density"] == {"0-8": {"n": 3, "score": 2 / 3, "ci": [0.0, 1.0]}}
 
 
 def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) -> None:
@@ -470,9 +464,19 @@ def test_answers_are_read_off_after_the_marker_only_where_reasoning_is_asked_for
         task_of("forms", "cer")
 
 
-def test_density_buckets() -> None:
-    densities = (0.2, 1.0, 1.99, 2.0, 4.0, 6.0, 8.0, 11.0)
-    assert [density_bucket(d) for d in densities] == ["0-2"] * 3 + ["2-4", "4-6"] + ["6-8"] * 3
+def test_every_density_band_has_enough_pages() -> None:
+    pages = [0.1] * 60 + [0.25] * 59 + [0.5] * 60 + [1.0] * 70 + [2.0] * 60 + [4.0] * 59
+    assert density_bands(pages) == ["0-0.25", "0.25-1", "1-2", "2-8"]
+    assert density_bands([*pages, 0.3, 11.0]) == ["0-0.25", "0.25-0.5", "0.5-1", "1-2", "2-4", "4-8"]
+    assert density_bands([0.3] * 200) == ["0-0.5"]
+    assert density_bands([]) == []
+
+
+def test_a_page_belongs_to_the_band_that_its_density_begins() -> None:
+    bands = ["0-0.25", "0.25-1", "1-8"]
+    assert [density_band(d, bands) for d in (0.0, 0.24, 0.25, 0.99, 1.0, 11.0)] == [
+        *("0-0.25", "0-0.25", "0.25-1", "0.25-1", "1-8", "1-8")
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- batches

@@ -6,8 +6,10 @@ depend on the accepted answers of a question, so these cannot leak into a predic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fcot_vl.evaluate.metrics.document import METRICS
 from fcot_vl.evaluate.metrics.lmms import LMMS_METRICS
@@ -46,12 +48,8 @@ MINIDOC: dict[str, Task] = {
 }
 TEXT_DENSE = tuple(name for name, task in MINIDOC.items() if task.text_dense)
 
-DENSITY_BUCKETS = (
-    "0-2",
-    "2-4",
-    "4-6",
-    "6-8",
-)  # printed characters per visual token of the uncompressed teacher
+DENSITY_EDGES = (0, 0.25, 0.5, 1, 2, 4, 8)  # printed characters per visual token of the uncompressed teacher
+LEAST_PAGES = 60  # of a band that is reported on its own
 
 
 def task_of(name: str, metric: str) -> Task:
@@ -80,9 +78,25 @@ def score(prediction: str, answers: Sequence[str], task: Task) -> float:
     return SCORES[task.metric](final_answer(prediction, task), answers)
 
 
-def density_bucket(density: float) -> str:
-    """Return the bucket of a page's text density; values above 8 belong to the last bucket."""
-    for bucket in DENSITY_BUCKETS:
-        if density < float(bucket.split("-")[1]):
-            return bucket
-    return DENSITY_BUCKETS[-1]
+def density_bands(densities: Iterable[float], least: int = LEAST_PAGES) -> list[str]:
+    """Return the bands of text density, such as "0.25-0.5", in ascending order, with at least `least` pages each.
+
+    Bands begin and end at `DENSITY_EDGES`. A band with fewer pages is joined with the next denser one, and the densest
+    with the one before. Fewer pages in all give one band.
+    """
+    sorted_pages = sorted(densities)
+    edges = [0.0]
+    for edge in DENSITY_EDGES[1:-1]:
+        below = bisect_left(sorted_pages, edge)
+        since = below - bisect_left(sorted_pages, edges[-1])
+        if since >= least and len(sorted_pages) - below >= least:
+            edges.append(edge)
+    last: float = DENSITY_EDGES[-1]
+    if sorted_pages:
+        last = next((edge for edge in DENSITY_EDGES[1:] if sorted_pages[-1] < edge), last)
+    return [f"{low:g}-{high:g}" for low, high in pairwise([*edges, last])] if sorted_pages else []
+
+
+def density_band(density: float, bands: Sequence[str]) -> str:
+    """Return the band of a page, of `bands` in ascending order; values above the last one belong to it."""
+    return next(band for band in reversed(bands) if density >= float(band.split("-")[0]))
