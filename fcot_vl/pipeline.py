@@ -40,15 +40,18 @@ from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.prune.method import Method
 from fcot_vl.stages.bench import bench
 from fcot_vl.stages.evaluate import evaluate
+from fcot_vl.stages.label import LabelConfig, label
 from fcot_vl.stages.merge import merge
 from fcot_vl.stages.post_train import PostTrainConfig, load_for_training, post_train
 from fcot_vl.stages.realign import RealignConfig, realign
 from fcot_vl.stages.report import ReportConfig, report
-from fcot_vl.stages.synthesize import synthesize
+from fcot_vl.stages.synthesize import OCR_TASKS, synthesize
 from fcot_vl.train.feature_cache import cache_features
 from fcot_vl.train.snapshots import CHECKPOINTS
 
 VALIDATION = Path("data", "validation")
+LONGEST_LABEL = 700  # tokens
+MOST_UNLABELLED = 0.3  # share of pages on which the teacher finds no end; they are left out
 
 
 class PipelineError(ValueError):
@@ -57,11 +60,17 @@ class PipelineError(ValueError):
 
 @dataclass
 class SynthesizeSection:
-    """Settings of synthesis: numbers of MiniDoc pages, and their seed."""
+    """Settings of synthesis: numbers of MiniDoc pages, and their seeds."""
 
     train: int
+    """Number of pages of post-training, drawn anew for every training seed."""
     test: int
+    realign: int = 0
+    """Number of pages of re-alignment: those of `OCR_TASKS`, answered by the teacher (paper, section 3.1), drawn anew
+    for every training seed. 0: re-alignment uses the pages of post-training and their true answers."""
     seed: int = 0
+    test_seed: int | None = None
+    """Seed of the test pages. Default: `seed`."""
     shard_size: int = 500
 
 
@@ -156,9 +165,11 @@ class Recipe:
                 f"merge.checkpoints is {merge.checkpoints}: post_train.keep_checkpoints ({kept}) must keep as "
                 "many, and a merge needs two"
             )
-        if self.realign.get("cache_features") or self.post_train.get("cache_features"):
-            for section in (self.realign, self.post_train):
-                section["features_folder"] = str(Path(self.output) / "features")
+
+    @property
+    def training_seeds(self) -> list[int]:
+        """Every seed that something is trained with."""
+        return list(dict.fromkeys([*self.seeds, *self.control_seeds]))
 
 
 @dataclass
@@ -221,15 +232,12 @@ def plan(recipe: Recipe) -> list[Step]:
     run = Path(recipe.output)
     teacher = recipe.teacher or str(tiny_teacher_path())
     data = build(SynthesizeSection, recipe.synthesize)
-    train, test = run / "data" / "train", run / "data" / "test"
+    test = run / "data" / "test"
+    test_seed = data.seed if data.test_seed is None else data.test_seed
     steps = [
         Step(
-            "synthesize train",
-            partial(synthesize, train, "train", data.train, data.seed, None, data.shard_size),
-        ),
-        Step(
-            "synthesize test", partial(synthesize, test, "test", data.test, data.seed, None, data.shard_size)
-        ),
+            "synthesize test", partial(synthesize, test, "test", data.test, test_seed, None, data.shard_size)
+        )
     ]
     merges = build(MergeSection, recipe.merge)
     if merges.methods:
@@ -237,11 +245,7 @@ def plan(recipe: Recipe) -> list[Step]:
             synthesize, run / VALIDATION, "validation", merges.validation, data.seed, None, data.shard_size
         )
         steps.append(Step("synthesize validation", call))
-    trained_on = "synthesize train"
-    if "features_folder" in recipe.realign:
-        folder = Path(recipe.realign["features_folder"])
-        steps.append(Step("features", partial(_features, teacher, train, folder), (trained_on,)))
-        trained_on = "features"
+    training = {seed: _training_data(recipe, teacher, seed, steps) for seed in recipe.training_seeds}
     judge = partial(_judge_step, recipe, test)
     steps.append(judge("teacher", teacher, "teacher", None, recipe.seeds[0], ()))
     ratios = build(RealignConfig, recipe.realign, output_dir="unused").ratios
@@ -249,18 +253,24 @@ def plan(recipe: Recipe) -> list[Step]:
     for seed, compressor in product(recipe.seeds, recipe.compressors or [""]):
         here = run / f"seed-{seed}" / compressor
         tag = f"{compressor} " if compressor else ""
-        section = recipe.realign | ({"compressor": compressor} if compressor else {})
+        stage_1, stage_2 = training[seed]
+        section = stage_1.section(recipe.realign) | ({"compressor": compressor} if compressor else {})
         aligned = f"realign {tag}seed {seed}"
         steps.append(
-            _train_step(aligned, _realign, section, teacher, train, here / "realign", seed, trained_on)
+            _train_step(
+                aligned, _realign, section, teacher, stage_1.folder, here / "realign", seed, stage_1.ready
+            )
         )
+        section = stage_2.section(recipe.post_train)
         for ratio in ratios:
             student, trained = here / "realign" / f"ratio-{ratio}", here / f"post-train-{ratio}"
             name = f"post-train {tag}{ratio}x seed {seed}"
             end = f"{ratio}-{compressor}-seed-{seed}" if compressor else f"{ratio}-seed-{seed}"
             steps += [
                 judge(f"realign-{end}", student, "realign", None, seed, (aligned,)),
-                _train_step(name, _post_train, recipe.post_train, student, train, trained, seed, aligned),
+                _train_step(
+                    name, _post_train, section, student, stage_2.folder, trained, seed, stage_2.ready, aligned
+                ),
                 judge(f"post-train-{end}", trained, "post-train", None, seed, (name,)),
                 *_merge_steps(recipe, student, trained, ratio, seed, name, judge, compressor),
             ]
@@ -268,9 +278,10 @@ def plan(recipe: Recipe) -> list[Step]:
                 trained_students.append((f"student {ratio}x {compressor}".rstrip(), trained, name))
     for seed in recipe.control_seeds:
         name = f"control seed {seed}"
-        control = run / f"seed-{seed}" / "control"
+        control, pages = run / f"seed-{seed}" / "control", training[seed][1]
+        section = pages.section(recipe.post_train)
         steps += [
-            _train_step(name, _post_train, recipe.post_train, teacher, train, control, seed, trained_on),
+            _train_step(name, _post_train, section, teacher, pages.folder, control, seed, pages.ready),
             judge(f"control-seed-{seed}", control, "control", None, seed, (name,)),
         ]
     rivals, _ = peers(recipe, teacher)
@@ -293,6 +304,54 @@ def plan(recipe: Recipe) -> list[Step]:
     return steps
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Training pages of one stage and one seed, and the name of the step after which they are ready."""
+
+    folder: Path
+    ready: str
+    features: Path | None
+
+    def section(self, section: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of a training on these pages."""
+        return section | ({} if self.features is None else {"features_folder": str(self.features)})
+
+
+def _training_data(
+    recipe: Recipe, teacher: str, seed: int, steps: list[Step]
+) -> tuple[TrainingData, TrainingData]:
+    """Add the steps that make the training pages of a seed; return the pages of stage 1 and of stage 2."""
+    data = build(SynthesizeSection, recipe.synthesize)
+    folder = Path(recipe.output) / "data"
+    drawn = data.seed + seed
+
+    def ready(name: str, made: Path, after: str, cached: bool) -> TrainingData:
+        if not cached:
+            return TrainingData(made, after, None)
+        features = Path(recipe.output) / "features" / made.name
+        step = f"features {name} seed {seed}"
+        steps.append(Step(step, partial(_features, teacher, made, features), (after,)))
+        return TrainingData(made, step, features)
+
+    caches = [bool(section.get("cache_features")) for section in (recipe.realign, recipe.post_train)]
+    train = folder / f"train-seed-{seed}"
+    step = f"synthesize train seed {seed}"
+    steps.append(Step(step, partial(synthesize, train, "train", data.train, drawn, None, data.shard_size)))
+    if not data.realign:
+        both = ready("train", train, step, any(caches))
+        return both, both
+    stage_2 = ready("train", train, step, caches[1])
+    printed, labelled = folder / f"realign-seed-{seed}-unlabelled", folder / f"realign-seed-{seed}"
+    step = f"synthesize realign seed {seed}"
+    call = partial(synthesize, printed, "train", data.realign, drawn, list(OCR_TASKS), data.shard_size)
+    steps.append(Step(step, call))
+    batch = build(EvaluateSection, recipe.evaluate).batch_size
+    steps.append(
+        Step(f"label realign seed {seed}", partial(_label, teacher, printed, labelled, batch, seed), (step,))
+    )
+    return ready("realign", labelled, f"label realign seed {seed}", caches[0]), stage_2
+
+
 def _train_step(
     name: str,
     call: Callable[..., Path],
@@ -301,11 +360,11 @@ def _train_step(
     data: Path,
     output: Path,
     seed: int,
-    after: str,
+    *after: str,
 ) -> Step:
     steps = section.get("max_steps")
     return Step(
-        name, partial(call, section, model, data, output, seed), (after,), output / "losses.jsonl", steps
+        name, partial(call, section, model, data, output, seed), after, output / "losses.jsonl", steps
     )
 
 
@@ -400,6 +459,21 @@ def _merge(method: str, trained: Path, count: int, kept: int, output: Path, conf
             f"{trained / CHECKPOINTS}: {len(found)} checkpoints, {kept} were to be kept; post-train again"
         )
     return merge(MergeConfig(found[-count:], output, method=method, **config))
+
+
+def _label(teacher: str, pages: Path, output: Path, batch_size: int, seed: int) -> Path:
+    """Let the teacher answer the questions about the pages."""
+    return label(
+        LabelConfig(
+            output,
+            str(pages),
+            teacher=teacher,
+            max_new_tokens=LONGEST_LABEL,
+            max_skipped=MOST_UNLABELLED,
+            batch_size=batch_size,
+            seed=seed,
+        )
+    )
 
 
 def _features(teacher: str, data: Path, folder: Path) -> None:

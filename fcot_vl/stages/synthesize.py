@@ -12,6 +12,11 @@ from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import write_shard
 from fcot_vl.synthesize.minidoc import SPLITS, TASKS, Split, make_sample
 
+OCR_TASKS = (
+    "transcribe",
+    "table_markdown",
+)  # those of re-alignment (paper, section 3.1): reading, nothing else
+
 
 def synthesize(
     folder: Path,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
-from transformers import AutoConfig
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer
 
 from fcot_vl.common.config import RecipeError, build
 from fcot_vl.common.stage import StageError, read_stage
+from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.pipeline import PipelineError, Recipe, Step, _run_here, peers, plan, run_recipe
 from fcot_vl.report.results import gather
+from fcot_vl.stages.synthesize import OCR_TASKS
 
 
 def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
@@ -151,7 +155,7 @@ def test_a_failing_step_is_named(teacher_folder: Path, tmp_path: Path, jobs: int
 
 
 def test_another_recipe_in_the_same_folder_is_refused(teacher_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "data" / "train"
+    folder = tmp_path / "run" / "data" / "train-seed-0"
     folder.mkdir(parents=True)
     record = {"stage": "synthesize", "status": "done", "inputs": {}, "settings": {"records": 3}, "seed": 0}
     (folder / "stage.json").write_text(json.dumps(record))
@@ -167,6 +171,53 @@ def test_every_step_waits_only_for_earlier_ones(teacher_folder: Path, tmp_path: 
     for number, step in enumerate(steps):
         assert set(step.after) <= set(names[:number])
     assert sum(name.startswith("post-train") for name in names) == 6
+
+
+def answering_a(teacher: Path, folder: Path) -> Path:
+    """A copy of a teacher that answers "A" to everything."""
+    shutil.copytree(teacher, folder)
+    newline, letter, end = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(
+        ["\n", "A", "<|im_end|>"]
+    )
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weights[name].zero_()  # what comes next depends on the last token alone
+    (head,), (embedding,) = (
+        [w for n, w in weights.items() if n.endswith(key)]
+        for key in ("lm_head.weight", "embed_tokens.weight")
+    )
+    head.zero_()
+    head[letter], head[end] = embedding[newline], embedding[letter]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_stage_1_reads_what_the_teacher_answered(teacher_folder: Path, tmp_path: Path) -> None:
+    """Each seed draws pages of its own; the teacher's answers replace the true ones."""
+    brief = answering_a(teacher_folder, tmp_path / "brief")
+    changes = {
+        "seeds": [0, 1],
+        "control_seeds": [],
+        "peers": {},
+        "synthesize": {"train": 4, "realign": 4, "test": 4},
+    }
+    run_recipe(small_recipe(tmp_path, brief, **changes), Console(quiet=True))
+    data = tmp_path / "run" / "data"
+    pages = {
+        name: list(SampleFolder(data / name)) for name in ("realign-seed-0", "realign-seed-1", "train-seed-0")
+    }
+    assert {sample.task for sample in pages["realign-seed-0"]} == set(OCR_TASKS)
+    assert {sample.task for sample in pages["train-seed-0"]} - set(OCR_TASKS)
+    truth = {s.id: s.messages[1]["content"] for s in SampleFolder(data / "realign-seed-0-unlabelled")}
+    assert [sample.messages[1]["content"] for sample in pages["realign-seed-0"]] == ["A"] * 4
+    assert "A" not in truth.values()
+    first, second = (pages[name][0].images[0].tobytes() for name in ("realign-seed-0", "realign-seed-1"))
+    assert first != second
+    losses = [
+        json.loads(line) for line in (tmp_path / "run/seed-1/realign/losses.jsonl").read_text().splitlines()
+    ]
+    assert len(losses) == 2
 
 
 def test_every_peer_at_every_share_and_at_equal_cost(teacher_folder: Path, tmp_path: Path) -> None:
