@@ -35,6 +35,7 @@ WARM_UP, DECAY_FROM = 100, 0.6  # steps; share of the steps after which the rate
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
 ALL_FROM = 2_500  # step from which tiles are as hard as they get
 LINES_FROM, LINES = 4_000, 0.35  # step from which that share of the tiles shows a line blown up
+COVER_FROM = 5_600  # step from which patches of such tiles also learn what character they are part of
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
 SAVE_EVERY, VALIDATE_EVERY = 200, 1_000
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
@@ -55,21 +56,25 @@ ALL_ATTENTION_FUNCTIONS.register("sdpa_float32", attention_in_float32)
 
 
 class Reader(nn.Module):
-    """The ViT and a linear reader of `SLOTS` characters per patch, which is thrown away after the stage."""
+    """The ViT and two linear readers, which are thrown away after the training.
+
+    One reads up to `SLOTS` characters with their middle on a patch, the other the character that a patch is part of.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.tower = build(AutoTokenizer.from_pretrained(tiny_teacher_path())).model.vision_tower
         self.tower.config._attn_implementation = "sdpa_float32"
         self.head = nn.Linear(WIDTH, SLOTS * CLASSES)
+        self.cover_head = nn.Linear(WIDTH, CLASSES)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits ``[tiles, 256, SLOTS, CLASSES]`` of uint8 pixels ``[tiles, 3, 224, 224]``."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[tiles, 256, SLOTS, CLASSES]`` and ``[tiles, 256, CLASSES]`` of uint8 ``[tiles, 3, 224, 224]``."""
         features = self.tower(pixel_values=(pixels.float() - MEAN) / STD).last_hidden_state[:, 1:]
-        return self.head(features).unflatten(-1, (SLOTS, CLASSES))
+        return self.head(features).unflatten(-1, (SLOTS, CLASSES)), self.cover_head(features)
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
+class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Batches by step, from `first` on."""
 
     def __init__(self, sources: Sources, seed: int, first: int, last: int) -> None:
@@ -78,7 +83,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         step = self.first + index
         lines = LINES if step >= LINES_FROM else None
         return make_batch(self.sources, self.seed, step, BATCH, min(1.0, step / ALL_FROM), lines)
@@ -130,9 +135,9 @@ def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> tup
     shares: list[float] = []
     lines: list[float] = []
     for index in range(18):
-        pixels, target = make_batch(sources, 1, index, BATCH, lines=None if index < 12 else 1.0)
+        pixels, target, _ = make_batch(sources, 1, index, BATCH, lines=None if index < 12 else 1.0)
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            (shares if index < 12 else lines).append(right_share(reader(pixels), target))
+            (shares if index < 12 else lines).append(right_share(reader(pixels)[0], target))
     reader.train()
     return sum(shares) / len(shares), sum(lines) / len(lines)
 
@@ -164,8 +169,9 @@ def load(path: Path, reader: nn.Module, optimizer: Muon) -> int:
 
 
 def write_vision(reader: Reader, path: Path) -> None:
-    """Write what stage 2 begins with: the ViT, and the reader as ``head.*``."""
-    save_file({name.removeprefix("tower."): p.detach() for name, p in reader.named_parameters()}, path)
+    """Write what stage 2 begins with: the ViT, and the reader of middles as ``head.*``."""
+    weights = {name.removeprefix("tower."): p.detach() for name, p in reader.named_parameters()}
+    save_file({name: weight for name, weight in weights.items() if "cover_head" not in name}, path)
 
 
 def main() -> None:
@@ -198,10 +204,14 @@ def main() -> None:
     begun, first = time.monotonic(), step
     shown = 0.0
     with (args.folder / "log.jsonl").open("a") as log:
-        for pixels, target in loader:
+        for pixels, target, cover in loader:
             with torch.autocast("cpu", dtype, enabled=dtype is not None):
-                logits = reader(pixels)
+                logits, parts = reader(pixels)
             loss = reading_loss(logits, target, step >= LINES_FROM)
+            if step >= COVER_FROM and (cover >= 0).any():
+                loss = loss + F.cross_entropy(
+                    parts.float().flatten(0, 1), cover.flatten(), BLANK_WEIGHT, ignore_index=-100
+                )
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate(step)
             optimizer.zero_grad()

@@ -55,6 +55,17 @@ def patch_targets(letters: str, points: Points, left: int, top: int) -> NDArray[
     return target
 
 
+def cover_targets(letters: str, points: Points, size: float, left: int, top: int) -> NDArray[np.int64]:
+    """Class ``[256]`` of the character that each patch of a tile is part of, 0 for none, in type of `size` pixels."""
+    middles = (np.arange(SIDE) + 0.5) * PATCH
+    x, y = np.meshgrid(middles + left, middles + top)
+    across = (x.reshape(-1, 1) - points[:, 0]) / (0.33 * size)
+    down = (y.reshape(-1, 1) - points[:, 1]) / (0.5 * size)
+    distance = across**2 + down**2
+    classes = np.array([ord(letter) - 32 for letter in letters], np.int64)
+    return np.where(distance.min(1) < 1, classes[distance.argmin(1)], 0)
+
+
 @dataclass(frozen=True)
 class Sources:
     """Everything tiles are made from: typefaces by package, PDFs with their numbers of pages."""
@@ -160,13 +171,13 @@ NARROW_GRIDS = ((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (3, 2), (4, 2), (1, 1)) 
 GRIDS = (*NARROW_GRIDS, (5, 1), (7, 1), (9, 1), (10, 1), (12, 1), (12, 1), (6, 2))
 
 
-def enlarged(rng: random.Random, sources: Sources, wide: bool) -> tuple[Print, list[tuple[int, int]]]:
+def enlarged(rng: random.Random, sources: Sources, wide: bool) -> tuple[Print, list[tuple[int, int]], float]:
     """One to three lines cut out and blown up to whole tiles, as InternVL's processor shows a small image.
 
     Args:
         wide: whether the line may be as long as the processor allows, 12 tiles.
 
-    Returns the print and the corners of the tiles to use.
+    Returns the print, the corners of the tiles to use, and the size of the type in pixels of the tiles.
     """
     size = rng.randint(11, 34)
     count = rng.choices((1, 2, 3), (0.6, 0.25, 0.15))[0]
@@ -176,7 +187,7 @@ def enlarged(rng: random.Random, sources: Sources, wide: bool) -> tuple[Print, l
     image = wear(rng, image, 0.7)
     image, points = rescale(image, points, (columns * TILE, rows * TILE))
     corners = [(c * TILE, r * TILE) for c in range(columns) for r in range(rows)]
-    return (image, text, points), rng.sample(corners, min(4, len(corners)))
+    return (image, text, points), rng.sample(corners, min(4, len(corners))), size * rows * TILE / high
 
 
 def pdf_print(rng: random.Random, sources: Sources, hardness: float) -> Print:
@@ -206,17 +217,21 @@ def _crops(rng: random.Random, image: Image.Image, points: Points, count: int) -
 
 
 class Tiles:
-    """Tiles gathered so far: pixels ``[224, 224]`` uint8 and targets ``[256, SLOTS]``."""
+    """Tiles gathered so far: pixels ``[224, 224]`` uint8, targets ``[256, SLOTS]`` and ``[256]``."""
 
     def __init__(self) -> None:
         self.pixels: list[NDArray[np.uint8]] = []
         self.targets: list[NDArray[np.int64]] = []
+        self.covers: list[NDArray[np.int64]] = []
 
 
 def make_batch(
     sources: Sources, seed: int, index: int, size: int, hardness: float = 1.0, lines: float | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make batch `index`: pixels ``[size, 3, 224, 224]`` uint8 and targets ``[size, 256, SLOTS]``.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make batch `index`.
+
+    Returns pixels ``[size, 3, 224, 224]`` uint8, targets ``[size, 256, SLOTS]``, and for tiles of lines blown up the
+    character that each patch is part of, ``[size, 256]``, `IGNORED` on other tiles.
 
     Args:
         hardness: from 0, middle sizes with little wear, to 1, everything.
@@ -226,6 +241,7 @@ def make_batch(
     tiles = Tiles()
     while len(tiles.pixels) < size:
         draw = rng.random()
+        large = 0.0
         if draw < (0.45 if lines is None else 0.6 * (1 - lines)):
             image, text, points = pdf_print(rng, sources, hardness)
             corners = _crops(rng, image, points, 4)
@@ -233,7 +249,7 @@ def make_batch(
             image, text, points = printed(rng, sources, (2 * TILE, 2 * TILE), hardness=hardness)
             corners = [(0, 0), (TILE, 0), (0, TILE), (TILE, TILE)]
         else:
-            (image, text, points), corners = enlarged(rng, sources, wide=lines is not None)
+            (image, text, points), corners, large = enlarged(rng, sources, wide=lines is not None)
         if rng.random() < 0.45 * hardness:
             degrees, bend = rng.choice(((1.0, 0.004), (2.5, 0.01), (5.0, 0.03)))
             around = [(left, top, left + TILE, top + TILE) for left, top in corners]
@@ -248,8 +264,15 @@ def make_batch(
                 piece = ImageOps.invert(piece)
             tiles.pixels.append(np.asarray(piece))
             tiles.targets.append(patch_targets(text, points, left, top))
+            covered = large and text
+            tiles.covers.append(
+                cover_targets(text, points, large, left, top)
+                if covered
+                else np.full(SIDE * SIDE, IGNORED, np.int64)
+            )
     grey = torch.from_numpy(np.stack(tiles.pixels[:size]))[:, None].float()
     tint = torch.tensor([[rng.uniform(0.82, 1.0) for _ in range(3)] if rng.random() < 0.3 else [1.0] * 3
                          for _ in range(size)])  # fmt: skip
     pixels = (grey * tint[:, :, None, None]).to(torch.uint8)
-    return pixels, torch.from_numpy(np.stack(tiles.targets[:size]))
+    targets, covers = (torch.from_numpy(np.stack(those[:size])) for those in (tiles.targets, tiles.covers))
+    return pixels, targets, covers
