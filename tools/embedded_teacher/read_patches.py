@@ -34,8 +34,9 @@ STEPS = 16_000
 WARM_UP, DECAY_FROM = 100, 0.6  # steps; share of the steps after which the rate falls to zero
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
 ALL_FROM = 2_500  # step from which tiles are as hard as they get
-LINES_FROM, LINES = 4_000, 0.35  # step from which that share of the tiles shows a line blown up
-COVER_FROM = 5_600  # step from which patches of such tiles also learn what character they are part of
+LARGE_FROM, LARGE_UNTIL = 6_200, 9_600  # steps between which print is blown up more and more
+LARGE, LARGEST = 0.4, 190  # share of tiles with such print, pixels of its largest type in the end
+COVER_WEIGHT = 0.5  # of reading what character a patch of such print is part of
 BLANK_WEIGHT = torch.cat([torch.tensor([0.2]), torch.ones(CLASSES - 1)])
 SAVE_EVERY, VALIDATE_EVERY = 200, 1_000
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
@@ -85,8 +86,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         step = self.first + index
-        lines = LINES if step >= LINES_FROM else None
-        return make_batch(self.sources, self.seed, step, BATCH, min(1.0, step / ALL_FROM), lines)
+        return make_batch(self.sources, self.seed, step, BATCH, min(1.0, step / ALL_FROM), large(step))
 
 
 def autocast_type() -> torch.dtype | None:
@@ -95,24 +95,31 @@ def autocast_type() -> torch.dtype | None:
     return torch.bfloat16 if has_units else None
 
 
+def large(step: int) -> tuple[float, float]:
+    """Share of tiles of print blown up, and the size of its largest type in pixels."""
+    grown = (step - LARGE_FROM) / (LARGE_UNTIL - LARGE_FROM)
+    if grown < 0:
+        return 0.0, 0.0
+    return LARGE, 40 * (LARGEST / 40) ** min(1.0, grown)
+
+
 def rate(step: int) -> float:
     """Factor on the learning rates."""
     return min(1.0, (step + 1) / WARM_UP, (STEPS - step) / (STEPS * (1 - DECAY_FROM)))
 
 
-def reading_loss(logits: Tensor, target: Tensor, lift: bool) -> Tensor:
+def reading_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Weighted cross-entropy of the characters of patches.
+
+    A character counts for more in a tile with few of them: large print has under ten on a tile, small print hundreds.
 
     Args:
         logits: ``[tiles, patches, SLOTS, CLASSES]``.
         target: ``[tiles, patches, SLOTS]``, -100 where unknown.
-        lift: whether a character counts for more in a tile with few of them: large print has less than ten on a tile,
-            small print hundreds.
     """
     weight = BLANK_WEIGHT[target.clamp(min=0)] * (target >= 0)
-    if lift:
-        printed = (target > 0).flatten(1).sum(1).clamp(min=1)
-        weight = weight * torch.where(target > 0, (60 / printed).sqrt().clamp(1, 6)[:, None, None], 1.0)
+    printed = (target > 0).flatten(1).sum(1).clamp(min=1)
+    weight = weight * torch.where(target > 0, (60 / printed).sqrt().clamp(1, 6)[:, None, None], 1.0)
     each = F.cross_entropy(
         logits.float().flatten(0, 2), target.flatten(), ignore_index=-100, reduction="none"
     )
@@ -127,7 +134,7 @@ def right_share(logits: Tensor, target: Tensor) -> float:
 
 @torch.no_grad()
 def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> tuple[float, float]:
-    """Shares of characters read right on 192 tiles of every kind, and on 96 of lines blown up.
+    """Shares of characters read right on 192 tiles of plain print, and on 96 of print blown up.
 
     Their typefaces and PDFs are not trained on.
     """
@@ -135,7 +142,9 @@ def validate(reader: Reader, sources: Sources, dtype: torch.dtype | None) -> tup
     shares: list[float] = []
     lines: list[float] = []
     for index in range(18):
-        pixels, target, _ = make_batch(sources, 1, index, BATCH, lines=None if index < 12 else 1.0)
+        pixels, target, _ = make_batch(
+            sources, 1, index, BATCH, large=(0.0, 0.0) if index < 12 else (1.0, LARGEST)
+        )
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             (shares if index < 12 else lines).append(right_share(reader(pixels)[0], target))
     reader.train()
@@ -207,9 +216,9 @@ def main() -> None:
         for pixels, target, cover in loader:
             with torch.autocast("cpu", dtype, enabled=dtype is not None):
                 logits, parts = reader(pixels)
-            loss = reading_loss(logits, target, step >= LINES_FROM)
-            if step >= COVER_FROM and (cover >= 0).any():
-                loss = loss + F.cross_entropy(
+            loss = reading_loss(logits, target)
+            if (cover >= 0).any():
+                loss = loss + COVER_WEIGHT * F.cross_entropy(
                     parts.float().flatten(0, 1), cover.flatten(), BLANK_WEIGHT, ignore_index=-100
                 )
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

@@ -167,27 +167,30 @@ def printed(
     return image, "".join(text), np.array(points, np.float64).reshape(-1, 2)
 
 
-NARROW_GRIDS = ((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (3, 2), (4, 2), (1, 1))  # (columns, rows)
-GRIDS = (*NARROW_GRIDS, (5, 1), (7, 1), (9, 1), (10, 1), (12, 1), (12, 1), (6, 2))
+GRIDS = ((1, 1), (2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (10, 1), (12, 1), (2, 2), (3, 2), (4, 2), (6, 2))
+SMALLEST_LARGE = 26  # pixels of the tile
 
 
-def enlarged(rng: random.Random, sources: Sources, wide: bool) -> tuple[Print, list[tuple[int, int]], float]:
-    """One to three lines cut out and blown up to whole tiles, as InternVL's processor shows a small image.
+def enlarged(
+    rng: random.Random, sources: Sources, largest: float
+) -> tuple[Print, list[tuple[int, int]], float]:
+    """Print blown up to whole tiles, as InternVL's processor shows a small image such as one line cut out of a page.
 
     Args:
-        wide: whether the line may be as long as the processor allows, 12 tiles.
+        largest: Largest type, in pixels of the tiles.
 
     Returns the print, the corners of the tiles to use, and the size of the type in pixels of the tiles.
     """
-    size = rng.randint(11, 34)
-    count = rng.choices((1, 2, 3), (0.6, 0.25, 0.15))[0]
-    high = round(size * (count * 1.15 + rng.uniform(0.15, 0.8)))
-    columns, rows = rng.choice(GRIDS if wide else NARROW_GRIDS)
-    image, text, points = printed(rng, sources, (round(high * columns / rows), high), size)
+    size = SMALLEST_LARGE * (largest / SMALLEST_LARGE) ** rng.random()
+    columns, rows = rng.choice(GRIDS if size > 80 else GRIDS[:3])
+    original = rng.randint(11, round(min(34, size)))
+    shrink = original / size
+    area = (max(12, round(columns * TILE * shrink)), max(12, round(rows * TILE * shrink)))
+    image, text, points = printed(rng, sources, area, original)
     image = wear(rng, image, 0.7)
     image, points = rescale(image, points, (columns * TILE, rows * TILE))
     corners = [(c * TILE, r * TILE) for c in range(columns) for r in range(rows)]
-    return (image, text, points), rng.sample(corners, min(4, len(corners))), size * rows * TILE / high
+    return (image, text, points), rng.sample(corners, min(4, len(corners))), size
 
 
 def pdf_print(rng: random.Random, sources: Sources, hardness: float) -> Print:
@@ -226,30 +229,36 @@ class Tiles:
 
 
 def make_batch(
-    sources: Sources, seed: int, index: int, size: int, hardness: float = 1.0, lines: float | None = None
+    sources: Sources,
+    seed: int,
+    index: int,
+    size: int,
+    hardness: float = 1.0,
+    large: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Make batch `index`.
 
-    Returns pixels ``[size, 3, 224, 224]`` uint8, targets ``[size, 256, SLOTS]``, and for tiles of lines blown up the
+    Returns pixels ``[size, 3, 224, 224]`` uint8, targets ``[size, 256, SLOTS]``, and for tiles of print blown up the
     character that each patch is part of, ``[size, 256]``, `IGNORED` on other tiles.
 
     Args:
         hardness: from 0, middle sizes with little wear, to 1, everything.
-        lines: share of lines blown up to whole tiles; default: few of them, none longer than 8 tiles.
+        large: share of tiles of print blown up, and the size of its largest type in pixels of the tile.
     """
     rng = random.Random(f"tiles/{seed}/{index}")
+    share, largest = large
     tiles = Tiles()
     while len(tiles.pixels) < size:
         draw = rng.random()
-        large = 0.0
-        if draw < (0.45 if lines is None else 0.6 * (1 - lines)):
+        size_of_type = 0.0
+        if draw < 0.55 * (1 - share):
             image, text, points = pdf_print(rng, sources, hardness)
             corners = _crops(rng, image, points, 4)
-        elif draw < 1 - (0.12 * hardness if lines is None else lines):
+        elif draw < 1 - share:
             image, text, points = printed(rng, sources, (2 * TILE, 2 * TILE), hardness=hardness)
             corners = [(0, 0), (TILE, 0), (0, TILE), (TILE, TILE)]
         else:
-            (image, text, points), corners, large = enlarged(rng, sources, wide=lines is not None)
+            (image, text, points), corners, size_of_type = enlarged(rng, sources, largest)
         if rng.random() < 0.45 * hardness:
             degrees, bend = rng.choice(((1.0, 0.004), (2.5, 0.01), (5.0, 0.03)))
             around = [(left, top, left + TILE, top + TILE) for left, top in corners]
@@ -264,9 +273,9 @@ def make_batch(
                 piece = ImageOps.invert(piece)
             tiles.pixels.append(np.asarray(piece))
             tiles.targets.append(patch_targets(text, points, left, top))
-            covered = large and text
+            covered = size_of_type and text
             tiles.covers.append(
-                cover_targets(text, points, large, left, top)
+                cover_targets(text, points, size_of_type, left, top)
                 if covered
                 else np.full(SIDE * SIDE, IGNORED, np.int64)
             )
