@@ -125,6 +125,26 @@ def test_every_parameter_learns(compressor: str, ratio: int) -> None:
     assert still == []
 
 
+@pytest.mark.parametrize("norm", [1.0, 1000.0])
+@pytest.mark.parametrize("compressor", LEARNED)
+def test_a_few_steps_leave_the_mean_behind(compressor: str, norm: float) -> None:
+    """Also beside tokens as long as a ViT's, training has to change what a token says, not a few percent of it."""
+    torch.manual_seed(0)
+    module = build_compressor(config(4, compressor))
+    x = torch.nn.functional.normalize(torch.randn(16, 16, 128), dim=-1) * norm
+    first = x[:, [0, 2, 8, 10]] if compressor in WINDOWED else x[:, ::4]  # what a mean of four does not tell
+    before = module(x).detach()
+    optimizer = torch.optim.AdamW(module.parameters(), 2e-3)
+    scale = [128]
+    for _ in range(40):
+        given, wanted = (torch.nn.functional.layer_norm(tokens, scale) for tokens in (module(x), first))
+        optimizer.zero_grad()
+        (given - wanted).square().mean().backward()
+        optimizer.step()
+    after = module(x).detach()
+    assert (after - before).norm() > 0.25 * before.norm()
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_the_start_is_decided_by_the_seed(compressor: str) -> None:
     def build(seed: int) -> dict[str, Tensor]:
@@ -201,7 +221,8 @@ def test_token_packer_looks_in_heads_of_the_sources_width() -> None:
         ]
         found.append(torch.cat(heads, dim=-1))
     mean = torch.stack([window.mean(1) for window in windows_by_hand(x, 4, 4)], dim=1)
-    torch.testing.assert_close(module(x), mean + module.out_proj(torch.cat(found, dim=1)))
+    scale = mean.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(module(x), mean + scale * module.out_proj(torch.cat(found, dim=1)))
 
 
 def test_c_abstractor_sees_the_whole_tile() -> None:

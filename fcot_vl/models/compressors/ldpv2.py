@@ -13,10 +13,11 @@ NARROWER = 4  # the MLP has channels / 4
 class LDPv2(Windows):
     """MLP on every token, mean of each window, then a 3x3 neighborhood of windows added channel by channel.
 
-    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, LDPv2 is the
-    projector. Here it precedes the projector and keeps the number of channels, so its MLP is a branch of channels / 4
-    after a LayerNorm. The last layer of the MLP and the convolution are initialized to 0, so that the untrained student
-    equals mean pooling. The source pools 24 x 24 tokens to 12 x 12.
+    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, LDPv2 is
+    the projector. Here it precedes the projector and keeps the number of channels, so its MLP is a branch of
+    channels / 4 after a LayerNorm, in units of each token's root mean square. The last layer of the MLP and the
+    convolution are initialized to 0, so that the untrained student equals mean pooling. The source pools 24 x 24
+    tokens to 12 x 12.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
@@ -39,5 +40,5 @@ class LDPv2(Windows):
                 layer.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.mean(x + self.leave(self.act(self.enter(self.norm(x)))))
+        pooled = self.mean(self.add(x, self.leave(self.act(self.enter(self.norm(x))))))
         return pooled + convolve(self.neighbours, pooled, self.grid)

@@ -62,6 +62,14 @@ class Windows(nn.Module):
         """Compute the mean of each window: `[n_tiles, n_tokens, channels]` to `[n_tiles, windows, channels]`."""
         return self.split(x).mean(2)
 
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Add `branch`, in units of each token's root mean square, to `x`; both `[n_tiles, tokens, channels]`.
+
+        The tokens of a ViT have norms of hundreds; beside them a branch of unit scale would stay invisible.
+        """
+        scale = x.float().square().mean(-1, keepdim=True).sqrt().to(x.dtype)
+        return x + scale * branch
+
     def reset_parts(self) -> None:
         """Initialize every submodule as torch does, from the current random state."""
         for part in self.modules():
