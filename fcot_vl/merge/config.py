@@ -16,6 +16,7 @@ MOST_EXACT = 8  # checkpoints: 256 coalitions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SCALES = {"task-arithmetic": 0.5, "dare": 0.5, "ties": 1.0}  # from the paper; chosen by us; from TIES
 DENSITIES = {"ties": 0.2, "dare": 0.1}  # from their papers
+FINAL_BASE = ("task-arithmetic", "shapley")  # the base of the paper's merges is the final checkpoint
 WITH_WEIGHTS = ("weighted", "task-arithmetic", "ties", "dare")
 
 
@@ -26,7 +27,8 @@ class MergeConfig:
     Attributes:
         checkpoints: Two or more model folders.
         output: Folder to write.
-        base: Model that task vectors are differences from; required by task-arithmetic, shapley, ties and dare.
+        base: Model that task vectors are differences from. Default for task-arithmetic and shapley: the last checkpoint
+            (paper, below Eq. 4); required by ties and dare.
         method: One of `METHODS`.
         weights: One weight per checkpoint. weighted divides them by their sum; task-arithmetic, ties and dare use 1
             each by default.
@@ -64,6 +66,8 @@ class MergeConfig:
             raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
         if n < 2:
             raise ValueError(f"a merge needs two or more checkpoints, got {n}")
+        if method in FINAL_BASE and self.base is None:
+            self.base = self.checkpoints[-1]
         if method in NEEDS_BASE and self.base is None:
             raise ValueError(
                 f"--method {method} adds differences from a base: give --base, the model that the checkpoints were "

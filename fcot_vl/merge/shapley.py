@@ -91,17 +91,10 @@ def coalitions_of(orders: Sequence[Sequence[int]]) -> set[frozenset[int]]:
     return {frozenset(order[:size]) for order in orders for size in range(len(order) + 1)}
 
 
-def weights(values: Sequence[float]) -> list[float]:
-    """Set negative values to 0 and divide the rest by their sum.
-
-    Raises:
-        ValueError: If no value is above zero.
-    """
+def weights(values: Sequence[float]) -> list[float] | None:
+    """Set negative values to 0 and divide the rest by their sum; None if no value is above zero."""
     positive = [max(0.0, value) for value in values]
     if not any(positive):
-        raise ValueError(
-            "no Shapley value is above zero: on this data no checkpoint adds anything to the base, which is then the "
-            "better model; keep the base, score on other data, or merge by --method average"
-        )
+        return None
     total = math.fsum(positive)
     return [value / total for value in positive]

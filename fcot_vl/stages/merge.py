@@ -26,6 +26,7 @@ from fcot_vl.merge.methods import Rule
 from fcot_vl.merge.streaming import content_hash, merge_folder
 
 RECORD = "merge.json"
+NOTHING_ADDED = "no Shapley value is above zero, so nothing was merged: the result is the last checkpoint"
 
 
 def merge(config: MergeConfig) -> Path:
@@ -41,7 +42,6 @@ def merge(config: MergeConfig) -> Path:
     Raises:
         StageError: If the folder holds a stage with other settings or inputs.
         CheckpointError: If checkpoints cannot be read, written or merged with each other, or a score is invalid.
-        ValueError: If no checkpoint adds anything to the base.
     """
     checkpoints = [Checkpoint(folder) for folder in config.checkpoints]
     base = None if config.base is None else Checkpoint(config.base)
@@ -140,12 +140,17 @@ class _Run:
                 values, errors = shapley.sampled(n, score, config.permutations, config.seed)
         weights = shapley.weights(values)
         given = [self.order.index(i) for i in range(n)]  # player of each checkpoint
+        kept = weights is None
+        if weights is None:
+            print(f"merge: {NOTHING_ADDED}", flush=True)
+            weights = [float(player == given[-1]) for player in range(n)]
         rows = [
             {"members": sorted(self.order[p] + 1 for p in coalition), **scored._asdict()}
             for coalition, scored in score.known.items()
         ]
         return {
             "weights": [weights[p] for p in given],
+            "note": NOTHING_ADDED if kept else None,
             "values": [values[p] for p in given],
             "errors": [None if errors is None else errors[p] for p in given],
             "coalitions": sorted(rows, key=lambda row: (len(row["members"]), row["members"])),
@@ -211,6 +216,7 @@ class _Run:
             "scored_by": self.judge or None,
             "weights_chosen_on": self._chosen_on(),
             "coalitions": found.get("coalitions", []),
+            "note": found.get("note"),
             "hardware": hardware(),
             "date": now(),
         }

@@ -172,11 +172,29 @@ def test_permutations_give_error_bars(models, tmp_path, scored):
         MergeConfig(nine, tmp_path, models[0], "shapley", score_command=SEVEN)
 
 
-def test_a_command_scores_any_model(models, tmp_path):
-    """Here every model scores the same, so that no checkpoint is worth anything, which is said."""
+def test_the_base_is_the_last_checkpoint(models, tmp_path, scored):
+    """The paper's base (below Eq. 4): the model of the empty coalition is the final checkpoint."""
+    out = merge(MergeConfig(models[1:], tmp_path / "shapley", method="shapley", score_command=SEVEN))
+    record = json.loads((out / "merge.json").read_text())
+    assert record["base"]["folder"] == str(models[-1])
+    assert record["base"]["content"] == record["checkpoints"][-1]["content"]
+    out = merge(MergeConfig(models[1:], tmp_path / "arithmetic", method="task-arithmetic"))
+    name = next(n for n in tensors(out) if n.endswith("q_proj.weight"))
+    one, two, last = (tensors(folder)[name].float() for folder in models[1:])
+    expected = last + 0.5 * (one - last) + 0.5 * (two - last)
+    torch.testing.assert_close(tensors(out)[name].float(), expected, rtol=0.01, atol=1e-4)
+
+
+def test_a_command_scores_any_model(models, tmp_path, capsys):
+    """Here every model scores the same, so no checkpoint is worth anything: the last one is kept, which is said."""
     two = [models[0], models[1], models[2]]
-    with pytest.raises(ValueError, match="the base, which is then the better model"):
-        merge(shapley(two, tmp_path / "seven"))
+    out = merge(shapley(two, tmp_path / "seven"))
+    assert "nothing was merged: the result is the last checkpoint" in capsys.readouterr().out
+    record = json.loads((out / "merge.json").read_text())
+    assert "nothing was merged" in record["note"]
+    assert [row["weight"] for row in record["checkpoints"]] == [0, 1]
+    for name, tensor in tensors(models[2]).items():
+        torch.testing.assert_close(tensors(out)[name], tensor, rtol=1e-2, atol=1e-5)
     rows = [json.loads(line) for line in (tmp_path / "seven" / FILE).read_text().splitlines()]
     assert [row["score"] for row in rows] == [7, 7, 7, 7]
     python = shlex.quote(sys.executable)
