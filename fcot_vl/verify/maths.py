@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from typing import Any
 
 LONGEST = 120  # maximum number of characters
 COMMANDS = re.compile(
@@ -17,6 +19,7 @@ COMMANDS = re.compile(
 )
 FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "sqrt", "pi"}
 ALLOWED = re.compile(r"[0-9A-Za-z\s+\-*/=^_(){}\[\],.<>|\\√π∞±×÷]*")
+RELATIVE = 1e-6  # largest difference of two numbers, as a share of the larger one
 POWER = re.compile(r"\^\s*(?:\{\s*-?\w{1,2}(?:\s*/\s*\d)?\s*\}|\w|-?\d)(?!\s*\^)")
 
 
@@ -42,7 +45,7 @@ def same_mathematics(a: str, b: str) -> bool:
     if not (looks_like_mathematics(a) or looks_like_mathematics(b)):
         return False
     for text in (a, b):
-        if not looks_like_mathematics(text) and not re.fullmatch(r"-?\d{1,7}(?:\.\d{1,7})?", text):
+        if not looks_like_mathematics(text) and not re.fullmatch(r"-?\d{1,7}(?:\.\d{1,7}|/\d{1,7})?", text):
             return False
     named = [re.match(r"([A-Za-z])\s*=(?!.*=)", text) for text in (a, b)]
     if named[0] and named[1] and named[0][1] != named[1][1]:
@@ -59,14 +62,29 @@ def same_mathematics(a: str, b: str) -> bool:
         )
         if not gold or not target:
             return False
+        if not _numbers_agree(gold, target):
+            return False
         forward = compare(gold, target, timeout_seconds=None, raise_on_error=False)
         return bool(forward and compare(target, gold, timeout_seconds=None, raise_on_error=False))
     except Exception:  # sympy and its parsers fail in many ways on text; no failure proves equality
         return False
 
 
+def _numbers_agree(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Return False if both readings are numbers that differ by more than `RELATIVE`; True in every other case.
+
+    math-verify rounds to six decimals, so that for it all small numbers are equal.
+    """
+    numbers = [[x for x in reading if getattr(x, "is_number", False)] for reading in (first, second)]
+    if not all(numbers):
+        return True
+    a, b = numbers[0][0].evalf(30), numbers[1][0].evalf(30)
+    return bool(abs(a - b) <= RELATIVE * max(abs(a), abs(b)))
+
+
 def _latex(text: str) -> str:
     text = text.replace("π", r"\pi ").replace("∞", r"\infty ").replace("×", r"\times ").replace("±", r"\pm ")
+    text = re.sub(r"\^\s*(-?\d+)", r"^{\1}", text)  # LaTeX raises to the first character only
     text = re.sub(
         r"√\s*\(([^()]*)\)|√\s*(\d+|[a-z])", lambda found: rf"\sqrt{{{found[1] or found[2]}}}", text
     )

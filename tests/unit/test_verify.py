@@ -269,8 +269,8 @@ def test_truths_must_be_given(truths: list[str] | str) -> None:
         verify("42", truths)
 
 
-MATHEMATICS_RIGHT = [("2\\sqrt{2}", "\\sqrt{8}"), ("(x+1)^2", "x^2+2x+1"), ("\\frac{\\pi}{2}", "\\pi/2"), ("$x^{2}$", "x^2"), ("\\boxed{\\frac{\\sqrt{3}}{2}}", "\\frac{\\sqrt{3}}{2}")]  # fmt: skip
-MATHEMATICS_WRONG = [("\\sqrt{2}", "\\sqrt{3}"), ("x^2", "2x"), ("2^{9^{9^9}}", "3"), ("9^99999999", "3"), ("\\sqrt{2}", "1.41"), ("\\int_0^1 x", "0.5"), ("x=3", "y=3"), ("5!", "120")]  # fmt: skip
+MATHEMATICS_RIGHT = [("2\\sqrt{2}", "\\sqrt{8}"), ("(x+1)^2", "x^2+2x+1"), ("\\frac{\\pi}{2}", "\\pi/2"), ("$x^{2}$", "x^2"), ("\\boxed{\\frac{\\sqrt{3}}{2}}", "\\frac{\\sqrt{3}}{2}"), ("2^-54", "2^{-54}"), ("2^{-3}", "1/8"), ("\\sqrt{2}", "1.414214")]  # fmt: skip
+MATHEMATICS_WRONG = [("\\sqrt{2}", "\\sqrt{3}"), ("x^2", "2x"), ("2^{9^{9^9}}", "3"), ("9^99999999", "3"), ("\\sqrt{2}", "1.41"), ("\\int_0^1 x", "0.5"), ("x=3", "y=3"), ("5!", "120"), ("2^-54", "2^-55"), ("2^{-54}", "2^{-55}"), ("1/10^17", "1/10^18"), ("10^{-9}\\pi", "10^{-8}\\pi")]  # fmt: skip
 
 
 def test_mathematics() -> None:
