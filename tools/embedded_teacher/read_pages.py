@@ -37,16 +37,16 @@ from fcot_vl.train.muon import Muon
 
 POOL = 96  # examples that are sorted by length together
 TOKENS = 5_000  # most padded tokens of a batch
-EXAMPLES = 120_000
+EXAMPLES = 64_000
 GUIDED = ((2, 0), (3, 0), (3, 1), (4, 0))  # (layer, head)
 SPLIT_EVENLY = {name: 1 / len(TASKS) for name in TASKS}
 COPYING = {"print": 0.6, "pdf": 0.3, "blocks": 0.05, "lines": 0.05}
 MIXED = {"print": 0.12, "pdf": 0.28} | {name: 0.6 * share for name, share in SPLIT_EVENLY.items()}
 FINAL = {"pdf": 0.2} | {name: 0.8 * share for name, share in SPLIT_EVENLY.items()}
-PHASES = ((0, COPYING), (24_000, MIXED), (84_000, FINAL))  # (first example, shares)
-RATE = ((0, 1.0), (30_000, 1.0), (60_000, 0.5), (EXAMPLES, 0.0))  # (example, factor), straight lines between
-PULL = ((0, 1.0), (84_000, 1.0), (96_000, 0.0))  # weight of the aids of the decoder
-VISION_FROM = 24_000  # example from which the ViT learns too
+PHASES = ((0, COPYING), (16_000, MIXED), (44_000, FINAL))  # (first example, shares)
+RATE = ((0, 1.0), (24_000, 1.0), (44_000, 0.5), (EXAMPLES, 0.0))  # (example, factor), straight lines between
+PULL = ((0, 1.0), (44_000, 1.0), (54_000, 0.0))  # weight of the aids of the decoder
+VISION_FROM = 8_000  # example from which the ViT learns too
 MUON_RATE, ADAMW_RATE = 0.008, 1e-3
 END_WEIGHT = 2.0  # of an answer's last token
 SAVE_EVERY = 1_000  # examples
