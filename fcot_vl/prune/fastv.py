@@ -9,7 +9,7 @@ model. Here only one query row is multiplied out, from the query and key project
 attention itself stays on sdpa.
 
 Source: Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764; K = `layer`, counted from 0, R
-= 1 - `keep`), and its repository, see docs/peers.md: the same layer, row, mean over heads and positions.
+= 1 - `keep`), and its repository, see docs/baselines.md: the same layer, row, mean over heads and positions.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ token is the mean of all dropped tokens, weighted by their share. The heads of t
 full width.
 
 Source: Shang et al. 2024, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models" (arXiv
-2403.15388), and its repository, see docs/peers.md. Differences:
+2403.15388), and its repository, see docs/baselines.md. Differences:
 
 - The number of tokens is the budget, including the additional token, so that methods are compared at equal tokens. In
   the reference it follows from the outliers, with about three spread tokens for each. If there are more outliers than

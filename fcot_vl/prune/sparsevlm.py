@@ -11,7 +11,7 @@ the mean of its members. The budget includes the clusters.
 Each drop keeps the same share of the remaining tokens, chosen so that the mean over layers is `keep`.
 
 Source: Zhang et al. 2024, "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (arXiv
-2410.04417), and the first version in its repository, see docs/peers.md. Differences:
+2410.04417), and the first version in its repository, see docs/baselines.md. Differences:
 
 - Shares follow from the budget. The reference has tables for LLaVA's 576 tokens (300, 200, 110; 303, 110, 36; 66, 30,
   17) to which clusters are added, and in its rank-based variant a multiple of the rank of the attention map.

@@ -7,7 +7,7 @@ records the number of tokens it represents, and the attention of the decoder cou
 by the logarithm of its size).
 
 Source: Bolya et al. 2022, "Token Merging: Your ViT But Faster" (arXiv 2210.09461), and its repository, see
-docs/peers.md. Differences:
+docs/baselines.md. Differences:
 
 - ToMe merges a few tokens in every ViT layer, which would destroy the square grid that InternVL's pixel shuffle needs.
   Here all merging happens after pixel shuffle and projector, in as many rounds as the budget requires, each of which

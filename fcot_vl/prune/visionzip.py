@@ -6,7 +6,7 @@ token is assigned to the contextual token with the most similar key. A contextua
 mean of the tokens assigned to it. 10 of 64 tokens of a budget are contextual, as in the paper.
 
 Source: Yang et al. 2024, "VisionZip: Longer is Better but Not Necessary in Vision Language Models" (arXiv 2412.04467),
-and copies of its repository, see docs/peers.md. Differences:
+and copies of its repository, see docs/baselines.md. Differences:
 
 - Merging happens after InternVL's pixel shuffle and projector instead of before the projector, where the reference adds
   the mean to the token.

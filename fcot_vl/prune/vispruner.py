@@ -7,7 +7,7 @@ set that are most similar to any token of the second (cosine of the features) ar
 remaining tokens of the first set, most similar first, precede the second set.
 
 Source: Zhang et al. 2024, "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
-(arXiv 2412.01818), and its repository, see docs/peers.md. Differences: features are compared after InternVL's pixel
+(arXiv 2412.01818), and its repository, see docs/baselines.md. Differences: features are compared after InternVL's pixel
 shuffle and projector, not before the projector; the budget is per tile.
 """
 

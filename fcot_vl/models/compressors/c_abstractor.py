@@ -44,7 +44,7 @@ class RegBlock(nn.Module):
 class CAbstractor(Windows):
     """Three blocks, mean of each window, three blocks, MLP. Through the gates, a token sees its whole tile.
 
-    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source, the
+    Differs from the source (checked against its repository, see docs/baselines.md) as follows. In the source, the
     C-Abstractor is the projector. Here it precedes the projector, so all of it is a branch of channels / 4 next to
     the mean of the window, in units of the mean's root mean square. The last layer of the branch is initialized to
     0, so that the untrained student equals mean pooling. A linear layer and a LayerNorm lead into the branch; in

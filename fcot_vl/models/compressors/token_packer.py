@@ -14,7 +14,7 @@ HEAD_WIDTH = 128  # as in the source: 8 heads of 1024 channels
 class TokenPacker(Windows):
     """Cross-attention from the mean of each window (query) to the tokens of the window, added to the mean.
 
-    Differs from the source (checked against its repository, see docs/peers.md) as follows. In the source,
+    Differs from the source (checked against its repository, see docs/baselines.md) as follows. In the source,
     TokenPacker is the projector. Here it precedes the projector and keeps the number of channels, so queries, keys
     and values have channels / 4. The output is added to the mean, in units of the mean's root mean square, through
     a layer initialized to 0, so that the untrained student equals mean pooling. In the source, the output of the
