@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)       ## train and judge two students in minutes; report in runs/demo/report
 	$(BIN)/fcot-vl demo
 
-reproduce: $(READY)  ## three seeds, all peers and controls (hours; resumable); report in runs/reproduce/report
+reproduce: $(READY)  ## three seeds, all baselines and controls (hours; resumable); report in runs/reproduce/report
 	$(BIN)/fcot-vl reproduce
 
 test: $(READY)       ## all tests, in random order

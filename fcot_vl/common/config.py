@@ -26,7 +26,7 @@ class RecipeError(ValueError):
 
 
 def find_recipe(name: str | Path) -> Path:
-    """Find a recipe file by path, or by name if it ships with the package (`demo`, `reproduce`).
+    """Find a recipe file by path, or by name if it ships with the package (`demo`, `reproduce`, `scale/realign`).
 
     Raises:
         RecipeError: If there is no such recipe.
@@ -34,12 +34,10 @@ def find_recipe(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    here = Path(__file__).resolve().parents[1]
-    shipped = [here / "recipes", here.parent / "recipes"]  # in a wheel, in a checkout
-    for folder in shipped:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted(p.stem for folder in shipped for p in folder.glob("*.yaml"))
+    shipped = Path(__file__).resolve().parents[1] / "recipes"
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    known = sorted(p.relative_to(shipped).with_suffix("").as_posix() for p in shipped.rglob("*.yaml"))
     raise RecipeError(f"{name}: no such recipe file; give a path, or one of {', '.join(known)}")
 
 

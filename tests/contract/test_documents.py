@@ -26,8 +26,8 @@ from fcot_vl.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SCALE = sorted((ROOT / "recipes" / "scale").glob("*.yaml"))
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SCALE = sorted((ROOT / "fcot_vl" / "recipes" / "scale").glob("*.yaml"))
+RECIPES = sorted((ROOT / "fcot_vl" / "recipes").glob("*.yaml"))
 VERBS = dict(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MORE_FLAGS = {"realign": RealignConfig, "post-train": PostTrainConfig, "resample": PostTrainConfig}
@@ -159,9 +159,9 @@ def test_recipes_parse_into_the_dataclasses(path: Path, teacher_folder: Path, tm
 
 
 def test_the_settings_for_many_gpus_are_readable(tmp_path: Path) -> None:
-    scale = ROOT / "recipes" / "scale"
+    scale = ROOT / "fcot_vl" / "recipes" / "scale"
     for name, config in (("realign", RealignConfig), ("post_train", PostTrainConfig)):
-        section = read_recipe(scale / f"{name}.yaml")[name]
+        section = read_recipe(f"scale/{name}")[name]
         built: Any = build(config, section, output_dir=str(tmp_path), use_cpu=True)
         assert {key: getattr(built, key) for key in section if key != "warmup_steps"} == {
             key: value for key, value in section.items() if key != "warmup_steps"

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_the_wheel_holds(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     tiny = {f"fcot_vl/models/tiny/{p.name}" for p in (ROOT / "fcot_vl/models/tiny").iterdir() if p.is_file()}
-    recipes = {f"fcot_vl/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.yaml")}
+    recipes = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl" / "recipes").rglob("*") if p.is_file()}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl").rglob("*.py")}
     prompts = {f"fcot_vl/instruct/prompts/{name}.yaml" for name in ("rewrite", "cot")}
     assert tiny | recipes | sources | prompts <= names
@@ -42,7 +42,7 @@ def test_the_wheel_finds_its_own_recipes_and_teacher(wheel: Path, tmp_path: Path
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "from fcot_vl.common.config import find_recipe; from fcot_vl.models.tiny import tiny_teacher_path;"
-        "print(find_recipe('demo')); print(find_recipe('reproduce')); print(tiny_teacher_path())"
+        "print(find_recipe('demo')); print(find_recipe('scale/realign')); print(tiny_teacher_path())"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1 on several nodes of 8 GPUs: sbatch --nodes=8 recipes/scale/slurm.sh TEACHER DATA OUTPUT [more flags of realign]
+# Stage 1 on several nodes of 8 GPUs: sbatch --nodes=8 fcot_vl/recipes/scale/slurm.sh TEACHER DATA OUTPUT [more flags of realign]
 # The output folder must lie on a file system that all nodes see. After a node is lost, the same command goes on from the
 # last whole checkpoint, on any number of nodes that divides 64.
 #SBATCH --job-name=fcot-vl-realign
@@ -19,6 +19,6 @@ export OMP_NUM_THREADS=8
 srun --kill-on-bad-exit=1 torchrun \
   --nnodes "$SLURM_NNODES" --nproc-per-node "$GPUS" \
   --rdzv-backend c10d --rdzv-endpoint "$host:29500" --rdzv-id "$SLURM_JOB_ID" \
-  -m fcot_vl.cli realign --recipe recipes/scale/realign.yaml \
+  -m fcot_vl.cli realign --recipe scale/realign \
   --teacher "$teacher" --data "$data" --output "$output" \
   --gradient-accumulation-steps $((packs / GPUS / SLURM_NNODES)) "$@"
