@@ -6,9 +6,9 @@ already chosen. The distance is the cosine distance of the features after the pr
 tiles of a page.
 
 Source: Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models" (arXiv
-2503.02175), and copies of its repository, see docs/baselines.md. The single tile of LLaVA corresponds to the whole page of
-InternVL here. One difference: two mutually nearest tokens tie, and here the first of a tie is taken instead of the one
-that rounding prefers.
+2503.02175), and copies of its repository, see docs/baselines.md. The single tile of LLaVA corresponds to the whole page
+of InternVL here. One difference: two mutually nearest tokens tie, and here the first of a tie is taken instead of the
+one that rounding prefers.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ averaged over heads, across all tiles of a page. Each time, it keeps the best `k
 the paper's 0.5, 50%, 25% and 12.5% of the tokens. The average over the layers is 47%; both figures are reported.
 
 Source: Xing et al. 2024, "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy
-Reduction" (arXiv 2410.17247), and its repository, see docs/baselines.md. As in the reference, one query row and the keys
-are multiplied out once more from the input of the layer above. Differences: kept tokens keep their positions, while the
-reference renumbers the remaining tokens; shares are rounded to the nearest, not down.
+Reduction" (arXiv 2410.17247), and its repository, see docs/baselines.md. As in the reference, one query row and the
+keys are multiplied out once more from the input of the layer above. Differences: kept tokens keep their positions,
+while the reference renumbers the remaining tokens; shares are rounded to the nearest, not down.
 """
 
 from __future__ import annotations

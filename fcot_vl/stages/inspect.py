@@ -91,11 +91,11 @@ def inspect(
 def training_gib(parameters: int, trained: int, text: Any, context: int, gpus: int) -> float:
     """Estimate the GiB that each GPU needs to train, without allocator slack or fragmentation, one sequence per GPU.
 
-    The setup is that of `fcot_vl/recipes/scale`. Frozen weights are bfloat16 (2 bytes). Trained weights are float32 with a
-    gradient and the two moments of AdamW (16 bytes). All are sharded over `gpus`. Activation checkpointing keeps the
-    input of each decoder layer (2 bytes per token and channel), and the activations of one layer while it is recomputed
-    (34 bytes; Korthikanti et al. 2022, eq. 2, without the attention map, which is not kept). Logits are computed in
-    chunks, counted as 0.25 GiB.
+    The setup is that of `fcot_vl/recipes/scale`. Frozen weights are bfloat16 (2 bytes). Trained weights are float32
+    with a gradient and the two moments of AdamW (16 bytes). All are sharded over `gpus`. Activation checkpointing keeps
+    the input of each decoder layer (2 bytes per token and channel), and the activations of one layer while it is
+    recomputed (34 bytes; Korthikanti et al. 2022, eq. 2, without the attention map, which is not kept). Logits are
+    computed in chunks, counted as 0.25 GiB.
     """
     states = (2 * (parameters - trained) + 16 * trained) / gpus
     activations = (2 * text.num_hidden_layers + 34) * context * text.hidden_size

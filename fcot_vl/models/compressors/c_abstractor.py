@@ -45,12 +45,11 @@ class CAbstractor(Windows):
     """Three blocks, mean of each window, three blocks, MLP. Through the gates, a token sees its whole tile.
 
     Differs from the source (checked against its repository, see docs/baselines.md) as follows. In the source, the
-    C-Abstractor is the projector. Here it precedes the projector, so all of it is a branch of channels / 4 next to
-    the mean of the window, in units of the mean's root mean square. The last layer of the branch is initialized to
-    0, so that the untrained student equals mean pooling. A linear layer and a LayerNorm lead into the branch; in
-    the source, the first block changes the width itself. The adaptive pool of the source makes a square number of
-    tokens (144 of 576); here any window is possible. The learned positions of the source are left out because the
-    ViT has its own.
+    C-Abstractor is the projector. Here it precedes the projector, so all of it is a branch of channels / 4 next to the
+    mean of the window, in units of the mean's root mean square. The last layer of the branch is initialized to 0, so
+    that the untrained student equals mean pooling. A linear layer and a LayerNorm lead into the branch; in the source,
+    the first block changes the width itself. The adaptive pool of the source makes a square number of tokens (144 of
+    576); here any window is possible. The learned positions of the source are left out because the ViT has its own.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:

@@ -14,10 +14,9 @@ class LDPv2(Windows):
     """MLP on every token, mean of each window, then a 3x3 neighborhood of windows added channel by channel.
 
     Differs from the source (checked against its repository, see docs/baselines.md) as follows. In the source, LDPv2 is
-    the projector. Here it precedes the projector and keeps the number of channels, so its MLP is a branch of
-    channels / 4 after a LayerNorm, in units of each token's root mean square. The last layer of the MLP and the
-    convolution are initialized to 0, so that the untrained student equals mean pooling. The source pools 24 x 24
-    tokens to 12 x 12.
+    the projector. Here it precedes the projector and keeps the number of channels, so its MLP is a branch of channels
+    / 4 after a LayerNorm, in units of each token's root mean square. The last layer of the MLP and the convolution are
+    initialized to 0, so that the untrained student equals mean pooling. The source pools 24 x 24 tokens to 12 x 12.
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:

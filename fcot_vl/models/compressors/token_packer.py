@@ -15,14 +15,13 @@ class TokenPacker(Windows):
     """Cross-attention from the mean of each window (query) to the tokens of the window, added to the mean.
 
     Differs from the source (checked against its repository, see docs/baselines.md) as follows. In the source,
-    TokenPacker is the projector. Here it precedes the projector and keeps the number of channels, so queries, keys
-    and values have channels / 4. The output is added to the mean, in units of the mean's root mean square, through
-    a layer initialized to 0, so that the untrained student equals mean pooling. In the source, the output of the
-    attention alone enters an MLP, which here is the student adaptor. There, keys and values are the concatenated
-    features of layers 12, 16, 22 and 23 of CLIP's 24; here, they are the features that the projector reads. For
-    queries, keys and values, one shared LayerNorm and one linear layer each replace the source's two linear layers
-    with GELU and a final LayerNorm. The query is the mean of the window instead of bilinear (equal for a window of
-    2 x 2).
+    TokenPacker is the projector. Here it precedes the projector and keeps the number of channels, so queries, keys and
+    values have channels / 4. The output is added to the mean, in units of the mean's root mean square, through a layer
+    initialized to 0, so that the untrained student equals mean pooling. In the source, the output of the attention
+    alone enters an MLP, which here is the student adaptor. There, keys and values are the concatenated features of
+    layers 12, 16, 22 and 23 of CLIP's 24; here, they are the features that the projector reads. For queries, keys and
+    values, one shared LayerNorm and one linear layer each replace the source's two linear layers with GELU and a final
+    LayerNorm. The query is the mean of the window instead of bilinear (equal for a window of 2 x 2).
     """
 
     def __init__(self, channels: int, n_tokens: int, ratio: int) -> None:
