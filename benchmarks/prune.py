@@ -33,7 +33,7 @@ import torch
 from shapes import SHAPES, processor_for, random_page, random_teacher
 
 from fcot_vl.bench.aggregation import spread
-from fcot_vl.bench.measure import Contender, Entrant, Measurement
+from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.timers import Clock
 from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
 from fcot_vl.models.flops import cache_bytes
@@ -64,8 +64,8 @@ class Bench:
         self.n_layers = self.text.num_hidden_layers
         methods = {UNPATCHED: Method(), **{name: PEERS[name] for name in peers}}
         loaded: dict[str, tuple[Any, Any]] = {}
-        self.entrants = {
-            name: Entrant(Contender(name, shape, method), lambda _: (model, processor), loaded)
+        self.candidates = {
+            name: LoadedCandidate(Candidate(name, shape, method), lambda _: (model, processor), loaded)
             for name, method in methods.items()
         }
         self.page = random_page(*PAGE)
@@ -74,9 +74,9 @@ class Bench:
 
     def round(self, counted: bool) -> None:
         lengths: dict[int, float] = {}
-        for name, entrant in self.entrants.items():
+        for name, candidate in self.candidates.items():
             print(f"  {name}", end="", file=sys.stderr, flush=True)
-            run = entrant.measure([self.page], NEW_TOKENS)
+            run = candidate.measure([self.page], NEW_TOKENS)
             self.check_cache(name, run)
             length = round(self.mean_length(run))
             if length not in lengths:
@@ -99,7 +99,7 @@ class Bench:
 
     def check_cache(self, name: str, run: Measurement) -> None:
         """The cache is what the method's plan says, independently of what the engine reports."""
-        drops = self.entrants[name].contender.method.drops(self.n_layers)
+        drops = self.candidates[name].candidate.method.drops(self.n_layers)
         kept = (
             tokens_by_layer(drops, self.n_layers, self.visual(run))
             if drops
@@ -137,7 +137,7 @@ class Bench:
             by_operations = [run.seconds["prefill"] * share for run in first]
             by_length = self.by_length[length]
             found[name] = {
-                "method": str(self.entrants[name].contender.method),
+                "method": str(self.candidates[name].candidate.method),
                 "layer_mean_tokens": length,
                 "prefill_seconds": spread(prefill),
                 "share_of_operations": share,

@@ -30,7 +30,7 @@ import torch
 from rich.table import Table
 from shapes import SHAPES, processor_for, random_page, random_student, random_teacher
 
-from fcot_vl.bench.measure import Contender
+from fcot_vl.bench.measure import Candidate
 from fcot_vl.bench.tables import by_image_set, wide_console
 from fcot_vl.common.stage import git_commit, hardware, now, versions
 from fcot_vl.data.collator import tokenize_question
@@ -66,11 +66,11 @@ def measure(
     size: str, folder: Path, pages: int, rounds: int, new_tokens: int, batch_size: int
 ) -> dict[str, Any]:
     """`bench.json` of one model size."""
-    contenders = [
-        Contender("teacher" if ratio == 1 else f"student {ratio}x", f"{size}/{ratio}") for ratio in RATIOS
+    candidates = [
+        Candidate("teacher" if ratio == 1 else f"student {ratio}x", f"{size}/{ratio}") for ratio in RATIOS
     ]
     return bench(
-        contenders,
+        candidates,
         image_sets(pages),
         folder / size,
         pages=pages,

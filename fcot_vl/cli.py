@@ -641,14 +641,14 @@ def bench(
         ),
     ],
     output: Output,
-    contender: Annotated[
-        list[str],
+    candidate: Annotated[
+        list[str] | None,
         typer.Option(
             help="Candidate: NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]; without FOLDER, the embedded teacher. "
-            "Repeat for several; speed-ups "
-            "are over the first."
+            "At least one is required. Repeat for several; speed-ups are over the first."
         ),
-    ],
+    ] = None,
+    contender: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     pages: Annotated[int, typer.Option(min=1, help="Number of pages of each image set.")] = 8,
     new_tokens: Annotated[int, typer.Option(min=2, help="Number of tokens to decode per page.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Number of measurements per page.")] = 5,
@@ -660,8 +660,13 @@ def bench(
     """Time models and baselines on the same pages: prefill, decode, end to end, KV cache, operations."""
     from fcot_vl.stages.bench import bench as run
 
+    if contender:
+        print(
+            "warning: --contender is now --candidate; the old name will be removed in the next version",
+            file=sys.stderr,
+        )
     run(
-        [_contender(text) for text in contender],
+        [_candidate(text) for text in [*(candidate or []), *(contender or [])]],
         _image_sets(data),
         output,
         pages=pages,
@@ -795,24 +800,24 @@ def _image_sets(given: list[str]) -> str | dict[str, str]:
     return sets
 
 
-def _contender(text: str) -> Any:
+def _candidate(text: str) -> Any:
     """Parse a candidate such as `student=out/student-4x` or `fastv=out/teacher@fastv,0.5,2`."""
-    from fcot_vl.bench.measure import Contender
+    from fcot_vl.bench.measure import Candidate
     from fcot_vl.prune.method import Method
 
     name, given, rest = text.partition("=")
-    folder, _, peer = rest.partition("@")
-    method, *numbers = peer.split(",") if peer else ["none"]
+    folder, _, baseline = rest.partition("@")
+    method, *numbers = baseline.split(",") if baseline else ["none"]
     try:
         keep = float(numbers[0]) if numbers else None
         layer = int(numbers[1]) if len(numbers) > 1 else None
     except ValueError:
         raise ValueError(
-            f"--contender {text}: expected METHOD,KEEP[,LAYER] after @, such as fastv,0.5,2"
+            f"--candidate {text}: expected METHOD,KEEP[,LAYER] after @, such as fastv,0.5,2"
         ) from None
     if not given or not name or len(numbers) > 2:
-        raise ValueError(f"--contender {text}: expected NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]")
-    return Contender(name, _teacher(folder or None), Method(method, keep, layer))
+        raise ValueError(f"--candidate {text}: expected NAME=FOLDER or NAME=FOLDER@METHOD,KEEP[,LAYER]")
+    return Candidate(name, _teacher(folder or None), Method(method, keep, layer))
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

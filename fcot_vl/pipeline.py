@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from transformers import AutoConfig
 
-from fcot_vl.bench.measure import Contender
+from fcot_vl.bench.measure import Candidate
 from fcot_vl.common.config import build, find_recipe, read_recipe
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.hashing import hash_files, hash_module
@@ -287,9 +287,9 @@ def plan(recipe: Recipe) -> list[Step]:
     rivals, _ = peers(recipe, teacher)
     steps += [judge(name, teacher, "teacher", method, seed, ()) for name, method, seed in rivals]
     timed = [
-        Contender("teacher", teacher),
-        *(Contender(name, str(folder)) for name, folder, _ in trained_students),
-        *(Contender(str(method), teacher, method) for _, method, seed in rivals if seed == recipe.seeds[0]),
+        Candidate("teacher", teacher),
+        *(Candidate(name, str(folder)) for name, folder, _ in trained_students),
+        *(Candidate(str(method), teacher, method) for _, method, seed in rivals if seed == recipe.seeds[0]),
     ]
     settings = asdict(build(BenchSection, recipe.bench))
     before = tuple(step for _, _, step in trained_students)

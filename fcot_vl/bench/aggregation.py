@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fcot_vl.bench.measure import PARTS, Entrant, Measurement
+from fcot_vl.bench.measure import PARTS, LoadedCandidate, Measurement
 from fcot_vl.bench.speedup_bound import BOUND, predicted_seconds
 
 PAIRED = ("ttft", "decode", "end_to_end")
@@ -47,16 +47,16 @@ def together(runs: Sequence[Runs], n_pages: int) -> Runs:
 
 
 def summary(
-    entrant: Entrant, runs: Runs, first: Runs, new_tokens: int, bytes_per_second: float
+    loaded: LoadedCandidate, runs: Runs, first: Runs, new_tokens: int, bytes_per_second: float
 ) -> dict[str, Any]:
     """Return the row of one candidate; `first` holds the baseline's runs on the same pages in the same order."""
-    method, counts = entrant.contender.method, runs.counts()
+    method, counts = loaded.candidate.method, runs.counts()
     floor = counts["decode_bytes"] / bytes_per_second
-    config = entrant.model.config
+    config = loaded.model.config
     ratio = int(getattr(config, "compress_ratio", 1))
     return {
-        "name": entrant.contender.name,
-        "model": entrant.contender.model,
+        "name": loaded.candidate.name,
+        "model": loaded.candidate.model,
         "compress_ratio": ratio,
         **{key: getattr(config, key, None) for key in ("compressor", "visual_positions") if ratio > 1},
         "method": method.name,

@@ -35,7 +35,7 @@ PARTS = ("preprocess", "vit", "projector", "prefill", "ttft", "decode", "end_to_
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A candidate of the benchmark: a model folder and the method to run it with.
 
     Attributes:
@@ -62,25 +62,25 @@ class Measurement:
     counts: dict[str, float]
 
 
-class Entrant:
+class LoadedCandidate:
     """A loaded candidate.
 
     Args:
-        contender: Candidate to load.
+        candidate: Candidate to load.
         load: Function that returns the model and the processor for the model folder of a candidate.
         loaded: Cache of loaded models by folder, shared between candidates.
     """
 
     def __init__(
         self,
-        contender: Contender,
+        candidate: Candidate,
         load: Callable[[str], tuple[Any, Any]],
         loaded: dict[str, tuple[Any, Any]],
     ) -> None:
-        self.contender = contender
-        if contender.model not in loaded:
-            loaded[contender.model] = _endless(*load(contender.model))
-        self.model, self.processor = loaded[contender.model]
+        self.candidate = candidate
+        if candidate.model not in loaded:
+            loaded[candidate.model] = _endless(*load(candidate.model))
+        self.model, self.processor = loaded[candidate.model]
         self.projector_flops = projector_flops(self.model, n_tiles=1)
         self.weight_bytes = decode_weight_bytes(self.model)
 
@@ -88,7 +88,7 @@ class Entrant:
     def measure(self, pages: Sequence[Sample], new_tokens: int) -> Measurement:
         """Answer `pages` as one batch, decoding `new_tokens` tokens for each page."""
         device = self.model.device
-        handle = self.contender.method.apply(self.model)
+        handle = self.candidate.method.apply(self.model)
         peak, clock = Peak(device), Clock(device)
         hooks = self._watch(clock)
         try:
@@ -128,7 +128,7 @@ class Entrant:
             tokenize_question(text, page.images, self.processor)
             for text, page in zip(asked, pages, strict=True)
         ]
-        shown = Shown(self.processor, self.contender.method, self.model.generation_config.pad_token_id)
+        shown = Shown(self.processor, self.candidate.method, self.model.generation_config.pad_token_id)
         inputs = shown.batch(prompts, [page.images for page in pages], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 

@@ -3,6 +3,9 @@
 Candidates take turns on each page (A B A B ...), so that a slowdown of the machine affects all of them. Results are
 medians with quartiles; speed-ups come from pairs of runs on the same page in the same round. Every model decodes a
 fixed number of tokens, regardless of its answer. Optionally, every round also answers a batch of pages.
+
+The files call the list of candidates `contenders`, their former name, so that older results stay readable and finished
+runs are recognised.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 import torch
 
 from fcot_vl.bench.aggregation import Runs, batch_summary, summary, together
-from fcot_vl.bench.measure import Contender, Entrant, Measurement
+from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.tables import tables, wide_console
 from fcot_vl.bench.timers import memory_rate
 from fcot_vl.common.progress import progress_bar
@@ -31,7 +34,7 @@ Load = Callable[[str], tuple[Any, Any]]
 
 
 def bench(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     data: Records | Mapping[str, Records],
     out: str | Path,
     *,
@@ -44,7 +47,7 @@ def bench(
     """Time the candidates on the first `pages` samples of every image set and return the content of `out/bench.json`.
 
     Args:
-        contenders: Candidates to compare. The first one is the baseline of all speed-ups.
+        candidates: Candidates to compare. The first one is the baseline of all speed-ups.
         data: Folder written by `synthesize`, or a sequence of samples; or a mapping from names to several of these,
             each one image set.
         out: Output folder. If it already holds a finished run with the same settings, that result is returned.
@@ -59,10 +62,10 @@ def bench(
         ValueError: If there is nothing to compare, a number is out of range, or the device runs out of memory.
         StageError: If `out` holds another stage or other settings.
     """
-    _check(contenders, pages, new_tokens, rounds, batch_size)
+    _check(candidates, pages, new_tokens, rounds, batch_size)
     sets = _image_sets(data, pages)
     settings: dict[str, Any] = {
-        "contenders": [asdict(contender) for contender in contenders],
+        "contenders": [asdict(candidate) for candidate in candidates],
         "pages": [page.id for found in sets.values() for page in found],
         "new_tokens": new_tokens,
         "rounds": rounds,
@@ -77,16 +80,16 @@ def bench(
         finished: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
         return finished
     n_pages = sum(map(len, sets.values()))
-    work = f"{len(contenders)} contenders, {n_pages} pages, {rounds} rounds, {new_tokens} new tokens"
+    work = f"{len(candidates)} candidates, {n_pages} pages, {rounds} rounds, {new_tokens} new tokens"
     print(f"bench: {work} -> {out}", flush=True)
-    loaded: dict[str, tuple[Any, Any]] = {}
-    entrants = [Entrant(contender, load, loaded) for contender in contenders]
-    singly, batched = _take_turns(entrants, sets, new_tokens, rounds, batch_size)
-    model = entrants[0].model
+    models: dict[str, tuple[Any, Any]] = {}
+    loaded = [LoadedCandidate(candidate, load, models) for candidate in candidates]
+    singly, batched = _take_turns(loaded, sets, new_tokens, rounds, batch_size)
+    model = loaded[0].model
     rate = memory_rate(model.device)
 
     def rows(runs: Sequence[Runs], batches: Sequence[Runs] | None) -> list[dict[str, Any]]:
-        found = [summary(e, r, runs[0], new_tokens, rate) for e, r in zip(entrants, runs, strict=True)]
+        found = [summary(c, r, runs[0], new_tokens, rate) for c, r in zip(loaded, runs, strict=True)]
         if batches is not None and batch_size is not None:
             for row, one in zip(found, batches, strict=True):
                 row["batch"] = batch_summary(one, batches[0], batch_size, new_tokens)
@@ -115,7 +118,7 @@ def bench(
     }
     write_json(out / RESULT, result)
     last = result["contenders"][-1]
-    stage.finish({"contenders": len(entrants), "last": last["name"], "faster": last["faster"]})
+    stage.finish({"contenders": len(loaded), "last": last["name"], "faster": last["faster"]})
     console = wide_console()
     for table in tables(result):
         console.print(table)
@@ -124,10 +127,12 @@ def bench(
 
 
 def _check(
-    contenders: Sequence[Contender], pages: int, new_tokens: int, rounds: int, batch_size: int | None
+    candidates: Sequence[Candidate], pages: int, new_tokens: int, rounds: int, batch_size: int | None
 ) -> None:
-    if not contenders or len({contender.name for contender in contenders}) < len(contenders):
-        raise ValueError("bench needs contenders, each with a name of its own.")
+    if not candidates or len({candidate.name for candidate in candidates}) < len(candidates):
+        raise ValueError(
+            "bench needs at least one candidate (--candidate NAME=FOLDER), each with a name of its own."
+        )
     if pages < 1 or rounds < 1 or new_tokens < 2:
         raise ValueError(
             "bench needs pages and rounds of at least 1 and new_tokens of at least 2, "
@@ -158,7 +163,7 @@ def _source(data: Records | Mapping[str, Records]) -> str:
 
 
 def _take_turns(
-    entrants: Sequence[Entrant],
+    loaded: Sequence[LoadedCandidate],
     sets: Mapping[str, Sequence[Sample]],
     new_tokens: int,
     rounds: int,
@@ -169,31 +174,31 @@ def _take_turns(
     The first round warms up and is not included.
     """
     jobs = [(name, number, [page]) for name, pages in sets.items() for number, page in enumerate(pages)]
-    singly = {name: [Runs() for _ in entrants] for name in sets}
+    singly = {name: [Runs() for _ in loaded] for name in sets}
     batched: dict[str, list[Runs]] = {}
     if batch_size is not None:
-        batched = {name: [Runs() for _ in entrants] for name in sets}
+        batched = {name: [Runs() for _ in loaded] for name in sets}
         jobs += [
             (name, -1, [pages[i % len(pages)] for i in range(batch_size)]) for name, pages in sets.items()
         ]
     with progress_bar() as progress:
-        bar = progress.add_task("runs", total=(rounds + 1) * len(jobs) * len(entrants))
+        bar = progress.add_task("runs", total=(rounds + 1) * len(jobs) * len(loaded))
         for round_number in range(rounds + 1):
             for name, number, pages in jobs:
                 runs = singly[name] if number >= 0 else batched[name]
-                for entrant, entrants_runs in zip(entrants, runs, strict=True):
-                    measurement = _measured(entrant, pages, new_tokens)
+                for candidate, candidates_runs in zip(loaded, runs, strict=True):
+                    measurement = _measured(candidate, pages, new_tokens)
                     if round_number:  # the first round warms up
-                        entrants_runs.add(number, measurement)
+                        candidates_runs.add(number, measurement)
                     progress.advance(bar)
     return singly, batched
 
 
-def _measured(entrant: Entrant, pages: Sequence[Sample], new_tokens: int) -> Measurement:
+def _measured(loaded: LoadedCandidate, pages: Sequence[Sample], new_tokens: int) -> Measurement:
     try:
-        return entrant.measure(pages, new_tokens)
+        return loaded.measure(pages, new_tokens)
     except torch.OutOfMemoryError:
         several = f"{len(pages)} pages together; lower --batch-size" if len(pages) > 1 else "one page"
         raise ValueError(
-            f"bench: no memory on the device for {entrant.contender.name} and {several}"
+            f"bench: no memory on the device for {loaded.candidate.name} and {several}"
         ) from None

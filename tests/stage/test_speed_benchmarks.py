@@ -77,7 +77,7 @@ def test_a_cache_that_is_not_what_the_method_plans_ends_the_run(
 
     monkeypatch.setattr(prune, "PAGE", (896, 448))
     bench = prune.Bench("small", ["uniform"])
-    run = bench.entrants["uniform"].measure([bench.page], 2)
+    run = bench.candidates["uniform"].measure([bench.page], 2)
     bench.check_cache("uniform", run)
     monkeypatch.setattr(Method, "drops", lambda self, n_layers: ((0, 0.5),))
     with pytest.raises(AssertionError, match="uniform: the cache holds"):

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
+from typer.testing import CliRunner
 
-from fcot_vl.bench.measure import PARTS, Contender, Entrant, Measurement
+from fcot_vl.bench.measure import PARTS, Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.speedup_bound import predicted_seconds
 from fcot_vl.bench.tables import by_image_set
 from fcot_vl.bench.timers import Clock
-from fcot_vl.cli import _image_sets
+from fcot_vl.cli import _image_sets, app
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Sample
 from fcot_vl.inference.loading import load_for_inference
@@ -48,17 +49,17 @@ PAGES = [page(0, 112, 112), page(1, 224, 112)]  # 1 and 3 tiles of 16 visual tok
 def test_too_large_a_batch_is_named(
     teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = Entrant.measure
+    measure = LoadedCandidate.measure
 
-    def limited(self: Entrant, pages: Any, new_tokens: int) -> Any:
+    def limited(self: LoadedCandidate, pages: Any, new_tokens: int) -> Any:
         if len(pages) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return measure(self, pages, new_tokens)
 
-    monkeypatch.setattr(Entrant, "measure", limited)
-    contender = Contender("teacher", str(teacher_folder))
+    monkeypatch.setattr(LoadedCandidate, "measure", limited)
+    candidate = Candidate("teacher", str(teacher_folder))
     with pytest.raises(ValueError, match="teacher and 3 pages together; lower --batch-size"):
-        bench([contender], PAGES, tmp_path, new_tokens=2, rounds=1, batch_size=3)
+        bench([candidate], PAGES, tmp_path, new_tokens=2, rounds=1, batch_size=3)
 
 
 def test_operations_of_one_layer_by_hand() -> None:
@@ -107,23 +108,23 @@ def test_operations_of_compressors(make_student: Callable[..., Any]) -> None:
 @pytest.fixture(scope="module")
 def result_and_folder(
     teacher_folder: Path, make_student: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], Path, list[Contender]]:
+) -> tuple[dict[str, Any], Path, list[Candidate]]:
     student_folder = tmp_path_factory.mktemp("student")
     from fcot_vl import FCoTVLProcessor
 
     make_student(2).save_pretrained(student_folder)
     FCoTVLProcessor.from_pretrained(teacher_folder, image_seq_length=8).save_pretrained(student_folder)
-    contenders = [
-        Contender("teacher", str(teacher_folder)),
-        Contender("student x2", str(student_folder)),
-        Contender("FastV", str(teacher_folder), Method("fastv", 0.5, 1)),
+    candidates = [
+        Candidate("teacher", str(teacher_folder)),
+        Candidate("student x2", str(student_folder)),
+        Candidate("FastV", str(teacher_folder), Method("fastv", 0.5, 1)),
     ]
     out = tmp_path_factory.mktemp("bench")
-    return bench(contenders, PAGES, out, new_tokens=3, rounds=2), out, contenders
+    return bench(candidates, PAGES, out, new_tokens=3, rounds=2), out, candidates
 
 
 def test_result_has_the_agreed_form_and_exact_counts(
-    result_and_folder: tuple[dict[str, Any], Path, list[Contender]],
+    result_and_folder: tuple[dict[str, Any], Path, list[Candidate]],
 ) -> None:
     result, out, _ = result_and_folder
     assert result == json.loads((out / "bench.json").read_text())
@@ -156,21 +157,21 @@ def test_result_has_the_agreed_form_and_exact_counts(
 
 
 def test_a_finished_bench_is_returned_and_other_settings_are_refused(
-    result_and_folder: tuple[dict[str, Any], Path, list[Contender]], monkeypatch: pytest.MonkeyPatch
+    result_and_folder: tuple[dict[str, Any], Path, list[Candidate]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result, out, contenders = result_and_folder
-    monkeypatch.setattr("fcot_vl.stages.bench.Entrant", None)  # nothing is run again
-    assert bench(contenders, PAGES, out, new_tokens=3, rounds=2) == result
+    result, out, candidates = result_and_folder
+    monkeypatch.setattr("fcot_vl.stages.bench.LoadedCandidate", None)  # nothing is run again
+    assert bench(candidates, PAGES, out, new_tokens=3, rounds=2) == result
     with pytest.raises(StageError, match="rounds"):
-        bench(contenders, PAGES, out, new_tokens=3, rounds=1)
+        bench(candidates, PAGES, out, new_tokens=3, rounds=1)
 
 
 def test_other_pages_are_timed_with_their_own_tiles_and_tokens(teacher_folder: Path, tmp_path: Path) -> None:
     """A smaller page keeps what fits its budget; fewer tiles are encoded, and have no bound from another ViT's time."""
     names = {"smaller_page": 0.5, "fewer_tiles": 0.5}
-    contenders = [Contender("teacher", str(teacher_folder))]
-    contenders += [Contender(n, str(teacher_folder), Method(n, keep)) for n, keep in names.items()]
-    result = bench(contenders, PAGES, tmp_path, new_tokens=2, rounds=1, batch_size=2)
+    candidates = [Candidate("teacher", str(teacher_folder))]
+    candidates += [Candidate(n, str(teacher_folder), Method(n, keep)) for n, keep in names.items()]
+    result = bench(candidates, PAGES, tmp_path, new_tokens=2, rounds=1, batch_size=2)
     teacher, smaller, fewer = result["contenders"]
     per_token, n_text = 2 * 2 * 16 * 4, teacher["prompt_tokens"] - 32
     assert 0 < smaller["visual_tokens_layer_mean"] == smaller["visual_tokens_nominal"] <= 16
@@ -181,14 +182,14 @@ def test_other_pages_are_timed_with_their_own_tiles_and_tokens(teacher_folder: P
 
 
 def test_last_line_is_json(teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = bench([Contender("a", str(teacher_folder))], PAGES, tmp_path, pages=1, new_tokens=2, rounds=1)
+    result = bench([Candidate("a", str(teacher_folder))], PAGES, tmp_path, pages=1, new_tokens=2, rounds=1)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
-    one = Contender("a", "nowhere")
+    one = Candidate("a", "nowhere")
     for call, message in [
-        (lambda: bench([], PAGES, tmp_path), "contenders"),
+        (lambda: bench([], PAGES, tmp_path), "at least one candidate"),
         (lambda: bench([one, one], PAGES, tmp_path), "name of its own"),
         (lambda: bench([one], PAGES, tmp_path, new_tokens=1), "at least 2"),
         (lambda: bench([one], PAGES, tmp_path, rounds=0), "at least 1"),
@@ -200,8 +201,23 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
             call()
 
 
+@pytest.mark.parametrize("flag", ["--candidate", "--contender"])
+def test_the_former_name_of_the_flag_is_accepted_with_a_warning(
+    flag: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Candidate] = []
+    monkeypatch.setattr("fcot_vl.stages.bench.bench", lambda candidates, *_, **__: asked.extend(candidates))
+    command = ["bench", "--data", "pages", "--output", str(tmp_path), flag, "a=x", flag, "b=x@fastv,0.5,2"]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    assert asked == [Candidate("a", "x"), Candidate("b", "x", Method("fastv", 0.5, 2))]
+    assert (
+        ran.stderr.count("\n") == ("--contender is now --candidate" in ran.stderr) == (flag == "--contender")
+    )
+
+
 def test_weights_and_cache_that_a_step_reads(
-    make_student: Callable[..., Any], result_and_folder: tuple[dict[str, Any], Path, list[Contender]]
+    make_student: Callable[..., Any], result_and_folder: tuple[dict[str, Any], Path, list[Candidate]]
 ) -> None:
     # A layer: q and o of 64x64, k and v of 32x64, their biases, three matrices of 64x96, two norms; 106 rows of head.
     layer = 2 * 64 * 64 + 2 * 32 * 64 + 64 + 2 * 32 + 3 * 64 * 96 + 2 * 64
@@ -215,13 +231,13 @@ def test_weights_and_cache_that_a_step_reads(
 
 
 def test_image_sets_stand_beside_each_other_and_batches_are_answered_together(
-    result_and_folder: tuple[dict[str, Any], Path, list[Contender]],
+    result_and_folder: tuple[dict[str, Any], Path, list[Candidate]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    alone, _, contenders = result_and_folder
+    alone, _, candidates = result_and_folder
     sets = {"small": PAGES[:1], "wide": PAGES[1:]}
-    result = bench(contenders, sets, tmp_path, new_tokens=3, rounds=1, batch_size=2)
+    result = bench(candidates, sets, tmp_path, new_tokens=3, rounds=1, batch_size=2)
     assert [(one["name"], one["pages"]) for one in result["sets"]] == [("small", 1), ("wide", 1)]
     small, wide = (one["contenders"] for one in result["sets"])
     for number, row in enumerate(result["contenders"]):
@@ -252,11 +268,11 @@ def test_image_sets_stand_beside_each_other_and_batches_are_answered_together(
 
 
 def test_a_padded_batch_caches_what_its_longest_row_does(
-    result_and_folder: tuple[dict[str, Any], Path, list[Contender]],
+    result_and_folder: tuple[dict[str, Any], Path, list[Candidate]],
 ) -> None:
     teacher, _, fastv = result_and_folder[2]
-    for contender, wide in ((teacher, [48] * 4), (fastv, [48, 24, 24, 24])):
-        measured = Entrant(contender, load_for_inference, {}).measure(PAGES, 3)
+    for candidate, wide in ((teacher, [48] * 4), (fastv, [48, 24, 24, 24])):
+        measured = LoadedCandidate(candidate, load_for_inference, {}).measure(PAGES, 3)
         n_text = (measured.counts["prompt_tokens"] - 64) // 2
         per_token = 2 * 2 * 16 * 4
         assert measured.counts["kv_cache_bytes"] == 2 * per_token * sum(n_text + n + 2 for n in wide)
@@ -304,8 +320,8 @@ def test_on_a_gpu_events_are_recorded_and_waited_for_once(
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: _Event.waits.append(len(_Event.recorded)))
     monkeypatch.setattr("fcot_vl.bench.measure.Clock", lambda _: Clock(torch.device("cuda")))
-    entrant = Entrant(Contender("teacher", str(teacher_folder)), load_for_inference, {})
-    seconds = entrant.measure(PAGES[:1], 4).seconds
+    loaded = LoadedCandidate(Candidate("teacher", str(teacher_folder)), load_for_inference, {})
+    seconds = loaded.measure(PAGES[:1], 4).seconds
     # begun, ready, vit, projector, projected, four tokens, ended
     assert _Event.waits == [0, 10]
     assert seconds == {
