@@ -19,7 +19,8 @@ import yaml
 import fcot_vl
 from fcot_vl.cli import app
 from fcot_vl.common.config import build, find_recipe, read_recipe
-from fcot_vl.pipeline import Recipe, plan
+from fcot_vl.pipeline.plan import plan
+from fcot_vl.pipeline.recipe import Recipe
 from fcot_vl.stages.post_train import PostTrainConfig
 from fcot_vl.stages.realign import RealignConfig
 from fcot_vl.version import __version__

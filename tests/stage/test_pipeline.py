@@ -17,7 +17,12 @@ from transformers import AutoConfig, AutoTokenizer
 from fcot_vl.common.config import RecipeError, build
 from fcot_vl.common.stage import StageError, read_stage
 from fcot_vl.data.dataset import SampleFolder
-from fcot_vl.pipeline import PipelineError, Recipe, Step, _run_here, peers, plan, run_recipe
+from fcot_vl.pipeline import run_recipe
+from fcot_vl.pipeline.baselines import list_baselines
+from fcot_vl.pipeline.plan import plan
+from fcot_vl.pipeline.recipe import Recipe, load_recipe
+from fcot_vl.pipeline.scheduler import PipelineError, run_here
+from fcot_vl.pipeline.step import Step, StepQueue
 from fcot_vl.report.results import gather
 from fcot_vl.stages.synthesize import OCR_TASKS
 
@@ -33,7 +38,11 @@ def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
         "post_train": {"freeze_vision": True, "cache_features": True, **training},
         "evaluate": {"batch_size": 8},
         "bench": {"pages": 1, "new_tokens": 2, "rounds": 1},
-        "peers": {"methods": ["fastv", "random", "uniform", "smaller_page"], "keep": [0.5], "layers": [1]},
+        "baselines": {
+            "methods": ["fastv", "random", "uniform", "smaller_page"],
+            "keep": [0.5],
+            "layers": [1],
+        },
         **changes,
     }
     path = folder / "small.yaml"
@@ -55,7 +64,7 @@ def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: 
     training = {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "use_cpu": True}
     changes = {
         "control_seeds": [],
-        "peers": {},
+        "baselines": {},
         "realign": {"ratios": [2], **training},
         "post_train": {"keep_checkpoints": 2, **training},
         "merge": {"methods": ["average", "shapley"], "checkpoints": 2, "validation": 2},
@@ -121,7 +130,8 @@ def test_a_run_in_this_process_leaves_its_threads_as_they_were() -> None:
     before, during = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        _run_here([Step("one", lambda: during.append(torch.get_num_threads()))], 3, Console(quiet=True))
+        one = Step("one", lambda: during.append(torch.get_num_threads()))
+        run_here([one], threads=3, console=Console(quiet=True))
         assert (during, torch.get_num_threads()) == ([3], 2)
     finally:
         torch.set_num_threads(before)
@@ -132,7 +142,7 @@ def test_side_by_side_gives_the_same_models(
 ) -> None:
     run_recipe(
         small_recipe(
-            tmp_path, teacher_folder, jobs=2, control_seeds=[], peers={}, evaluate={"batch_size": 4}
+            tmp_path, teacher_folder, jobs=2, control_seeds=[], baselines={}, evaluate={"batch_size": 4}
         ),
         Console(quiet=True),
     )
@@ -144,7 +154,7 @@ def test_side_by_side_gives_the_same_models(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failing_step_is_named(teacher_folder: Path, tmp_path: Path, jobs: int) -> None:
-    changes = {"realign": {"ratios": [2], "max_length": 3, "use_cpu": True}, "jobs": jobs, "peers": {}}
+    changes = {"realign": {"ratios": [2], "max_length": 3, "use_cpu": True}, "jobs": jobs, "baselines": {}}
     recipe = small_recipe(tmp_path, teacher_folder, **changes)
     with pytest.raises(ValueError, match="more than max_length 3") as caught:
         run_recipe(recipe, Console(quiet=True))
@@ -169,8 +179,45 @@ def test_every_step_waits_only_for_earlier_ones(teacher_folder: Path, tmp_path: 
     names = [step.name for step in steps]
     assert len(names) == len(set(names))
     for number, step in enumerate(steps):
-        assert set(step.after) <= set(names[:number])
+        assert set(step.after) <= set(steps[:number])
+    queue, started = StepQueue(steps), []
+    while queue:  # one at a time, steps start in the order of the plan
+        started.append(queue.ready()[0])
+        queue.start(started[-1])
+        queue.finish(started[-1])
+    assert started == steps
     assert sum(name.startswith("post-train") for name in names) == 6
+
+
+def test_ready_steps_come_in_the_order_of_the_plan() -> None:
+    first, other = Step("first", print), Step("other", print)
+    long, last = Step("long", print, after=(first,)), Step("last", print, after=(first, other))
+    queue = StepQueue([first, long, other, last])
+    assert queue.ready() == [first, other]
+    queue.start(other)
+    queue.finish(other)
+    assert queue.ready() == [first]
+    queue.start(first)
+    assert queue and not queue.ready()
+    queue.finish(first)
+    assert queue.ready() == [long, last]
+    with pytest.raises(ValueError, match="'last' depends on 'other', which is not in the plan"):
+        StepQueue([first, last])
+
+
+def test_the_former_name_of_the_baselines_is_accepted_with_a_warning(
+    teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_recipe(tmp_path, teacher_folder)
+    asked = load_recipe(path)
+    assert capsys.readouterr().err == ""
+    path.write_text(path.read_text().replace("baselines:", "peers:"))
+    assert load_recipe(path) == asked
+    warned = capsys.readouterr().err
+    assert "peers is now called baselines" in warned and warned.count("\n") == 1
+    both = small_recipe(tmp_path, teacher_folder, peers={})
+    with pytest.raises(RecipeError, match="keep baselines only"):
+        load_recipe(both)
 
 
 def answering_a(teacher: Path, folder: Path) -> Path:
@@ -199,7 +246,7 @@ def test_stage_1_reads_what_the_teacher_answered(teacher_folder: Path, tmp_path:
     changes = {
         "seeds": [0, 1],
         "control_seeds": [],
-        "peers": {},
+        "baselines": {},
         "synthesize": {"train": 4, "realign": 4, "test": 4},
     }
     run_recipe(small_recipe(tmp_path, brief, **changes), Console(quiet=True))
@@ -220,20 +267,21 @@ def test_stage_1_reads_what_the_teacher_answered(teacher_folder: Path, tmp_path:
     assert len(losses) == 2
 
 
-def test_every_peer_at_every_share_and_at_equal_cost(teacher_folder: Path, tmp_path: Path) -> None:
-    """No peer is run twice alike; what cannot be kept in so few layers is left out with its reason."""
+def test_every_baseline_at_every_share_and_at_equal_cost(teacher_folder: Path, tmp_path: Path) -> None:
+    """No baseline is run twice alike; what cannot be kept in so few layers is left out with its reason."""
     methods = ["fastv", "pyramiddrop", "sparsevlm", "divprune", "random"]
     section = {"methods": methods, "keep": [0.5, 0.25], "layers": [1]}
     recipe = build(
         Recipe,
-        yaml.safe_load(small_recipe(tmp_path, teacher_folder, seeds=[0, 1], peers=section).read_text()),
+        yaml.safe_load(small_recipe(tmp_path, teacher_folder, seeds=[0, 1], baselines=section).read_text()),
     )
-    found, left_out = peers(recipe, str(teacher_folder))
+    found, left_out = list_baselines(recipe)
+    used = [baseline.method for baseline in found]
     depth = AutoConfig.from_pretrained(teacher_folder).text_config.num_hidden_layers
-    assert len({method for _, method, _ in found}) == len(found) == len({name for name, _, _ in found})
+    assert len(set(used)) == len(found) == len({baseline.name for baseline in found})
     for name in ("random", "divprune"):
-        assert sum(method.name == name for _, method, _ in found) == (4 if name == "random" else 2)
-    at_half = [m for _, m, _ in found if m.layer_mean(depth) == pytest.approx(0.5, abs=0.03)]
+        assert sum(method.name == name for method in used) == (4 if name == "random" else 2)
+    at_half = [m for m in used if m.layer_mean(depth) == pytest.approx(0.5, abs=0.03)]
     assert {m.name for m in at_half} == {
         m for m in methods if not any(m in r and "50%" in r for r in left_out)
     }
@@ -244,7 +292,7 @@ def test_compressors_are_compared(teacher_folder: Path, tmp_path: Path) -> None:
     """Each is trained alike, in folders of its own, and is a row of its own."""
     changes = {
         "control_seeds": [],
-        "peers": {},
+        "baselines": {},
         "realign": {"ratios": [2], "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
         "post_train": {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
         "compressors": ["conv", "pooling"],
@@ -269,7 +317,7 @@ def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
         ({"seeds": [1, 1]}, "each once"),
         ({"jobs": 0}, "jobs and threads"),
         ({"synthesize": {"train": 4}}, "missing --test"),
-        ({"peers": {"metods": []}}, "did you mean methods"),
+        ({"baselines": {"metods": []}}, "did you mean methods"),
         ({"relign": {}}, "did you mean realign"),
         ({"compressors": ["conv", "kohv"]}, "'kohv' is unknown"),
         ({"compressors": ["conv", "conv"]}, "each once"),
