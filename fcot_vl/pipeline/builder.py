@@ -10,6 +10,7 @@ from typing import Any
 
 from fcot_vl.bench.measure import Candidate
 from fcot_vl.common.config import build
+from fcot_vl.merge.config import FINAL_BASE
 from fcot_vl.pipeline.calls import run_cache_features, run_label, run_merge
 from fcot_vl.pipeline.recipe import BenchSection, EvaluateSection, MergeSection, Recipe, SynthesizeSection
 from fcot_vl.pipeline.step import Step
@@ -172,14 +173,14 @@ class StepBuilder:
         Args:
             name: Name of the step.
             method: Method of merging.
-            base: Model that the post-training started from.
+            base: Model that the post-training started from, for methods whose base is not the final checkpoint.
             trained: Folder of the post-training.
             validation: Pages on which coalitions of checkpoints are scored.
             output: Output folder.
             after: Step of the post-training.
         """
         config = {
-            "base": None if method == "average" else base,
+            "base": None if method in ("average", *FINAL_BASE) else base,
             "data": validation.folder if method == "shapley" else None,
             "batch_size": self.batch_size,
         }
