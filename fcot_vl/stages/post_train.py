@@ -46,74 +46,125 @@ from fcot_vl.train.trainer import (
 class PostTrainConfig(TrainingArguments):
     """Settings of post-training, in addition to those of transformers' `TrainingArguments`.
 
-    Attributes:
-        max_length: Context of the model's own sequence in tokens. Longer pages are skipped.
-        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
-            None: the value of the data's mixture, else 0.01.
-        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
-        freeze_vision: Whether to freeze the ViT. Its features may then be cached.
-        visual_positions: New scheme of the student's visual positions, "kept" or "compact". None: unchanged.
-        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
-            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
-            It does not work with FSDP or DeepSpeed.
-        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
-        vision_lr, adaptor_lr: Peak learning rates of the ViT, and of compressor and projector. None: the rate of all
-            other weights. Under Muon, the rates of Muon and AdamW are scaled by the same factor.
-        layer_lr_decay: Factor of the learning rate from each layer of the ViT and of the decoder to the one below.
-        lora_rank: Rank of low-rank updates. Above 0, the decoder learns only low-rank updates of its linear layers,
-            compressor and projector learn all their weights, and the ViT is frozen. The updates are merged into the
-            saved weights.
-        lora_alpha: Numerator of the scale lora_alpha / lora_rank of the updates. None: twice the rank.
-        keep_checkpoints: Number of models saved in `checkpoints/` at evenly spaced steps, for merging.
-        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
-        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
-        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
+    The `help` of a field says what it means. `fcot-vl post-train --help` lists all of them.
     """
 
     # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
-    max_length: int = field(default=5120, metadata={"help": "Context in tokens."})  # the paper's
+    max_length: int = field(
+        default=5120,
+        metadata={"help": "Maximum length of the model's sequence in tokens; longer pages are skipped."},
+    )  # the paper's
     packing: bool = field(
-        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+        default=True,
+        metadata={"help": "Pack pages into sequences of `max_length` tokens; the batch size counts packs."},
     )  # the paper's
     max_skipped: float | None = field(
-        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+        default=None,
+        metadata={
+            "help": "Maximum share of unusable samples (broken, missing, malformed, too long), 0 to 1; the "
+            "run stops above it. Default: the value of the data's mixture, else 0.01."
+        },
     )  # ours
     freeze_vision: bool = field(
-        default=False, metadata={"help": "The ViT does not learn."}
+        default=False, metadata={"help": "Freeze the ViT. Its features can then be cached."}
     )  # the paper trains it
-    visual_positions: str | None = field(default=None, metadata={"help": "kept or compact."})  # ours
-    vision_lr: float | None = field(default=None, metadata={"help": "Peak learning rate of the ViT."})  # ours
+    visual_positions: str | None = field(
+        default=None,
+        metadata={
+            "help": "New position ids of compressed tokens: kept (that of the first token replaced) or compact (one "
+            "after the other). Default: the student's own."
+        },
+    )  # ours
+    vision_lr: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of the ViT; under Muon, both of its rates are scaled by "
+            "`vision_lr / learning_rate`. Default: `learning_rate`."
+        },
+    )  # ours
     adaptor_lr: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of compressor and projector."}
+        default=None,
+        metadata={
+            "help": "Peak learning rate of compressor and projector; under Muon, both of their rates are scaled by "
+            "`adaptor_lr / learning_rate`. Default: `learning_rate`."
+        },
     )  # ours
-    layer_lr_decay: float = field(default=1.0, metadata={"help": "Rate of a layer beside the one above."})
-    lora_rank: int = field(default=0, metadata={"help": "Low-rank updates of the decoder; 0: all weights."})
-    lora_alpha: float | None = field(default=None, metadata={"help": "Scale of the updates times the rank."})
-    keep_checkpoints: int = field(
-        default=0, metadata={"help": "Models kept along the run; the paper merges 5."}
+    layer_lr_decay: float = field(
+        default=1.0,
+        metadata={"help": "Factor of the learning rate from each layer of ViT and decoder to the one below."},
     )
-    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "Rank of low-rank updates of the decoder, merged into it after training. Compressor and projector "
+            "learn all their weights, and the ViT is frozen. 0: no low-rank updates."
+        },
+    )
+    lora_alpha: float | None = field(
+        default=None,
+        metadata={"help": "Scale of the low-rank updates times `lora_rank`. Default: twice the rank."},
+    )
+    keep_checkpoints: int = field(
+        default=0, metadata={"help": "Models saved at evenly spaced steps, for merging; the paper merges 5."}
+    )
+    drop_path: float = field(
+        default=0.0,
+        metadata={
+            "help": "Rate of stochastic depth in the last layer of InternVL's ViT; the paper's is 0.1."
+        },
+    )
     cache_features: bool = field(
-        default=False, metadata={"help": "Run the frozen ViT once per picture."}
+        default=False,
+        metadata={"help": "Compute the ViT's features of each image once (on disk). Needs `freeze_vision`."},
     )  # ours
-    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})  # the paper's
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    features_folder: str | None = field(
+        default=None, metadata={"help": "Folder of the cached features. Default: `features` in the output."}
+    )
+    num_train_epochs: float = field(
+        default=3.0, metadata={"help": "Number of epochs. `max_steps` overrides it."}
+    )  # the paper's
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "Weight decay of the optimizer."}
+    )  # the paper's
     learning_rate: float = field(
         default=4e-5, metadata={"help": "Peak learning rate."}
     )  # InternVL2's fine-tune
-    muon_lr: float | None = field(default=None, metadata={"help": "Muon's rate for hidden matrices."})  # ours
-    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
-    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
-    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
-    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    muon_lr: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of hidden matrices under Muon (no FSDP, no DeepSpeed); `learning_rate` is "
+            "then AdamW's, for all other weights. Default: AdamW for all weights."
+        },
+    )  # ours
+    lr_scheduler_type: Any = field(
+        default="cosine",
+        metadata={"help": "Schedule of the learning rate, such as cosine, linear or constant."},
+    )  # InternVL2's fine-tune
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "Steps of linear warm-up; below 1, share of all steps."}
+    )  # InternVL2's fine-tune
+    logging_steps: float = field(
+        default=50, metadata={"help": "Steps between two printed lines; below 1, share of all steps."}
+    )  # ours
+    save_steps: float = field(
+        default=200, metadata={"help": "Steps between two checkpoints; below 1, share of all steps."}
+    )  # ours
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints kept."}
+        default=2, metadata={"help": "Maximum number of checkpoints on the disk."}
     )  # ours: one in reserve
-    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
-    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
-    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+    report_to: Any = field(
+        default="tensorboard", metadata={"help": "Reporter of the losses: tensorboard, wandb, ... or none."}
+    )
+    reread_steps: int = field(
+        default=100, metadata={"help": "Steps between two printed answers about the first page; 0: never."}
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Pin batches in memory. Default: on if there is a GPU."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Remove unused columns. Must stay off: pages have none."}
+    )
 
     def __post_init__(self) -> None:
         if self.lora_rank:

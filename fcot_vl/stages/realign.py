@@ -45,64 +45,108 @@ from fcot_vl.train.trainer import (
 class RealignConfig(TrainingArguments):
     """Settings of re-alignment, in addition to those of transformers' `TrainingArguments`.
 
-    Attributes:
-        ratios: Compress ratios of the students, as a list or as "2,4".
-        compressor, visual_positions: Compressor and visual positions of all students; see `FCoTVLConfig`.
-        kl_weight, ce_weight, temperature: Weights and temperature of the loss; see `losses.realign_loss`.
-        max_length: Context of the teacher's sequence in tokens. Longer pages are skipped.
-        max_skipped: Share of samples that may be unusable (broken, missing, malformed, too long) before the run stops.
-            None: the value of the data's mixture, else 0.01.
-        packing: Whether to concatenate pages into packs of max_length tokens. A batch then consists of packs.
-        muon_lr: Peak learning rate of hidden matrices under Muon; `learning_rate` is then the rate of AdamW for all
-            other weights. None: AdamW for all weights. Muon needs fewer pages where training starts far from the goal.
-            It does not work with FSDP or DeepSpeed.
-        cache_features: Whether to compute the ViT features of every image once (bfloat16, on disk).
-        drop_path: Maximum rate of stochastic depth in InternVL's ViT, reached in its last layer; 0.1 in the paper.
-        reread_steps: Steps between two printed answers about the first page, which show the progress; 0: never.
-        features_folder: Folder of the cached features, by default `features/` in the output folder. Runs may share one.
+    The `help` of a field says what it means. `fcot-vl realign --help` lists all of them.
     """
 
     # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
     ratios: list[int] = field(
-        default_factory=lambda: [2, 4], metadata={"help": "Compress ratios, trained together."}
+        default_factory=lambda: [2, 4],
+        metadata={"help": "Compress ratios of the students (2, 4, 8 or 16), trained together."},
     )
     compressor: str = field(
         default="conv",
-        metadata={"help": "conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or token_packer."},
+        metadata={
+            "help": "Compressor of all students: conv, pooling, qformer, conv2d, c_abstractor, ldpv2 or "
+            "token_packer."
+        },
     )  # the paper's
     visual_positions: str | None = field(
-        default=None, metadata={"help": "kept or compact; by default the family's."}
+        default=None,
+        metadata={
+            "help": "Position ids of compressed tokens: kept (that of the first token replaced) or compact (one "
+            "after the other). Default: depends on the family."
+        },
     )  # ours
-    kl_weight: float = field(default=1.0, metadata={"help": "Weight of KL(teacher || student)."})  # ours
-    ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy."})  # ours
-    temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term."})  # ours
-    max_length: int = field(default=4096, metadata={"help": "Context in tokens."})  # the paper's
-    packing: bool = field(
-        default=True, metadata={"help": "Fill sequences of max_length tokens with pages."}
+    kl_weight: float = field(
+        default=1.0, metadata={"help": "Weight of KL(teacher || student) in the loss."}
+    )  # ours
+    ce_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the cross-entropy in the loss."}
+    )  # ours
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term, above 0."})  # ours
+    max_length: int = field(
+        default=4096,
+        metadata={"help": "Maximum length of the teacher's sequence in tokens; longer pages are skipped."},
     )  # the paper's
-    drop_path: float = field(default=0.0, metadata={"help": "Drop path of the ViT; the paper's is 0.1."})
+    packing: bool = field(
+        default=True,
+        metadata={"help": "Pack pages into sequences of `max_length` tokens; the batch size counts packs."},
+    )  # the paper's
+    drop_path: float = field(
+        default=0.0,
+        metadata={
+            "help": "Rate of stochastic depth in the last layer of InternVL's ViT; the paper's is 0.1."
+        },
+    )
     max_skipped: float | None = field(
-        default=None, metadata={"help": "Share of unusable records above which the run stops."}
+        default=None,
+        metadata={
+            "help": "Maximum share of unusable samples (broken, missing, malformed, too long), 0 to 1; the "
+            "run stops above it. Default: the value of the data's mixture, else 0.01."
+        },
     )  # ours
-    cache_features: bool = field(default=False, metadata={"help": "Run the ViT once per picture."})  # ours
-    features_folder: str | None = field(default=None, metadata={"help": "Where cached features are kept."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Epochs."})  # the paper's
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})  # the paper's
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Compute the ViT's features of each image once (on disk). Needs `drop_path` 0."},
+    )  # ours
+    features_folder: str | None = field(
+        default=None, metadata={"help": "Folder of the cached features. Default: `features` in the output."}
+    )
+    num_train_epochs: float = field(
+        default=1.0, metadata={"help": "Number of epochs. `max_steps` overrides it."}
+    )  # the paper's
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "Weight decay of the optimizer."}
+    )  # the paper's
     learning_rate: float = field(
         default=4e-5, metadata={"help": "Peak learning rate."}
     )  # InternVL2's fine-tune
-    muon_lr: float | None = field(default=None, metadata={"help": "Muon's rate for hidden matrices."})  # ours
-    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule."})  # InternVL2's fine-tune
-    warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or share."})  # InternVL2's fine-tune
-    logging_steps: float = field(default=50, metadata={"help": "Steps between printed lines."})  # ours
-    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})  # ours
+    muon_lr: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of hidden matrices under Muon (no FSDP, no DeepSpeed); `learning_rate` is "
+            "then AdamW's, for all other weights. Default: AdamW for all weights."
+        },
+    )  # ours
+    lr_scheduler_type: Any = field(
+        default="cosine",
+        metadata={"help": "Schedule of the learning rate, such as cosine, linear or constant."},
+    )  # InternVL2's fine-tune
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "Steps of linear warm-up; below 1, share of all steps."}
+    )  # InternVL2's fine-tune
+    logging_steps: float = field(
+        default=50, metadata={"help": "Steps between two printed lines; below 1, share of all steps."}
+    )  # ours
+    save_steps: float = field(
+        default=200, metadata={"help": "Steps between two checkpoints; below 1, share of all steps."}
+    )  # ours
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints kept."}
+        default=2, metadata={"help": "Maximum number of checkpoints on the disk."}
     )  # ours: one in reserve
-    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, ... or none."})
-    reread_steps: int = field(default=100, metadata={"help": "Steps between readings of a page; 0: never."})
-    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Pages are no columns."})
+    report_to: Any = field(
+        default="tensorboard", metadata={"help": "Reporter of the losses: tensorboard, wandb, ... or none."}
+    )
+    reread_steps: int = field(
+        default=100, metadata={"help": "Steps between two printed answers about the first page; 0: never."}
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Pin batches in memory. Default: on if there is a GPU."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Remove unused columns. Must stay off: pages have none."}
+    )
 
     def __post_init__(self) -> None:
         asked: Any = self.ratios
