@@ -43,7 +43,7 @@ lint: $(READY)       ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(READY)       ## write docs/cli.md from the command line's own help
-	$(BIN)/python -m typer fcot_vl.cli utils docs --name fcot-vl --output docs/cli.md
+	$(BIN)/python -m typer fcot_vl.cli.app utils docs --name fcot-vl --output docs/cli.md
 
 eval-env: $(EVAL)/.fcot-vl-installed  ## lmms-eval in an environment of its own, .venv-eval (docs/stages/lmms-eval.md)
 

@@ -12,7 +12,7 @@ from accelerate import DistributedType, PartialState
 from torch.distributed.tensor import DTensor
 from training_case import post_train_config, realign_config
 
-from fcot_vl.cli import leave_process_group
+from fcot_vl.cli.app import leave_process_group
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
 from fcot_vl.train.trainer import LossLog, StageTrainer

@@ -17,7 +17,7 @@ import typer.main
 import yaml
 
 import fcot_vl
-from fcot_vl.cli import app
+from fcot_vl.cli.app import app
 from fcot_vl.common.config import build, find_recipe, read_recipe
 from fcot_vl.pipeline.plan import plan
 from fcot_vl.pipeline.recipe import Recipe
@@ -64,7 +64,7 @@ def test_every_command_in_the_documents_exists(path: Path) -> None:
             assert (ROOT / words[1]).is_file(), line
             continue
         if words[0] == "torchrun":
-            words = ["fcot-vl", *words[words.index("fcot_vl.cli") + 1 :]]
+            words = ["fcot-vl", *words[words.index("fcot_vl") + 1 :]]
         if "lmms-eval" in Path(words[0]).name or "lmms_eval" in words:
             assert words[0].startswith(".venv-eval/bin/"), line
             assert words[words.index("--model") + 1] == "fcot_vl", line
@@ -99,7 +99,7 @@ def test_every_verb_is_documented() -> None:
 
 
 def test_the_flag_reference_is_what_make_docs_writes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "typer", "fcot_vl.cli", "utils", "docs", "--name", "fcot-vl"]
+    command = [sys.executable, "-m", "typer", "fcot_vl.cli.app", "utils", "docs", "--name", "fcot-vl"]
     written = tmp_path / "cli.md"
     subprocess.run([*command, "--output", str(written)], check=True, cwd=ROOT, capture_output=True)
     assert (ROOT / "docs" / "cli.md").read_text() == written.read_text(), "run `make docs`"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from fcot_vl.cli import app
+from fcot_vl.cli.app import app
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 
-from fcot_vl.cli import app
+from fcot_vl.cli.app import app
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 LAYERS = [  # lowest first; units of one layer do not import each other
@@ -22,6 +23,7 @@ LAYERS = [  # lowest first; units of one layer do not import each other
     {"stages"},
     {"pipeline"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
@@ -73,12 +75,25 @@ def test_imports_go_down_only(path: Path) -> None:
         ("models", "def f():\n    import fcot_vl.train.losses"),
         ("train", "from fcot_vl import evaluate"),
         ("common", "from fcot_vl.models import x"),
-        ("train", "from fcot_vl.cli import app"),
+        ("train", "from fcot_vl.cli.app import app"),
         ("data", "import fcot_vl"),
     ],
 )
 def test_the_rule_bites(unit: str, source: str) -> None:
     assert problems(unit, source)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_the_command_line_imports_the_rest_when_a_command_runs(path: Path) -> None:
+    """Imports outside functions would slow down every start."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            top = name.split(".")[0]
+            light = top in sys.stdlib_module_names or top in ("typer", "rich")
+            assert light or name.startswith("fcot_vl.cli"), f"line {node.lineno}: {name}"
 
 
 def test_the_bottom_imports_nothing_above() -> None:

@@ -232,7 +232,7 @@ def test_two_processes_give_the_result_of_one(
     tmp_path: Path, mixed: Path, alone: Path, launcher: str
 ) -> None:
     out = tmp_path / "out"
-    ran = launched(launcher, ["-m", "fcot_vl.cli"], mixed, out)
+    ran = launched(launcher, ["-m", "fcot_vl"], mixed, out)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert_same(out, alone)
     assert ran.stdout.count("10 questions ->") == 1, "one process speaks"
@@ -246,7 +246,7 @@ def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None
     worker = tmp_path / "killed.py"
     worker.write_text(
         "import os, sys, time\n"
-        "from fcot_vl.cli import app\n"
+        "from fcot_vl.cli.app import app\n"
         "from fcot_vl.evaluate.predictions import Files\n"
         "inner = Files.add\n"
         "def add(self, rows, seconds):\n"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fcot_vl.cli import app
+from fcot_vl.cli.app import app
 from fcot_vl.data.collator import question_inputs
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor

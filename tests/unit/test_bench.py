@@ -20,7 +20,8 @@ from fcot_vl.bench.measure import PARTS, Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.speedup_bound import predicted_seconds
 from fcot_vl.bench.tables import by_image_set
 from fcot_vl.bench.timers import Clock
-from fcot_vl.cli import _image_sets, app
+from fcot_vl.cli.app import app
+from fcot_vl.cli.judge import image_sets
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Sample
 from fcot_vl.inference.loading import load_for_inference
@@ -344,8 +345,8 @@ def test_a_settled_clock_of_the_host_counts_forward() -> None:
 
 
 def test_image_sets_of_the_command_line() -> None:
-    assert _image_sets(["pages/test"]) == "pages/test"
-    assert _image_sets(["docvqa=a/b", "pages/chartqa"]) == {"docvqa": "a/b", "chartqa": "pages/chartqa"}
+    assert image_sets(["pages/test"]) == "pages/test"
+    assert image_sets(["docvqa=a/b", "pages/chartqa"]) == {"docvqa": "a/b", "chartqa": "pages/chartqa"}
     for wrong in (["=a"], ["a="], ["x/test", "y/test"]):
         with pytest.raises(ValueError, match="name of its own"):
-            _image_sets(wrong)
+            image_sets(wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from fcot_vl import cli
+from fcot_vl.cli import app as cli
+from fcot_vl.cli.settings import read_settings
+from fcot_vl.stages.post_train import PostTrainConfig
 
 
 def raising(error: BaseException) -> Any:
@@ -56,3 +59,24 @@ def test_a_finished_command_leaves_its_process_group(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit):
         cli.main()
     assert not torch.distributed.is_initialized()
+
+
+def test_settings_come_from_flags_over_the_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("post_train: {max_steps: 7, freeze_vision: true, use_cpu: true}")
+    flags = ["--no-freeze-vision", "--learning-rate", "1e-3"]
+    config = read_settings(PostTrainConfig, "post_train", str(recipe), flags, tmp_path / "out")
+    assert (config.max_steps, config.freeze_vision, config.learning_rate) == (7, False, 1e-3)
+    assert config.output_dir == str(tmp_path / "out")
+    with pytest.raises(ValueError, match="did you mean learning_rate"):
+        read_settings(PostTrainConfig, "post_train", None, ["--learning-rat", "1"], tmp_path)
+
+
+def test_the_package_runs_as_a_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts in one of its own
+    monkeypatch.setattr(sys, "argv", ["fcot-vl", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("fcot_vl", run_name="__main__")
+    assert ended.value.code == 0 and "post-train" in capsys.readouterr().out

@@ -371,7 +371,7 @@ def test_a_tile_that_is_no_square_of_windows_is_refused() -> None:
 
 
 def test_the_help_names_every_compressor() -> None:
-    from fcot_vl.cli import inspect
+    from fcot_vl.cli.prepare import inspect
     from fcot_vl.stages.realign import RealignConfig
 
     texts = [

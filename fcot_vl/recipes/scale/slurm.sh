@@ -19,6 +19,6 @@ export OMP_NUM_THREADS=8
 srun --kill-on-bad-exit=1 torchrun \
   --nnodes "$SLURM_NNODES" --nproc-per-node "$GPUS" \
   --rdzv-backend c10d --rdzv-endpoint "$host:29500" --rdzv-id "$SLURM_JOB_ID" \
-  -m fcot_vl.cli realign --recipe scale/realign \
+  -m fcot_vl realign --recipe scale/realign \
   --teacher "$teacher" --data "$data" --output "$output" \
   --gradient-accumulation-steps $((packs / GPUS / SLURM_NNODES)) "$@"
