@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fcot_vl.cli.options import Data, FromRecipe, Output, Teacher, TrainingData, or_embedded_teacher
-from fcot_vl.cli.settings import MORE_FLAGS, read_settings
+from fcot_vl.cli.settings import MORE_FLAGS, SettingsCommand, read_settings
 
 app = typer.Typer()
 
 
-@app.command(context_settings=MORE_FLAGS)
+class RealignCommand(SettingsCommand):
+    """`realign`, whose further flags are the fields of `RealignConfig`."""
+
+    section = "realign"
+
+    def config(self) -> type[Any]:
+        from fcot_vl.stages.realign import RealignConfig
+
+        return RealignConfig
+
+
+class PostTrainCommand(SettingsCommand):
+    """`post-train`, whose further flags are the fields of `PostTrainConfig`."""
+
+    section = "post_train"
+
+    def config(self) -> type[Any]:
+        from fcot_vl.stages.post_train import PostTrainConfig
+
+        return PostTrainConfig
+
+
+@app.command(cls=RealignCommand, context_settings=MORE_FLAGS)
 def realign(
     context: typer.Context,
     data: TrainingData,
@@ -21,21 +43,18 @@ def realign(
     teacher: Teacher = None,
     recipe: FromRecipe = None,
 ) -> None:
-    """Stage 1: train the compressor and the projector of one or more students; all other weights stay frozen.
-
-    Further flags are the fields of `RealignConfig`, such as `--ratios 2,4 --max-steps 500 --seed 1`.
-    """
+    """Stage 1: train the compressor and the projector of one or more students; all other weights stay frozen."""
     from fcot_vl.stages.realign import RealignConfig
     from fcot_vl.stages.realign import realign as run
 
     run(
-        read_settings(RealignConfig, "realign", recipe, context.args, output),
+        read_settings(RealignConfig, RealignCommand.section, recipe, context.args, output),
         or_embedded_teacher(teacher),
         data,
     )
 
 
-@app.command(context_settings=MORE_FLAGS)
+@app.command(cls=PostTrainCommand, context_settings=MORE_FLAGS)
 def post_train(
     context: typer.Context,
     model: Annotated[Path, typer.Option(help="Student folder. A teacher folder is trained as the control.")],
@@ -43,14 +62,11 @@ def post_train(
     output: Output,
     recipe: FromRecipe = None,
 ) -> None:
-    """Stage 2: train all weights of a student on the answers.
-
-    Further flags are the fields of `PostTrainConfig`, such as `--max-steps 500 --learning-rate 1e-3`.
-    """
+    """Stage 2: train all weights of a student on the answers."""
     from fcot_vl.stages.post_train import PostTrainConfig
     from fcot_vl.stages.post_train import post_train as run
 
-    run(read_settings(PostTrainConfig, "post_train", recipe, context.args, output), model, data)
+    run(read_settings(PostTrainConfig, PostTrainCommand.section, recipe, context.args, output), model, data)
 
 
 @app.command(context_settings=MORE_FLAGS)
@@ -78,7 +94,7 @@ def resample(
 ) -> None:
     """Weight the groups of the data by the losses of a coarse run, and write them as a mixture.
 
-    With `--model`, further flags are the fields of `PostTrainConfig` for the coarse run.
+    With `--model`, the settings listed by `fcot-vl post-train --help` are flags of the coarse run.
     """
     from fcot_vl.stages.post_train import PostTrainConfig
     from fcot_vl.stages.resample import ResampleConfig
@@ -101,7 +117,7 @@ def resample(
         run(config)
         return
     flags = [*context.args, "--seed", str(seed)]
-    run(config, read_settings(PostTrainConfig, "post_train", recipe, flags, output / "coarse"))
+    run(config, read_settings(PostTrainConfig, PostTrainCommand.section, recipe, flags, output / "coarse"))
 
 
 @app.command()

@@ -10,6 +10,9 @@ import pytest
 import typer.main
 
 from fcot_vl.cli.app import app
+from fcot_vl.cli.settings import own_settings
+from fcot_vl.stages.post_train import PostTrainConfig
+from fcot_vl.stages.realign import RealignConfig
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -26,6 +29,16 @@ def test_help_names_the_thing(command: str) -> None:
             assert said, f"{command}: {parameter.name} has no help"
             assert not VAGUE.match(said), f"{command}: {parameter.name}: {said}"
             assert said.endswith("."), f"{command}: {parameter.name}: {said}"
+
+
+@pytest.mark.parametrize("config", [RealignConfig, PostTrainConfig], ids=lambda c: c.__name__)
+def test_help_of_a_setting_says_what_it_means(config: type) -> None:
+    for setting in own_settings(config):
+        said = setting.metadata.get("help")
+        assert said, f"{setting.name} has no help"
+        assert not VAGUE.match(said) and said.endswith("."), f"{setting.name}: {said}"
+        if setting.default is None:
+            assert "Default: " in said, f"{setting.name}: {said}"
 
 
 def docstrings(path: Path) -> list[tuple[str, str]]:

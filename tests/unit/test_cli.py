@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import runpy
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
+from typer.testing import CliRunner
 
 from fcot_vl.cli import app as cli
-from fcot_vl.cli.settings import read_settings
+from fcot_vl.cli.settings import own_settings, read_settings
 from fcot_vl.stages.post_train import PostTrainConfig
 
 
@@ -59,6 +62,37 @@ def test_a_finished_command_leaves_its_process_group(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit):
         cli.main()
     assert not torch.distributed.is_initialized()
+
+
+def help_of(command: str) -> str:
+    ran = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
+    assert ran.exit_code == 0, ran.output
+    return ran.output
+
+
+def test_help_lists_the_settings_of_a_training_command() -> None:
+    listed = help_of("realign")
+    assert "--ratios <int,...>: Compress ratios of the students" in listed and "[default: 2,4]" in listed
+    assert "--packing / --no-packing: " in listed and "[default: packing]" in listed
+    assert "--learning-rate <float>: Peak learning rate.  [default: 4e-05]" in listed
+    assert "--adam-beta1" not in listed and "TrainingArguments" in listed
+    assert "--ratios" not in help_of("post-train") and "--lora-rank <int>" in help_of("post-train")
+    assert "post-train --help" in help_of("resample")
+
+
+def test_own_settings_are_those_that_our_classes_declare() -> None:
+    names = [setting.name for setting in own_settings(PostTrainConfig)]
+    assert len(names) == len(set(names)) and "adam_beta1" not in names
+    inherited = {setting.name: setting.default for setting in fields(TrainingArguments)}
+    changed = {
+        setting.name
+        for setting in fields(PostTrainConfig)
+        if setting.name not in inherited or setting.default != inherited[setting.name]
+    }
+    assert set(names) - changed == {"num_train_epochs"}, (
+        "declared, since the paper's is transformers' default"
+    )
+    assert changed <= set(names)
 
 
 def test_settings_come_from_flags_over_the_recipe(tmp_path: Path) -> None:
