@@ -141,7 +141,11 @@ def merge(
     ],
     output: Output,
     base: Annotated[
-        Path | None, typer.Option(help="Base model of the merge. Not used by average and weighted.")
+        Path | None,
+        typer.Option(
+            help="Base model of the merge. Default: the last checkpoint (task-arithmetic, shapley). Required by ties and "
+            "dare; not used by average and weighted."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help="Merge method: average, weighted, task-arithmetic, shapley, ties or dare.")
