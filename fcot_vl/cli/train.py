@@ -143,8 +143,8 @@ def merge(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="Base model of the merge. Default: the last checkpoint (task-arithmetic, shapley). Required by ties and "
-            "dare; not used by average and weighted."
+            help="Base model of the merge. Default: the last checkpoint (task-arithmetic, shapley). Required by ties "
+            "and dare; not used by average and weighted."
         ),
     ] = None,
     method: Annotated[
