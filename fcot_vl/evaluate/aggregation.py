@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fcot_vl.evaluate.metrics.document import bootstrap_interval, bootstrap_interval_over_tasks
+from fcot_vl.evaluate.bootstrap import bootstrap_interval, bootstrap_interval_over_tasks
 from fcot_vl.evaluate.tasks.minidoc import density_band, density_bands
 from fcot_vl.evaluate.tasks.public import Benchmark
 

@@ -23,12 +23,9 @@ import numpy as np
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import read_rows
+from fcot_vl.evaluate.bootstrap import Interval, bootstrap_ratio_interval
 from fcot_vl.evaluate.tasks.minidoc import density_band
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-
-Interval = tuple[float, float]
 SUMMED = ("mme",)  # benchmarks whose score is a sum of points and not a share
 # Default settings of a student. Labels omit them if all students of a run have them.
 USUAL = {"compressor": "conv", "visual_positions": "kept"}
@@ -471,7 +468,7 @@ def retention_interval(model: Judged, teacher: Judged, tasks: Iterable[str]) -> 
     wanted = list(tasks)
     if not wanted or any(task not in pairs for task in wanted):
         return None
-    return _interval([pairs[task] for task in wanted])
+    return bootstrap_ratio_interval([[(ours, whole) for _, ours, whole in pairs[task]] for task in wanted])
 
 
 def retention_difference(
@@ -485,19 +482,19 @@ def retention_difference(
     common = set(model.seeds) & set(other.seeds)
     if common and min(model.variant.compress_ratio, other.variant.compress_ratio) > 1:
         model, other = model.of_seeds(common), other.of_seeds(common)
-    groups: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
-    for key, (task, density, whole) in teacher.sample_scores.items():
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for key, (task, _, whole) in teacher.sample_scores.items():
         if key in model.sample_scores and key in other.sample_scores:
             less = model.sample_scores[key][2] - other.sample_scores[key][2]
-            groups[task].append((density, less, whole))
+            groups[task].append((less, whole))
     wanted = list(tasks)
     if not wanted or any(task not in groups for task in wanted):
         return None
     chosen = [groups[task] for task in wanted]
-    bounds = _interval(chosen)
+    bounds = bootstrap_ratio_interval(chosen)
     if bounds is None:
         return None
-    ratios = [sum(less for _, less, _ in rows) / sum(whole for _, _, whole in rows) for rows in chosen]
+    ratios = [sum(less for less, _ in rows) / sum(whole for _, whole in rows) for rows in chosen]
     return float(np.mean(ratios)), bounds
 
 
@@ -512,8 +509,12 @@ def density_retention(model: Judged, teacher: Judged, band: str) -> tuple[float 
         return None, None
     pages = _pairs(model, teacher, by_task=False).get("", [])
     bands = sorted(teacher.results[0]["density"], key=_lower_edge)
-    pairs = [page for page in pages if page[0] is not None and density_band(page[0], bands) == band]
-    return ours / theirs, _interval([pairs]) if pairs else None
+    pairs = [
+        (score, whole)
+        for density, score, whole in pages
+        if density is not None and density_band(density, bands) == band
+    ]
+    return ours / theirs, bootstrap_ratio_interval([pairs]) if pairs else None
 
 
 def _pairs(
@@ -529,17 +530,3 @@ def _pairs(
             task, density, ours = model.sample_scores[key]
             found[task if by_task else ""].append((density, ours, score))
     return found
-
-
-def _interval(groups: list[list[tuple[float | None, float, float]]]) -> Interval | None:
-    generator = np.random.default_rng(0)
-    total = np.zeros(RESAMPLES)
-    for group in groups:
-        values = np.asarray(group, dtype=np.float64)[:, 1:]
-        means = values[generator.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-        if not means[:, 1].all():
-            return None
-        total += means[:, 0] / means[:, 1]
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(total / len(groups), [tail, 100 - tail])
-    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The scores against recorded outputs of the original scripts, and the intervals against known answers."""
+"""The scores against recorded outputs of the original scripts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from fcot_vl.evaluate.metrics.document import (
     METRICS,
     anls,
-    bootstrap_interval,
-    bootstrap_interval_over_tasks,
     cer,
     cer_score,
     exact_match,
@@ -159,22 +157,3 @@ def test_questions_that_cannot_be_scored_are_refused(name: str) -> None:
         METRICS[name]("x", [])
     with pytest.raises(ValueError, match="list"):
         METRICS[name]("x", "x")
-
-
-def test_bootstrap_interval_is_seeded_and_brackets_the_mean() -> None:
-    scores = list(np.random.default_rng(3).random(400))
-    low, high = bootstrap_interval(scores)
-    assert (low, high) == bootstrap_interval(scores)
-    assert low < float(np.mean(scores)) < high
-    expected = 2 * 1.96 * float(np.std(scores)) / np.sqrt(len(scores))
-    assert high - low == pytest.approx(expected, rel=0.1)
-    assert bootstrap_interval([0.25]) == (0.25, 0.25)
-
-
-def test_bootstrap_over_tasks_redraws_within_each_task() -> None:
-    # Both tasks are constant, so only a draw across tasks could move the mean.
-    assert bootstrap_interval_over_tasks({"a": [1.0] * 5, "b": [0.0] * 50}) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="'b' has none"):
-        bootstrap_interval_over_tasks({"a": [1.0], "b": []})
-    with pytest.raises(ValueError, match="at least one task"):
-        bootstrap_interval_over_tasks({})

@@ -1,7 +1,7 @@
-"""Scores of document benchmarks, as their original scripts compute them, and intervals around their means.
+"""Scores of document benchmarks, as their original scripts compute them.
 
-This module is the last step of the evaluation: `runner.py` passes a prediction and the accepted answers of one
-question, and gets a number in [0, 1]. Nothing here depends on a model, a page or a task.
+A metric takes a prediction and the accepted answers of one question, and returns a number in [0, 1]. Nothing here
+depends on a model, a page or a task.
 
 The quirks of the original scripts (a period stripped or kept, what counts as a number) are kept on purpose: a
 score that differs from the published evaluation in the third digit cannot be compared with published numbers.
@@ -10,9 +10,7 @@ score that differs from the published evaluation in the third digit cannot be co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 ANLS_THRESHOLD = 0.5
 RELAXED_TOLERANCE = 0.05
@@ -214,43 +212,3 @@ _CONTRACTIONS = _contraction_table(
     you'dve:you'd've youll:you'll youre:you're youve:you've
     """
 )
-
-# -------------------------------------------------------------------------------------------------- intervals
-
-
-def bootstrap_interval(
-    scores: Sequence[float], seed: int = 0, resamples: int = 2000, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Compute the percentile bootstrap interval of a mean over samples.
-
-    The same scores and seed give the same interval.
-
-    Raises:
-        ValueError: If there are no scores.
-    """
-    return bootstrap_interval_over_tasks({"": scores}, seed=seed, resamples=resamples, confidence=confidence)
-
-
-def bootstrap_interval_over_tasks(
-    scores: Mapping[str, Sequence[float]], seed: int = 0, resamples: int = 2000, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Compute the percentile bootstrap interval of the unweighted mean over tasks.
-
-    Samples are redrawn within their task.
-
-    Raises:
-        ValueError: If there is no task or a task has no score.
-    """
-    if not scores:
-        raise ValueError("an interval needs at least one task.")
-    generator = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for task in sorted(scores):
-        values = np.asarray(scores[task], dtype=np.float64)
-        if values.size == 0:
-            raise ValueError(f"an interval needs at least one score, task {task!r} has none.")
-        draws = generator.integers(0, values.size, size=(resamples, values.size))
-        means += values[draws].mean(axis=1)
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(means / len(scores), [tail, 100 - tail])
-    return float(low), float(high)
