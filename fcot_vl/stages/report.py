@@ -9,8 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from fcot_vl.common.stage import open_stage, read_stage, write_json
-from fcot_vl.report.markdown import draw, find_examples, render, summarize, terminal_table
+from fcot_vl.report.examples import find_examples
+from fcot_vl.report.figures.draw import draw_examples, draw_figures
+from fcot_vl.report.markdown import render
 from fcot_vl.report.results import gather
+from fcot_vl.report.summary import summarize
+from fcot_vl.report.terminal import terminal_table
 
 
 @dataclass
@@ -41,11 +45,11 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.results}
     stage = open_stage(output, "report", {"run": str(run)}, inputs)
     examples = find_examples(found, Path(config.data or run / "data" / "test"))
-    drawn = draw(found, examples, output)
-    content = summarize(found)
+    figures, example_figures = draw_figures(found, output), draw_examples(found, examples, output)
+    content = summarize(found, figures, examples, example_figures)
     write_json(output / "report.json", content)
-    (output / "report.md").write_text(render(found, content, drawn, examples), encoding="utf-8")
-    console.print(terminal_table(found, content))
+    (output / "report.md").write_text(render(content), encoding="utf-8")
+    console.print(terminal_table(content))
     stage.finish({row["label"]: row["retention"] for row in content["models"]})
     console.print(f"report: {output / 'report.md'}")
     return output
@@ -62,6 +66,3 @@ def _remove_report(folder: Path) -> None:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-# ---------------------------------------------------------------------------------------------------- numbers

@@ -28,7 +28,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     recipes = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl" / "recipes").rglob("*") if p.is_file()}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "fcot_vl").rglob("*.py")}
     prompts = {f"fcot_vl/instruct/prompts/{name}.yaml" for name in ("rewrite", "cot")}
-    assert tiny | recipes | sources | prompts <= names
+    assert tiny | recipes | sources | prompts | {"fcot_vl/report/templates/report.md.jinja"} <= names
     assert {
         f"fcot_vl/models/tiny/{n}"
         for n in ("config.json", "model.safetensors", "tokenizer.json", "README.md")

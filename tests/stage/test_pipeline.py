@@ -76,7 +76,7 @@ def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: 
         assert "no checkpoint" in str(error) or "better" in str(error), error
         changes["merge"] = {"methods": ["average", "task-arithmetic"], "checkpoints": 2, "validation": 2}
         run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
-    labels = {j.variant.label for j in gather(tmp_path / "run").judged}
+    labels = {j.variant.label for j in gather(tmp_path / "run").models}
     assert {"student 2x", "student 2x, merged: average"} < labels and len(labels) == 5
     record = json.loads((tmp_path / "run" / "seed-0" / "merge-2-average" / "merge.json").read_text())
     assert [Path(c["folder"]).name for c in record["checkpoints"]] == ["step-000001", "step-000002"]
@@ -92,7 +92,7 @@ def test_the_whole_path(whole: tuple[Path, str]) -> None:
     folder, printed = whole
     run = folder / "run"
     found = gather(run)
-    labels = {j.variant.label for j in found.judged}
+    labels = {j.variant.label for j in found.models}
     assert labels == {
         "teacher",
         "control: teacher post-trained",
@@ -106,11 +106,11 @@ def test_the_whole_path(whole: tuple[Path, str]) -> None:
         "uniform drop 50%",
         "smaller page 50%",
     }
-    costs = {j.variant.label: j.mean("visual_tokens_layer_mean") for j in found.judged}
+    costs = {j.variant.label: j.mean("visual_tokens_layer_mean") for j in found.models}
     assert costs["student 2x"] == pytest.approx(costs["teacher"] / 2)
     assert costs["FastV 33.3%, K=1"] == pytest.approx(costs["student 2x"], rel=0.02)
     assert {c.compress_ratio for c in found.curves} == {2, 4}
-    timed = {j.variant.label for j in found.judged if found.timing(j.variant)}
+    timed = {j.variant.label for j in found.models if found.timing(j.variant)}
     assert timed == {label for label in labels if "control" not in label} - {
         "student 2x, re-aligned only",
         "student 4x, re-aligned only",
@@ -299,7 +299,7 @@ def test_compressors_are_compared(teacher_folder: Path, tmp_path: Path) -> None:
     }
     run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
     found = gather(tmp_path / "run")
-    labels = {j.variant.label for j in found.judged}
+    labels = {j.variant.label for j in found.models}
     trained = ("student 2x", "student 2x, re-aligned only")
     assert labels == {"teacher", *(f"{name} ({kind})" for name in trained for kind in ("conv", "pooling"))}
     config = json.loads((tmp_path / "run/seed-0/pooling/post-train-2/config.json").read_text())

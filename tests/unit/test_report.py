@@ -16,15 +16,12 @@ from rich.console import Console
 
 from fcot_vl.common.stage import StageError, open_stage
 from fcot_vl.data.dataset import Sample, write_shard
-from fcot_vl.report import figures as report_figures
-from fcot_vl.report.results import (
-    ReportError,
-    Variant,
-    gather,
-    retention,
-    retention_difference,
-    retention_interval,
-)
+from fcot_vl.report.figures import losses
+from fcot_vl.report.markdown import render
+from fcot_vl.report.results import ReportError, gather
+from fcot_vl.report.retention import retention, retention_difference, retention_interval
+from fcot_vl.report.run_data import ModelResults
+from fcot_vl.report.variant import Variant
 from fcot_vl.stages.report import ReportConfig, report
 
 TASKS = ["transcribe", "forms", "table_markdown", "chart_qa", "dense_pages", "sums"]
@@ -176,7 +173,7 @@ def write_bench(run: Path) -> None:
 
 
 def write_run(run: Path) -> None:
-    """A whole run: teacher, control, two students over three seeds in both stages, and every peer."""
+    """A whole run: teacher, control, two students over three seeds in both stages, and every baseline."""
     write_result(run, "teacher", 0.95)
     write_bench(run)
     for seed in range(3):
@@ -261,6 +258,26 @@ def test_every_figure_names_what_where_and_when(made: tuple[Path, str]) -> None:
             assert fact in text, f"{name} does not say {fact}"
 
 
+def test_the_text_is_rendered_from_the_json_alone(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    content = json.loads((folder / "report.json").read_text())
+    assert render(content) == (folder / "report.md").read_text()
+    assert set(content["figures"].values()) | {e["figure"] for e in content["examples"]} == {
+        path.name for path in folder.glob("*.png")
+    }
+
+
+def test_braces_and_fences_of_an_answer_are_kept(tmp_path: Path) -> None:
+    """The template neither evaluates, escapes nor cuts what a model said."""
+    write_result(tmp_path, "teacher", 0.9)
+    path = tmp_path / "evaluate" / "teacher" / "predictions.jsonl"
+    answer = "```{{ 1 + 1 }} {% if %} {# #} <b>&amp;\n\n"
+    rows = [json.loads(line) | {"prediction": answer} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = (report(ReportConfig(tmp_path), Console(quiet=True)) / "report.md").read_text()
+    assert f"\n\n````text\n{answer}\n````\n" in text
+
+
 def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
     folder, _ = made
     rows = {r["label"]: r for r in json.loads((folder / "report.json").read_text())["models"]}
@@ -292,7 +309,7 @@ def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
 
 
 def test_equal_tokens_are_by_name_or_by_mean(made: tuple[Path, str], run: Path) -> None:
-    """A student stands against every peer with its share; a difference is that of the two retentions, paired."""
+    """A student stands against every baseline with its share; a difference is that of the two retentions, paired."""
     text = (made[0] / "report.md").read_text().partition("## At equal tokens")[2].partition("\n## ")[0]
     against = {row.split("|")[2].strip() for row in text.splitlines() if row.startswith("| student 4x |")}
     assert against == {
@@ -320,17 +337,15 @@ def test_retention_is_the_papers_average() -> None:
     base = [85.90, 76.24, 73.36, 57.66, 78.4, 35.7, 34.5, 74.09, 46.30, 94.25]
     ours = [86.21, 78.46, 72.90, 56.01, 80.2, 35.6, 34.8, 85.80, 58.96, 90.68]
 
-    def judged(scores: list[float]) -> Any:
-        from fcot_vl.report.results import Judged
-
+    def model(scores: list[float]) -> ModelResults:
         tasks = {str(i): {"n": 1, "score": s / 100, "ci": None} for i, s in enumerate(scores)}
-        return Judged(
+        return ModelResults(
             Variant("teacher", 1, "none", None, None), [{"tasks": tasks, "seed": 0}], [{}], [Path()]
         )
 
-    value = retention(judged(ours), judged(base), [str(i) for i in range(10)])
+    value = retention(model(ours), model(base), [str(i) for i in range(10)])
     assert value == pytest.approx(1.0420, abs=5e-5)
-    assert retention_interval(judged(ours), judged(base), ["0"]) is None
+    assert retention_interval(model(ours), model(base), ["0"]) is None
 
 
 def test_interval_is_paired(tmp_path: Path) -> None:
@@ -567,7 +582,7 @@ def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     student = {"stage": "post-train", "compress_ratio": 2}
     write_result(tmp_path, "conv", 0.8, compressor="conv", **student)
-    assert [j.variant.label for j in gather(tmp_path).judged] == ["teacher", "student 2x"]
+    assert [m.variant.label for m in gather(tmp_path).models] == ["teacher", "student 2x"]
     write_result(tmp_path, "pooling", 0.7, compressor="pooling", **student)
     write_bench(tmp_path)
     path = tmp_path / "bench" / "bench.json"
@@ -578,10 +593,10 @@ def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
     path.write_text(json.dumps(timed))
     found = gather(tmp_path)
     seconds = {}
-    for judged in found.judged:
-        row = found.timing(judged.variant)
+    for model in found.models:
+        row = found.timing(model.variant)
         assert row is not None
-        seconds[judged.variant.label] = row["seconds"]["end_to_end"]["median"]
+        seconds[model.variant.label] = row["seconds"]["end_to_end"]["median"]
     assert seconds == {"teacher": 0.08, "student 2x (conv)": 0.06, "student 2x (pooling)": 0.055}
 
 
@@ -596,8 +611,8 @@ def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pyt
         drawn.append((label, colour, len(curves)))
         panel.plot([0, 1], [0, 1], label=label)
 
-    monkeypatch.setattr(report_figures, "_curves", note)
-    assert report_figures.loss_figure(gather(tmp_path), tmp_path / "losses.png")
+    monkeypatch.setattr(losses, "_curves", note)
+    assert losses.loss_figure(gather(tmp_path), tmp_path / "losses.png")
     assert [(label, n) for label, _, n in drawn[:4]] == [
         ("student 2x", 2),
         ("student 2x (pooling)", 2),

@@ -1,7 +1,4 @@
-"""Figures that compare all methods of a run: by ratio (paper, Fig. 3), and ranked at equal visual tokens.
-
-They share styles and captions with `report_figures.py`, and are drawn from `RunData` only.
-"""
+"""Figure of retention by share of visual tokens, one panel per task (paper, Fig. 3)."""
 
 from __future__ import annotations
 
@@ -12,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcot_vl.common.plotting import FAINT, INK, clean, finish, legend
-from fcot_vl.report.figures import budget_name, budgets, caption, style
-from fcot_vl.report.results import USUAL, Judged, RunData, retention, retention_interval
+from fcot_vl.report.figures.style import caption, style
+from fcot_vl.report.retention import retention, retention_interval
+from fcot_vl.report.run_data import ModelResults, RunData
+from fcot_vl.report.variant import DEFAULT_OPTIONS
 
 BY_RATIO = ("fastv", "fewer_tiles", "random")  # baselines drawn as a line; the ranking shows all of them
 
@@ -50,14 +49,16 @@ def ratio_figure(run: RunData, path: Path) -> Path | None:
     return finish(figure, path, caption(run, shown, more), "What is kept, by ratio")
 
 
-def _lines(run: RunData) -> dict[str, list[Judged]]:
+def _lines(run: RunData) -> dict[str, list[ModelResults]]:
     """Group the models that differ only in their share, by their name in the legend."""
-    students = {j.variant.nominal_keep for j in run.judged if j.variant.compress_ratio > 1}
-    lines: dict[str, list[Judged]] = {}
-    for model in run.judged:
+    students = {m.variant.nominal_keep for m in run.models if m.variant.compress_ratio > 1}
+    lines: dict[str, list[ModelResults]] = {}
+    for model in run.models:
         variant = model.variant
         if variant.method == "none":
-            other = any(getattr(variant, key) not in (None, usual) for key, usual in USUAL.items())
+            other = any(
+                getattr(variant, key) not in (None, default) for key, default in DEFAULT_OPTIONS.items()
+            )
             if variant.compress_ratio == 1 or variant.merged or other:
                 continue
             name = "student, re-aligned only" if variant.stage == "realign" else "student"
@@ -69,7 +70,9 @@ def _lines(run: RunData) -> dict[str, list[Judged]]:
     return lines
 
 
-def _line(panel: Axes, run: RunData, name: str, models: list[Judged], row: str, shares: list[float]) -> None:
+def _line(
+    panel: Axes, run: RunData, name: str, models: list[ModelResults], row: str, shares: list[float]
+) -> None:
     tasks = run.tasks if row == "mean" else [row]
     points = [(shares.index(m.variant.nominal_keep), m, retention(m, run.teacher, tasks)) for m in models]
     known = [(at, m, value) for at, m, value in points if value is not None]
@@ -89,48 +92,3 @@ def _line(panel: Axes, run: RunData, name: str, models: list[Judged], row: str, 
     if models[0].variant.method == "none" and not dashed.startswith("--") and all(b for _, b in bounds):
         low, high = ([100 * b[side] for _, b in bounds if b] for side in (0, 1))
         panel.fill_between([at for at, _ in bounds], low, high, color=look["color"], alpha=0.12, linewidth=0)
-
-
-def peers_figure(run: RunData, path: Path) -> Path | None:
-    """Draw all models at each token budget, best first, one panel per budget.
-
-    Returns None if there are no training-free baselines.
-    """
-    found = [
-        (share, models) for share, models in budgets(run) if any(m.variant.method != "none" for m in models)
-    ]
-    if not found:
-        return None
-    longest = max(len(models) for _, models in found)
-    figure = Figure(figsize=(5.0 * len(found) + 0.4, 0.27 * longest + 1.8))
-    panels = list(np.atleast_1d(figure.subplots(1, len(found), sharex=True)))
-    shown: list[Judged] = []
-    for panel, (share, models) in zip(panels, found, strict=True):
-        ranked = sorted(models, key=lambda m: -(retention(m, run.teacher, run.tasks) or 0.0))
-        shown += ranked
-        clean(panel, "x")
-        panel.axvline(100, color=INK, linewidth=1, zorder=1)
-        for y, model in enumerate(ranked):
-            look, bounds = style(model), retention_interval(model, run.teacher, run.tasks)
-            if bounds:
-                panel.plot([100 * b for b in bounds], [y, y], color=look["color"], linewidth=1.6, alpha=0.55)
-            value = retention(model, run.teacher, run.tasks)
-            if value is not None:
-                panel.plot([100 * value], [y], linestyle="none", markersize=5.5, zorder=3, **look)
-        panel.set_yticks(range(len(ranked)), [_named(model) for model in ranked])
-        for tick, model in zip(panel.get_yticklabels(), ranked, strict=True):
-            tick.set_fontweight("bold" if model.variant.method == "none" else "normal")
-        panel.set_ylim(longest - 0.4, -0.6)
-        panel.set_title(budget_name(share), fontsize=9.5, color=INK, loc="left")
-        panel.set_xlabel("mean score as % of the teacher's", fontsize=8.5, color=FAINT)
-    panels[0].set_xlim(left=0)
-    more = (
-        "In brackets: visual tokens a page, mean over the decoder's layers. Bars: 95% paired bootstrap over pages. "
-        "A budget holds what has it by name, and what has it as the mean over layers."
-    )
-    return finish(figure, path, caption(run, shown, more), "Who reads best at equal tokens")
-
-
-def _named(model: Judged) -> str:
-    tokens = model.mean("visual_tokens_layer_mean")
-    return model.variant.short_label + (f" ({tokens:.1f})" if tokens is not None else "")
