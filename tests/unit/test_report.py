@@ -372,6 +372,15 @@ def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
     assert not (folder / "losses.png").exists()
 
 
+def test_a_run_of_one_baseline_has_a_report(tmp_path: Path) -> None:
+    """A budget without a trained model or FastV has an empty panel."""
+    write_result(tmp_path, "teacher", 0.9)
+    write_result(tmp_path, "random", 0.5, method="random", keep=0.5)
+    folder = report(ReportConfig(tmp_path), Console(quiet=True))
+    labels = [row["label"] for row in json.loads((folder / "report.json").read_text())["models"]]
+    assert labels == ["teacher", "random drop 50%"]
+
+
 def test_image_sets_and_batches_have_tables(tmp_path: Path) -> None:
     """A bench of several sets is the paper's Table 5; the bound stands beside the speed-up."""
     write_result(tmp_path, "teacher", 0.9)

@@ -33,7 +33,7 @@ def retention_figure(run: RunData, path: Path) -> Path | None:
         clean(panel, "x")
         panel.axvline(100, color=INK, linewidth=1, zorder=1)
         panel.axhspan(len(rows) - 1.5, len(rows) - 0.5, color="#f4f6f8", zorder=0)
-        offsets = np.linspace(-0.34, 0.34, len(models)) if len(models) > 1 else [0.0]
+        offsets = np.linspace(-0.34, 0.34, len(models)) if len(models) != 1 else [0.0]
         for model, offset in zip(models, offsets, strict=True):
             _dots(panel, run, model, rows, float(offset))
         panel.set_title(budget_name(share), fontsize=9.5, color=INK, loc="left")
