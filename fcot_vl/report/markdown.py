@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fcot_vl.report.formatting import number, with_interval
+from fcot_vl.report.variant import DEFAULT_OPTIONS
 
 
 def render(content: dict[str, Any]) -> str:
@@ -42,7 +43,12 @@ def _retention_lookup(models: list[dict[str, Any]]) -> Callable[[dict[str, Any]]
     """
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["compress_ratio"], row["method"], row["keep"], row["layer"]
+        options = (row.get(name) or default for name, default in DEFAULT_OPTIONS.items())
+        return row["compress_ratio"], row["method"], row["keep"], row["layer"], *options
 
-    known = {key(row): row["retention"] for row in models if row["stage"] in ("teacher", "post-train")}
+    known = {
+        key(row): row["retention"]
+        for row in models
+        if row["stage"] in ("teacher", "post-train") and not row["merged"]
+    }
     return lambda row: known.get(key(row))

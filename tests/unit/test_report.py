@@ -17,7 +17,7 @@ from rich.console import Console
 from fcot_vl.common.stage import StageError, open_stage
 from fcot_vl.data.dataset import Sample, write_shard
 from fcot_vl.report.figures import losses
-from fcot_vl.report.markdown import render
+from fcot_vl.report.markdown import _retention_lookup, render
 from fcot_vl.report.results import ReportError, gather
 from fcot_vl.report.retention import retention, retention_difference, retention_interval
 from fcot_vl.report.run_data import ModelResults
@@ -607,6 +607,13 @@ def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
         assert row is not None
         seconds[model.variant.label] = row["seconds"]["end_to_end"]["median"]
     assert seconds == {"teacher": 0.08, "student 2x (conv)": 0.06, "student 2x (pooling)": 0.055}
+    content = json.loads((report(ReportConfig(tmp_path)) / "report.json").read_text())
+    retention_of = _retention_lookup(content["models"])
+    for row in content["bench"][0]["contenders"][1:]:
+        label = "student 2x (pooling)" if row.get("compressor") == "pooling" else "student 2x (conv)"
+        if row["compress_ratio"] == 2:
+            (model,) = (model for model in content["models"] if model["label"] == label)
+            assert retention_of(row) == model["retention"], label
 
 
 def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
