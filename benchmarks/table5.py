@@ -33,8 +33,8 @@ from shapes import SHAPES, processor_for, random_page, random_student, random_te
 from fcot_vl.bench.measure import Candidate
 from fcot_vl.bench.tables import by_image_set, wide_console
 from fcot_vl.common.stage import git_commit, hardware, now, versions
-from fcot_vl.data.collator import tokenize_question
 from fcot_vl.data.dataset import Sample
+from fcot_vl.data.tokenization import tokenize_question
 from fcot_vl.models.flops import cache_bytes, decode_weight_bytes, prefill_flops, projector_flops, vit_flops
 from fcot_vl.stages.bench import bench
 

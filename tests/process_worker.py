@@ -15,7 +15,8 @@ from training_case import post_train_config, realign_config
 from fcot_vl.cli.app import leave_process_group
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
-from fcot_vl.train.trainer import LossLog, StageTrainer
+from fcot_vl.train.metrics import LossLog
+from fcot_vl.train.trainer import StageTrainer
 
 
 def allow_fsdp_on_cpu() -> None:
@@ -37,7 +38,7 @@ def note_pages(folder: Path) -> None:
 
     def get_grad_norm(self: Any, model: Any, grad_norm: Any = None) -> Any:
         shards = sum(isinstance(p, DTensor) for p in model.parameters())
-        row = {"step": self.state.global_step + 1, "pages": list(self.page_ids), "shards": shards}
+        row = {"step": self.state.global_step + 1, "pages": list(self.sample_ids), "shards": shards}
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return inner(self, model, grad_norm)

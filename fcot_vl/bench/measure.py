@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from fcot_vl.bench.timers import Clock, Peak
-from fcot_vl.data.collator import tokenize_question
 from fcot_vl.data.dataset import Sample
+from fcot_vl.data.tokenization import tokenize_question
 from fcot_vl.inference.inputs import Shown
 from fcot_vl.models.flops import (
     cache_bytes,

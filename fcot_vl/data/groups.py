@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fcot_vl.data.mixture import Mixture
-from fcot_vl.data.sources import origin_of
+from fcot_vl.data.sources.base import origin_of
 
 
 def group_names(samples: Any, indices: Sequence[int], tasks: Sequence[str]) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from fcot_vl.data.dataset import Records, SampleFolder, TaskFolder
-from fcot_vl.data.mixture import Mixture, open_data
+from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.sampling_weights import subset_counts
-from fcot_vl.data.sources import ConversationFile, open_internvl
+from fcot_vl.data.sources.conversations import ConversationFile, open_internvl
+from fcot_vl.data.sources.open_data import open_data
 
 LOOKED_AT = 64  # maximum number of samples per group whose answers are measured
 Settings = dict[str, Any]  # settings of a mixture file other than its sources

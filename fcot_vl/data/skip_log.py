@@ -1,8 +1,8 @@
-"""Skipping of unusable training samples: counted by kind and listed in `skipped.jsonl`; too many stop the run.
+"""Skipping of unusable samples: counted by kind and listed in `skipped.jsonl`; too many stop the run.
 
-`pages.py` calls this module in two places: when every sample is read once before training, and when the pixels of a
-page are decoded during training. One bad file among millions must not end a run on many GPUs, and a third of the data
-must not be dropped silently.
+All stages that skip samples write this file: training, evaluation on a benchmark, the instruction stages and the cache
+of a stream. One bad file among millions must not end a run on many GPUs, and a third of the data must not be dropped
+silently.
 """
 
 from __future__ import annotations
@@ -10,29 +10,63 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
+from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import read_rows
 from fcot_vl.data.chat_format import RecordError
-from fcot_vl.data.collator import Prompt
-from fcot_vl.data.dataset import Sample
-from fcot_vl.data.mixture import MAX_SKIPPED
-from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.data.dataset import Origin, Sample
+from fcot_vl.data.images import ImageError
+from fcot_vl.data.sources.base import origin_of
 
 FILE = "skipped.jsonl"
+MAX_SKIPPED = 0.01  # maximum share of unusable samples before a run stops
 PIXELS = "broken pixels"  # found during training, in a file whose header was intact
 
 
-class Skipped:
-    """Registry of the samples that a run skips.
+def kind_of(error: BaseException) -> str:
+    """Return the category that a sample which raised `error` is counted under."""
+    if isinstance(error, RecordError):
+        return error.kind
+    if "no such file" in str(error).lower():
+        return "missing file"
+    if isinstance(error, ImageError | OSError | SyntaxError):  # Pillow raises the last two
+        return "broken picture"
+    return "malformed conversation" if isinstance(error, ValueError) else "unusable record"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the message of an error in one line, with its type if the message is not meant for people."""
+    meant = isinstance(error, ValueError | OSError)
+    return one_line(error) if meant else f"{type(error).__name__}: {one_line(error)}"
+
+
+def skipped_row(origin: Origin, error: BaseException) -> dict[str, Any]:
+    """Return the row `{source, id, index, kind, reason}` of a sample that is skipped because of `error`."""
+    return {**asdict(origin), "kind": kind_of(error), "reason": reason_of(error)}
+
+
+def write_skipped(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Replace the `skipped.jsonl` of a folder atomically and return its path."""
+    path = folder / FILE
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(_line(row) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path
+
+
+class SkipLog:
+    """Log of the samples that a training run skips.
+
+    `train.dataset` uses it in two places: when every sample is read once before training, and when the pixels of an
+    image are decoded during training.
 
     Args:
         samples: Training samples.
@@ -67,20 +101,10 @@ class Skipped:
         try:
             yield
         except Exception as error:  # odd input makes decoders and templates raise nearly any error
-            self._add(index, kind_of(error), reason_of(error))
+            self._add(index, error)
             if sum(self.counts.values()) > self.max_share * len(self.samples):
                 self.write()
                 raise ValueError(self._too_many()) from None
-
-    @staticmethod
-    def refuse_unfit(prompt: Prompt, max_length: int, needs_picture: bool) -> None:
-        """Raise RecordError for a valid sample that does not fit this run."""
-        if needs_picture and not prompt.sizes:
-            raise RecordError(
-                "without a picture", "text alone: re-alignment and cached features need a picture"
-            )
-        if prompt.length() > max_length:
-            raise RecordError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
 
     def describe(self) -> str:
         """Return a summary such as `2 too long, 1 missing file`, empty if nothing was skipped."""
@@ -93,42 +117,13 @@ class Skipped:
         rows = [*self._rows.values(), *(row for row in read_rows(self.path) if row.get("kind") == PIXELS)]
         if rows or self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-            partial.replace(self.path)
+            write_skipped(self.path.parent, rows)
 
-    def open(self, index: int, prompt: Prompt) -> tuple[Prompt, list[Image.Image]]:
-        """Return the prompt and the decoded images of a page.
+    def add_pixels(self, index: int, reason: str) -> None:
+        """Append a sample whose pixels are broken, immediately.
 
-        If an image cannot be decoded, return white images of the same sizes and a prompt without answer tokens. The
-        batch then keeps its shape, and the page its position, on every process and after every resume.
+        Any process may call this, and several may find the same sample.
         """
-        try:
-            images = self.samples[index].images
-            for image in images:
-                image.load()
-            if tuple((image.height, image.width) for image in images) != prompt.sizes:
-                raise ValueError("the picture has another size than before training")
-            return prompt, images
-        except Exception as error:  # damaged bytes make decoders raise nearly any error
-            self._add_pixels(index, reason_of(error))
-            return mute(prompt), blank(prompt)
-
-    def with_features(self, index: int, prompt: Prompt, features: Sequence[Tensor]) -> Prompt:
-        """Return the prompt of a page with cached features, without answer tokens if they are those of a blank one."""
-        if not getattr(features, "is_blank", lambda _: False)(index):
-            return prompt
-        self._add_pixels(index, "its pixels could not be decoded when features were cached")
-        return mute(prompt)
-
-    def _add(self, index: int, kind: str, reason: str) -> None:
-        self.counts[kind] += 1
-        origin = origin_of(self.samples, index)
-        row = {**asdict(origin), "kind": kind, "reason": reason}
-        self._rows.setdefault((origin.source, origin.index), row)  # a sample drawn twice is listed once
-
-    def _add_pixels(self, index: int, reason: str) -> None:
-        """Append a row immediately. Any process may call this, and several may find the same sample."""
         if self.path is None or index in self._muted:
             return
         self._muted.add(index)
@@ -137,6 +132,11 @@ class Skipped:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(row))
+
+    def _add(self, index: int, error: BaseException) -> None:
+        row = skipped_row(origin_of(self.samples, index), error)
+        self.counts[row["kind"]] += 1
+        self._rows.setdefault((row["source"], row["index"]), row)  # a sample drawn twice is listed once
 
     def _too_many(self) -> str:
         worst, count = self.counts.most_common(1)[0]
@@ -147,16 +147,6 @@ class Skipped:
             f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. "
             "Fix the data or raise max_skipped"
         )
-
-
-def mute(prompt: Prompt) -> Prompt:
-    """Return a copy of the prompt without answer tokens."""
-    return replace(prompt, is_answer=np.zeros_like(prompt.is_answer))
-
-
-def blank(prompt: Prompt) -> list[Image.Image]:
-    """Return white images of the sizes that the prompt was made for."""
-    return [Image.new("RGB", (width, height), "white") for height, width in prompt.sizes]
 
 
 def _line(row: dict[str, Any]) -> str:

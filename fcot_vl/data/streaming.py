@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.common.stage import open_stage
-from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
-from fcot_vl.data.sources import RowReader, kind_of, reason_of
+from fcot_vl.common.stage import open_stage, read_rows
+from fcot_vl.data.dataset import Origin, Sample, SampleFolder, write_shard
+from fcot_vl.data.skip_log import FILE as SKIPPED
+from fcot_vl.data.skip_log import skipped_row, write_skipped
+from fcot_vl.data.sources.hf_datasets import RowReader
 
 SHARD = 500  # rows of the stream per Parquet file
-SKIPPED = "skipped.jsonl"
 
 
 def cache_stream(
@@ -80,8 +81,7 @@ def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowRead
                 for image in sample.images:
                     image.load()
             except (ValueError, OSError, SyntaxError) as error:
-                place = {"source": reader.name, "id": reader.id(row, index), "index": index}
-                skipped.append({**place, "kind": kind_of(error), "reason": reason_of(error)})
+                skipped.append(skipped_row(Origin(reader.name, reader.id(row, index), index), error))
                 continue
             yield sample
 
@@ -91,21 +91,17 @@ def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowRead
     write_shard(_shard(folder, first), made)  # last, so that an existing shard is always complete
 
 
-def _collect(folder: Path) -> list[str]:
-    """Collect all skipped samples so far into one file."""
-    lines = [
-        line
-        for path in sorted(folder.glob("stream-*.jsonl"))
-        for line in path.read_text("utf-8").splitlines()
-    ]
-    (folder / SKIPPED).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return lines
+def _collect(folder: Path) -> list[dict[str, Any]]:
+    """Collect all skipped samples so far into one file and return their rows."""
+    rows = [row for path in sorted(folder.glob("stream-*.jsonl")) for row in read_rows(path)]
+    write_skipped(folder, rows)
+    return rows
 
 
 def _stop_above(folder: Path, records: int, max_skipped: float) -> None:
-    lines = _collect(folder)
-    if len(lines) > max_skipped * records:
+    skipped = _collect(folder)
+    if len(skipped) > max_skipped * records:
         raise ValueError(
-            f"{folder / SKIPPED}: {len(lines):,} of {records:,} records cannot be used, more than max_skipped "
-            f"{max_skipped}; the last: {json.loads(lines[-1])['reason']}"
+            f"{folder / SKIPPED}: {len(skipped):,} of {records:,} records cannot be used, more than max_skipped "
+            f"{max_skipped}; the last: {skipped[-1]['reason']}"
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Sample
-from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.data.skip_log import skipped_row, write_skipped
+from fcot_vl.data.sources.base import origin_of
 from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
 from fcot_vl.evaluate.generator import Answerer, Question, batches
 from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
@@ -23,8 +23,6 @@ from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords
 from fcot_vl.evaluate.tasks.minidoc import task_of
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
-
-SKIPPED = "skipped.jsonl"
 
 
 class Asking:
@@ -78,8 +76,7 @@ class Asking:
             for image in sample.images if pixels else ():
                 image.load()
         except Exception as error:  # damaged bytes make decoders raise nearly any error
-            origin = asdict(origin_of(self.samples, index))
-            return {**origin, "kind": kind_of(error), "reason": reason_of(error)}
+            return skipped_row(origin_of(self.samples, index), error)
         return sample
 
     def run(self, files: Files, batch_size: int, processes: Processes) -> None:
@@ -126,7 +123,7 @@ class Asking:
         self.skipped += [row["skipped"] for row in rows if "skipped" in row]
         self.skipped.sort(key=lambda row: row["index"])
         if self.skipped:
-            write_lines(files.folder / SKIPPED, self.skipped)
+            write_skipped(files.folder, self.skipped)
         self._refuse_many()
         self.questions = [question for question in self.questions if "skipped" not in done[question.id]]
         rows = [row for row in rows if "skipped" not in row]

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collator import picture_counts, tokenize_question
 from fcot_vl.data.dataset import Sample, StoredPicture
 from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.tokenization import picture_counts, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import Task, score, task_of
 from fcot_vl.inference.inputs import Shown
 from fcot_vl.inference.kv_cache import roomy_cache

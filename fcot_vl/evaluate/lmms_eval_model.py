@@ -22,7 +22,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.data.collator import Prompt, tokenize_question
+from fcot_vl.data.tokenization import Prompt, tokenize_question
 from fcot_vl.evaluate.generator import Answerer
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models.tiny import tiny_teacher_path

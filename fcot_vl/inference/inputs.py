@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collator import Prompt, join_pictures, pad
+from fcot_vl.data.collator import join_pictures, pad
+from fcot_vl.data.tokenization import Prompt
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.fewer_tiles import tile_limit
 from fcot_vl.prune.handle import PruneHandle

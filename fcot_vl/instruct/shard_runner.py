@@ -19,10 +19,10 @@ from fcot_vl.common.errors import one_line
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Origin, Sample, write_shard
 from fcot_vl.data.mixture import Mixture
+from fcot_vl.data.skip_log import write_skipped
 from fcot_vl.instruct.backends.local import Asked, Reply, Teacher
 
 SHARD = 200  # samples of the data per file
-SKIPPED = "skipped.jsonl"
 Row = dict[str, Any]
 Ask = Callable[[Sequence[Asked], float], list[Reply]]
 
@@ -153,9 +153,7 @@ class Shards:
             }
             for path in getattr(self.samples, "refused", [])
         ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*self.skipped, *refused])
-        path = self.output / SKIPPED
-        path.write_text(lines, encoding="utf-8")
+        path = write_skipped(self.output, [*self.skipped, *refused])
         troubled = [row.get("kind") or row["failed"] for row in self.troubled.values()]
         if len(troubled) > self.max_skipped * len(self.indices):
             worst, count = Counter(troubled).most_common(1)[0]

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collator import question_inputs
 from fcot_vl.data.images import open_image
+from fcot_vl.data.tokenization import question_inputs
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 from fcot_vl.models.tiny import tiny_teacher_path
 

@@ -18,8 +18,9 @@ from PIL import Image
 
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
-from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.data.skip_log import skipped_row
+from fcot_vl.data.sources.base import origin_of
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct.answer_selection import Select, choose, distinct, reasoned
 from fcot_vl.instruct.backends.local import Asked, LocalTeacher, Reply
 from fcot_vl.instruct.config import AskingConfig
@@ -174,8 +175,7 @@ class _Work:
             try:
                 questions += self._questions(index)
             except Exception as error:  # as in training: unusual files may raise nearly anything
-                row = {"kind": kind_of(error), "reason": reason_of(error)}
-                rows.append({**place(origin_of(self.samples, index)), **row})
+                rows.append(skipped_row(origin_of(self.samples, index), error))
         asked = [one for question in questions for one in question.asked(self.config.samples)]
         replies = iter(ask(asked, len(indices) / max(1, len(asked))))
         for question in questions:

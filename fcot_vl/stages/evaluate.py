@@ -17,7 +17,7 @@ from typing import Any
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import git_commit, hardware, now, open_stage, read_stage, write_json
 from fcot_vl.data.dataset import Sample, SampleFolder
-from fcot_vl.data.mixture import MAX_SKIPPED
+from fcot_vl.data.skip_log import MAX_SKIPPED
 from fcot_vl.evaluate.evaluator import Asking
 from fcot_vl.evaluate.predictions import Files
 from fcot_vl.evaluate.processes import find_processes

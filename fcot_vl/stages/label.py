@@ -14,8 +14,10 @@ from typing import Any
 
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Origin, Sample
-from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sources import PictureFolder, kind_of, origin_of, reason_of
+from fcot_vl.data.skip_log import kind_of, reason_of
+from fcot_vl.data.sources.base import origin_of
+from fcot_vl.data.sources.image_folder import ImageFolder
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct.backends.local import Asked, LocalTeacher, Reply
 from fcot_vl.instruct.config import AskingConfig
 from fcot_vl.instruct.shard_runner import Ask, Row, Shards, place
@@ -104,7 +106,7 @@ def _open(config: LabelConfig) -> Any:
         return open_data(str(config.data), config.seed)
     if not config.images.is_dir():
         raise ValueError(f"{config.images}: no such folder of pictures")
-    return PictureFolder(config.images)
+    return ImageFolder(config.images)
 
 
 @dataclass

@@ -21,7 +21,7 @@ import yaml
 
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
-from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sources.open_data import open_data
 
 DOCVQA_SHAPED = ("docvqa_val", "docvqa_val_lite", "infovqa_val")  # page, question, accepted answers: ANLS
 DATASET = "dataset"

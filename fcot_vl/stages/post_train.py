@@ -13,57 +13,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
 
 from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import PostTrainCollator
-from fcot_vl.data.mixture import open_data
-from fcot_vl.data.skip_log import Skipped
-from fcot_vl.models import VISUAL_POSITIONS, answer_hidden
+from fcot_vl.data.skip_log import SkipLog
+from fcot_vl.data.sources.open_data import open_data
+from fcot_vl.models import VISUAL_POSITIONS
 from fcot_vl.models.auto import family_of, load_processor, read_config
 from fcot_vl.models.drop_path import add_drop_path
-from fcot_vl.models.shared_backbone import context_inputs
+from fcot_vl.train.answer_model import AnswerModel
+from fcot_vl.train.checkpointing import remove_checkpoints, save_model_files, save_model_folder
 from fcot_vl.train.completions_callback import Reader
-from fcot_vl.train.dataset import PackedPages, TrainingPages
+from fcot_vl.train.config import StageTrainingConfig, stage_settings
+from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.feature_cache import cache_features
 from fcot_vl.train.lora import add_lora, merge_lora
-from fcot_vl.train.losses import AnswerLoss, answer_cross_entropy
 from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.param_groups import layer_scales, scale_rates
 from fcot_vl.train.snapshots import KeepWeights, make_folders, remove_kept
-from fcot_vl.train.trainer import (
-    StageTrainer,
-    remove_checkpoints,
-    save_model_files,
-    save_model_folder,
-    stage_settings,
-    train,
-)
+from fcot_vl.train.trainer import StageTrainer, train
 
 
 @dataclass
-class PostTrainConfig(TrainingArguments):
-    """Settings of post-training, in addition to those of transformers' `TrainingArguments`.
+class PostTrainConfig(StageTrainingConfig):
+    """Settings of post-training, in addition to those of `StageTrainingConfig`.
 
     The `help` of a field says what it means. `fcot-vl post-train --help` lists all of them.
     """
 
-    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
+    # Source of each default, in the comment behind its field: the paper, or ours (FCoT-VL).
     max_length: int = field(
         default=5120,
         metadata={"help": "Maximum length of the model's sequence in tokens; longer pages are skipped."},
     )  # the paper's
-    packing: bool = field(
-        default=True,
-        metadata={"help": "Pack pages into sequences of `max_length` tokens; the batch size counts packs."},
+    num_train_epochs: float = field(
+        default=3.0, metadata={"help": "Number of epochs. `max_steps` overrides it."}
     )  # the paper's
-    max_skipped: float | None = field(
-        default=None,
-        metadata={
-            "help": "Maximum share of unusable samples (broken, missing, malformed, too long), 0 to 1; the "
-            "run stops above it. Default: the value of the data's mixture, else 0.01."
-        },
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Compute the ViT's features of each image once (on disk). Needs `freeze_vision`."},
     )  # ours
     freeze_vision: bool = field(
         default=False, metadata={"help": "Freeze the ViT. Its features can then be cached."}
@@ -107,64 +96,6 @@ class PostTrainConfig(TrainingArguments):
     keep_checkpoints: int = field(
         default=0, metadata={"help": "Models saved at evenly spaced steps, for merging; the paper merges 5."}
     )
-    drop_path: float = field(
-        default=0.0,
-        metadata={
-            "help": "Rate of stochastic depth in the last layer of InternVL's ViT; the paper's is 0.1."
-        },
-    )
-    cache_features: bool = field(
-        default=False,
-        metadata={"help": "Compute the ViT's features of each image once (on disk). Needs `freeze_vision`."},
-    )  # ours
-    features_folder: str | None = field(
-        default=None, metadata={"help": "Folder of the cached features. Default: `features` in the output."}
-    )
-    num_train_epochs: float = field(
-        default=3.0, metadata={"help": "Number of epochs. `max_steps` overrides it."}
-    )  # the paper's
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "Weight decay of the optimizer."}
-    )  # the paper's
-    learning_rate: float = field(
-        default=4e-5, metadata={"help": "Peak learning rate."}
-    )  # InternVL2's fine-tune
-    muon_lr: float | None = field(
-        default=None,
-        metadata={
-            "help": "Peak learning rate of hidden matrices under Muon (no FSDP, no DeepSpeed); `learning_rate` is "
-            "then AdamW's, for all other weights. Default: AdamW for all weights."
-        },
-    )  # ours
-    lr_scheduler_type: Any = field(
-        default="cosine",
-        metadata={"help": "Schedule of the learning rate, such as cosine, linear or constant."},
-    )  # InternVL2's fine-tune
-    warmup_steps: float = field(
-        default=0.03, metadata={"help": "Steps of linear warm-up; below 1, share of all steps."}
-    )  # InternVL2's fine-tune
-    logging_steps: float = field(
-        default=50, metadata={"help": "Steps between two printed lines; below 1, share of all steps."}
-    )  # ours
-    save_steps: float = field(
-        default=200, metadata={"help": "Steps between two checkpoints; below 1, share of all steps."}
-    )  # ours
-    save_total_limit: int | None = field(
-        default=2, metadata={"help": "Maximum number of checkpoints on the disk."}
-    )  # ours: one in reserve
-    report_to: Any = field(
-        default="tensorboard", metadata={"help": "Reporter of the losses: tensorboard, wandb, ... or none."}
-    )
-    reread_steps: int = field(
-        default=100, metadata={"help": "Steps between two printed answers about the first page; 0: never."}
-    )
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory. Default: on if there is a GPU."},
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Remove unused columns. Must stay off: pages have none."}
-    )
 
     def __post_init__(self) -> None:
         if self.lora_rank:
@@ -188,76 +119,6 @@ class PostTrainConfig(TrainingArguments):
         if self.freeze_vision and self.vision_lr is not None:
             raise ValueError("vision_lr needs a ViT that learns: leave freeze_vision out")
         super().__post_init__()
-
-
-class AnswerModel(nn.Module):
-    """Model that computes its own loss on answer tokens, so that full logits are never created.
-
-    Args:
-        model: Model to train.
-        freeze_vision: Whether to freeze the ViT and keep it in evaluation mode.
-    """
-
-    def __init__(self, model: Any, freeze_vision: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.freeze_vision = freeze_vision
-        if freeze_vision:
-            model.vision.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> AnswerModel:
-        super().train(mode)
-        if self.freeze_vision:
-            self.model.vision.eval()
-        return self
-
-    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Enable activation checkpointing; see the method of transformers with this name."""
-        self.model.activation_checkpointing_enable(**kwargs)
-
-    @property
-    def _no_split_modules(self) -> list[str]:
-        """Return the names of the layers that FSDP shards as units."""
-        return list(self.model._no_split_modules or [])
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        labels: Tensor,
-        attention_mask: Tensor | None = None,
-        sequence_lengths: Sequence[int] | None = None,
-        pixel_values: Tensor | None = None,
-        visual_features: Tensor | None = None,
-        denominator: Tensor | int | None = None,
-        **layout: Tensor,
-    ) -> AnswerLoss:
-        """Compute the cross-entropy summed over the answer tokens and divided by `denominator`.
-
-        Args:
-            input_ids, labels, attention_mask: `[batch, length]`. Batches padded on the right need no mask.
-            sequence_lengths: Lengths of the sequences packed into one row.
-            pixel_values: `[n_tiles, 3, height, width]`. Omit them if `visual_features` are given.
-            visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached features.
-            denominator: Divisor of the sum. Default: the number of answer tokens.
-            layout: Layout of the images that the family needs (see the processor's `picture_layout`).
-        """
-        inner = self.model.model
-        if pixel_values is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
-                visual_features = inner.get_visual_features(pixel_values, **layout)
-        pictures = (
-            {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
-        )
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "sequence_lengths": sequence_lengths,
-        }
-        outputs = inner(
-            input_ids=input_ids, **context_inputs(inner, inputs, layout), **pictures, use_cache=False
-        )
-        hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
-        return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
 
 
 class PostTrainer(StageTrainer):
@@ -316,7 +177,7 @@ class PostTrainer(StageTrainer):
             counts = torch.stack([part.sum() for part in is_answer[0].split(list(lengths))])
         else:
             counts = is_answer[:, 1:].sum(1)
-        groups = torch.tensor(self.page_groups, device=counts.device)
+        groups = torch.tensor(self.sample_groups, device=counts.device)
         return groups.repeat_interleave(counts)
 
     def flops(self, inputs: dict[str, Any], lengths: Sequence[int], answers: int) -> float | None:
@@ -379,10 +240,10 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         add_drop_path(student.vision, config.drop_path)
     if config.lora_rank:
         add_lora(student, config.lora_rank, lora_alpha(config))
-    skipped = Skipped(samples, folder, config.max_skipped)
-    pages = TrainingPages(samples, processor, config.max_length, features, skipped=skipped)
+    skip_log = SkipLog(samples, folder, config.max_skipped)
+    pages = TrainingDataset(samples, processor, config.max_length, features, skip_log=skip_log)
     answer_model = AnswerModel(student, config.freeze_vision)
-    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    items = PackedDataset(pages, config.max_length, config.seed) if config.packing else pages
     trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
     trainer.read_again({"student": Reader(student, 1)}, samples[pages.kept[0]], processor)
     if config.keep_checkpoints:

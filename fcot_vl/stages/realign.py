@@ -15,40 +15,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
 
 from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import RealignCollator
-from fcot_vl.data.mixture import open_data
-from fcot_vl.data.skip_log import Skipped
+from fcot_vl.data.skip_log import SkipLog
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.models import SharedBackbone
 from fcot_vl.models.auto import family_of, load_processor
 from fcot_vl.models.base import reset_compressors
+from fcot_vl.train.checkpointing import remove_checkpoints, save_model_folder, whole
 from fcot_vl.train.completions_callback import Reader
-from fcot_vl.train.dataset import PackedPages, TrainingPages
+from fcot_vl.train.config import StageTrainingConfig, stage_settings
+from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.feature_cache import cache_features
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
-from fcot_vl.train.trainer import (
-    StageTrainer,
-    remove_checkpoints,
-    save_model_folder,
-    stage_settings,
-    train,
-    whole,
-)
+from fcot_vl.train.trainer import StageTrainer, train
 
 
 @dataclass
-class RealignConfig(TrainingArguments):
-    """Settings of re-alignment, in addition to those of transformers' `TrainingArguments`.
+class RealignConfig(StageTrainingConfig):
+    """Settings of re-alignment, in addition to those of `StageTrainingConfig`.
 
     The `help` of a field says what it means. `fcot-vl realign --help` lists all of them.
     """
 
-    # Source of each default, in the comment behind its field: the paper, InternVL2's fine-tuning, or ours (FCoT-VL).
+    # Source of each default, in the comment behind its field: the paper, or ours (FCoT-VL).
     ratios: list[int] = field(
         default_factory=lambda: [2, 4],
         metadata={"help": "Compress ratios of the students (2, 4, 8 or 16), trained together."},
@@ -74,79 +68,6 @@ class RealignConfig(TrainingArguments):
         default=1.0, metadata={"help": "Weight of the cross-entropy in the loss."}
     )  # ours
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the KL term, above 0."})  # ours
-    max_length: int = field(
-        default=4096,
-        metadata={"help": "Maximum length of the teacher's sequence in tokens; longer pages are skipped."},
-    )  # the paper's
-    packing: bool = field(
-        default=True,
-        metadata={"help": "Pack pages into sequences of `max_length` tokens; the batch size counts packs."},
-    )  # the paper's
-    drop_path: float = field(
-        default=0.0,
-        metadata={
-            "help": "Rate of stochastic depth in the last layer of InternVL's ViT; the paper's is 0.1."
-        },
-    )
-    max_skipped: float | None = field(
-        default=None,
-        metadata={
-            "help": "Maximum share of unusable samples (broken, missing, malformed, too long), 0 to 1; the "
-            "run stops above it. Default: the value of the data's mixture, else 0.01."
-        },
-    )  # ours
-    cache_features: bool = field(
-        default=False,
-        metadata={"help": "Compute the ViT's features of each image once (on disk). Needs `drop_path` 0."},
-    )  # ours
-    features_folder: str | None = field(
-        default=None, metadata={"help": "Folder of the cached features. Default: `features` in the output."}
-    )
-    num_train_epochs: float = field(
-        default=1.0, metadata={"help": "Number of epochs. `max_steps` overrides it."}
-    )  # the paper's
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "Weight decay of the optimizer."}
-    )  # the paper's
-    learning_rate: float = field(
-        default=4e-5, metadata={"help": "Peak learning rate."}
-    )  # InternVL2's fine-tune
-    muon_lr: float | None = field(
-        default=None,
-        metadata={
-            "help": "Peak learning rate of hidden matrices under Muon (no FSDP, no DeepSpeed); `learning_rate` is "
-            "then AdamW's, for all other weights. Default: AdamW for all weights."
-        },
-    )  # ours
-    lr_scheduler_type: Any = field(
-        default="cosine",
-        metadata={"help": "Schedule of the learning rate, such as cosine, linear or constant."},
-    )  # InternVL2's fine-tune
-    warmup_steps: float = field(
-        default=0.03, metadata={"help": "Steps of linear warm-up; below 1, share of all steps."}
-    )  # InternVL2's fine-tune
-    logging_steps: float = field(
-        default=50, metadata={"help": "Steps between two printed lines; below 1, share of all steps."}
-    )  # ours
-    save_steps: float = field(
-        default=200, metadata={"help": "Steps between two checkpoints; below 1, share of all steps."}
-    )  # ours
-    save_total_limit: int | None = field(
-        default=2, metadata={"help": "Maximum number of checkpoints on the disk."}
-    )  # ours: one in reserve
-    report_to: Any = field(
-        default="tensorboard", metadata={"help": "Reporter of the losses: tensorboard, wandb, ... or none."}
-    )
-    reread_steps: int = field(
-        default=100, metadata={"help": "Steps between two printed answers about the first page; 0: never."}
-    )
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory. Default: on if there is a GPU."},
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Remove unused columns. Must stay off: pages have none."}
-    )
 
     def __post_init__(self) -> None:
         asked: Any = self.ratios
@@ -288,9 +209,9 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
         )
     if config.drop_path:
         backbone.drop_path(config.drop_path)
-    skipped = Skipped(samples, folder, config.max_skipped)
-    pages = TrainingPages(samples, processor, config.max_length, features, config.ratios, skipped)
-    items = PackedPages(pages, config.max_length, config.seed) if config.packing else pages
+    skip_log = SkipLog(samples, folder, config.max_skipped)
+    pages = TrainingDataset(samples, processor, config.max_length, features, config.ratios, skip_log)
+    items = PackedDataset(pages, config.max_length, config.seed) if config.packing else pages
     collator = RealignCollator(processor, config.ratios, packed=config.packing)
     trainer = RealignTrainer(backbone, config, items, collator)
     readers = {f"ratio-{ratio}": Reader(backbone.student(ratio), ratio) for ratio in config.ratios}

@@ -19,12 +19,13 @@ from rich.table import Table
 from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage
 from fcot_vl.common.plotting import FAINT, INK, clean, finish
 from fcot_vl.common.stage import hash_file, made_here, open_stage, write_json
-from fcot_vl.data.mixture import open_data
 from fcot_vl.data.mixture_file import Part, take_apart, write_mixture, write_subset
 from fcot_vl.data.sampling_weights import CAP, FLOOR, Group, is_generation, read_groups, sampling_weights
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.models.auto import load_processor
 from fcot_vl.stages.post_train import PostTrainConfig, post_train
-from fcot_vl.train.trainer import LOSS_LOG, stage_settings
+from fcot_vl.train.config import stage_settings
+from fcot_vl.train.trainer import LOSS_LOG
 
 BYTES_A_TOKEN = 4  # estimate if no tokenizer is available
 

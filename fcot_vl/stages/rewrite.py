@@ -15,8 +15,9 @@ from typing import Any
 
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
-from fcot_vl.data.mixture import open_data
-from fcot_vl.data.sources import kind_of, origin_of, reason_of
+from fcot_vl.data.skip_log import skipped_row
+from fcot_vl.data.sources.base import origin_of
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct.backends.local import Asked, LocalWriter, Reply
 from fcot_vl.instruct.config import AskingConfig
 from fcot_vl.instruct.fact_check import survives
@@ -132,8 +133,7 @@ class _Work:
             try:
                 answers[index] = self._answers(index)
             except Exception as error:  # as in training: unusual files may raise nearly anything
-                row = {"kind": kind_of(error), "reason": reason_of(error)}
-                skipped[index] = {**place(origin_of(self.samples, index)), **row}
+                skipped[index] = skipped_row(origin_of(self.samples, index), error)
         asked = [one for found in answers.values() for one in found if one.prompt is not None]
         conversations = [Asked(one.key, [{"role": "user", "content": str(one.prompt)}]) for one in asked]
         replies = ask(conversations, len(answers) / max(1, len(asked)))

@@ -16,8 +16,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from fcot_vl.data.collator import question_inputs
 from fcot_vl.data.dataset import Sample
+from fcot_vl.data.tokenization import question_inputs
 
 REREADS = "rereads.jsonl"
 NEW_TOKENS = 64

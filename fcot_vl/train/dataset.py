@@ -1,8 +1,7 @@
-"""Training pages of a data folder and the order in which they are read.
+"""Datasets of a training run: all samples tokenized once, one by one or in packs.
 
-This module lies between `data` and the trainers. Every conversation is tokenised once before training. Lengths are
-therefore known, unusable samples are skipped and listed (`skipped.py`), and the order can be planned: seeded batches of
-similar length that stay the same after a resume.
+Lengths are therefore known before the first step, unusable samples are skipped and listed (`data.skip_log`), and
+`sampler.py` can plan the order. Images are decoded, or their cached features read, on access.
 """
 
 from __future__ import annotations
@@ -12,20 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers.utils.logging import tqdm
 
-from fcot_vl.data.collator import Page, Prompt, tokenize_prompt
+from fcot_vl.data.chat_format import RecordError
+from fcot_vl.data.collator import Page
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.groups import group_names
 from fcot_vl.data.packing import fill, plan_packs, tokens_of
-from fcot_vl.data.skip_log import Skipped, mute
+from fcot_vl.data.skip_log import SkipLog, reason_of
+from fcot_vl.data.tokenization import Prompt, tokenize_prompt
 
-GROUP = 50  # batches sorted together by length: large enough to reduce padding, small enough to stay random
 
-
-class TrainingPages(Dataset[Page]):
+class TrainingDataset(Dataset[Page]):
     """Map-style dataset of the pages of a data folder.
 
     Args:
@@ -36,7 +36,7 @@ class TrainingPages(Dataset[Page]):
         features: ViT features by index into `samples` (`features.FeatureCache`). Images are then not opened.
         ratios: Compress ratios of students that read the pages along with the processor's own model. Pages without an
             image are then skipped.
-        skipped: Registry of skipped samples and their allowed share. By default, skipped samples are only counted.
+        skip_log: Log of skipped samples with their allowed share. By default, skipped samples are only counted.
 
     Attributes:
         kept: Indices into `samples` of the pages that are used.
@@ -56,29 +56,29 @@ class TrainingPages(Dataset[Page]):
         max_length: int,
         features: Sequence[Tensor] | None = None,
         ratios: Sequence[int] = (),
-        skipped: Skipped | None = None,
+        skip_log: SkipLog | None = None,
     ) -> None:
         self.samples = samples
         self.features = features
-        self.skipped = skipped = skipped or Skipped(samples, max_share=1.0)
-        needs_picture = bool(ratios) or features is not None
+        self.skip_log = skip_log or SkipLog(samples, max_share=1.0)
+        needs_image = bool(ratios) or features is not None
         self.prompts: list[Prompt] = []
         self.kept: list[int] = []
         self.ids: list[str] = []
         tasks: list[str] = []
         for index in tqdm(range(len(samples)), desc="tokenise", unit="page", leave=False):
-            with skipped.skipping(index):
+            with self.skip_log.skipping(index):
                 sample = samples[index]
                 prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
-                skipped.refuse_unfit(prompt, max_length, needs_picture)
+                refuse_unfit(prompt, max_length, needs_image)
                 self.prompts.append(prompt)
                 self.kept.append(index)
                 self.ids.append(sample.id)
                 tasks.append(sample.task)
-        skipped.write()
+        self.skip_log.write()
         if not self.kept:
             raise ValueError(
-                f"none of the {len(samples)} pages can be used with max_length {max_length}: {skipped.describe()}"
+                f"none of the {len(samples)} pages can be used with max_length {max_length}: {self.skip_log.describe()}"
             )
         self.lengths = [prompt.length() for prompt in self.prompts]
         named = group_names(samples, self.kept, tasks)
@@ -100,15 +100,53 @@ class TrainingPages(Dataset[Page]):
         at = self.kept[index]
         prompt, name, group = self.prompts[index], self.ids[index], self.groups[index]
         if self.features is not None:
-            prompt = self.skipped.with_features(at, prompt, self.features)
+            prompt = self._muted_if_blank(at, prompt, self.features)
             return Page(prompt, visual_features=self.features[at], id=name, group=group)
-        prompt, images = self.skipped.open(at, prompt)
+        prompt, images = self._open(at, prompt)
         return Page(prompt, lambda: images, id=name, group=group)
+
+    def _open(self, index: int, prompt: Prompt) -> tuple[Prompt, list[Image.Image]]:
+        """Return the prompt and the decoded images of sample `index`.
+
+        If an image cannot be decoded, return white images of the same sizes and a prompt without answer tokens. The
+        batch then keeps its shape, and the sample its position, on every process and after every resume.
+        """
+        try:
+            images = self.samples[index].images
+            for image in images:
+                image.load()
+            if tuple((image.height, image.width) for image in images) != prompt.sizes:
+                raise ValueError("the picture has another size than before training")
+            return prompt, images
+        except Exception as error:  # damaged bytes make decoders raise nearly any error
+            self.skip_log.add_pixels(index, reason_of(error))
+            white = [Image.new("RGB", (width, height), "white") for height, width in prompt.sizes]
+            return mute(prompt), white
+
+    def _muted_if_blank(self, index: int, prompt: Prompt, features: Sequence[Tensor]) -> Prompt:
+        """Return the prompt of sample `index`, without answer tokens if its features are those of a blank image."""
+        if not getattr(features, "is_blank", lambda _: False)(index):
+            return prompt
+        self.skip_log.add_pixels(index, "its pixels could not be decoded when features were cached")
+        return mute(prompt)
 
     def describe(self) -> str:
         """Return the number of pages and of skipped samples, for the first line of the stage's output."""
-        skipped = self.skipped.describe()
+        skipped = self.skip_log.describe()
         return f"{len(self):,} pages" + (f" (skipped: {skipped})" if skipped else "")
+
+
+def refuse_unfit(prompt: Prompt, max_length: int, needs_image: bool) -> None:
+    """Raise RecordError for a valid sample that does not fit this run."""
+    if needs_image and not prompt.sizes:
+        raise RecordError("without a picture", "text alone: re-alignment and cached features need a picture")
+    if prompt.length() > max_length:
+        raise RecordError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
+
+
+def mute(prompt: Prompt) -> Prompt:
+    """Return a copy of the prompt without answer tokens."""
+    return replace(prompt, is_answer=np.zeros_like(prompt.is_answer))
 
 
 def blank(page: Page) -> Page:
@@ -116,7 +154,7 @@ def blank(page: Page) -> Page:
     return replace(page, prompt=mute(page.prompt), id="")
 
 
-class PackedPages(Dataset[list[Page]]):
+class PackedDataset(Dataset[list[Page]]):
     """Map-style dataset of packs of pages; see `data.packing`.
 
     Attributes:
@@ -124,7 +162,7 @@ class PackedPages(Dataset[list[Page]]):
         lengths: Number of tokens of each pack, counted in the sequences of the processor's own model.
     """
 
-    def __init__(self, pages: TrainingPages, capacity: int, seed: int) -> None:
+    def __init__(self, pages: TrainingDataset, capacity: int, seed: int) -> None:
         self.pages = pages
         self.packs = plan_packs(pages.lengths, capacity, seed)
         self.lengths = [tokens_of(pack, pages.lengths) for pack in self.packs]
@@ -146,50 +184,3 @@ class PackedPages(Dataset[list[Page]]):
     def describe(self) -> str:
         """Return the number of pages and packs, for the first line of the stage's output."""
         return f"{self.pages.describe()} in {len(self):,} packs of {self.capacity:,} tokens, {self.fill:.1%} full"
-
-
-class LengthGroupedOrder(Sampler[int]):
-    """Sampler whose optimizer steps hold items (pages or packs) of similar length.
-
-    The order of an epoch depends only on seed, epoch and batch size. It does not use the global random state, so a
-    resumed run sees the same batches on any number of processes.
-
-    Args:
-        batch_size: Number of items of an optimizer step over all processes.
-        multiple: Number of which the epoch's length is made a multiple, so that every process gets equally many
-            batches. The added indices start at `len(lengths)`. The datasets return blanks for them, from which nothing
-            is learned.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, multiple: int = 1) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.blanks = -len(lengths) % multiple
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths) + self.blanks
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        rest = len(order) % self.batch_size
-        order, last = order[: len(order) - rest], order[len(order) - rest :]  # the short batch stays last
-        group = GROUP * self.batch_size
-        batches = [
-            batch
-            for start in range(0, len(order), group)
-            for batch in _by_length(order[start : start + group], self.lengths).reshape(-1, self.batch_size)
-        ]
-        for at in random.permutation(len(batches)):
-            yield from batches[at].tolist()
-        yield from last.tolist()
-        yield from range(len(self.lengths), len(self))
-
-
-def _by_length(indices: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return indices[np.argsort(lengths[indices], kind="stable")]

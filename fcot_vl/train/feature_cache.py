@@ -102,7 +102,7 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample | None, boo
     """
     try:
         sample = samples[index]
-    except Exception:  # `TrainingPages` gets the same error, and skips and lists the sample
+    except Exception:  # `TrainingDataset` gets the same error, and skips and lists the sample
         return None, False
     try:
         for image in sample.images:

@@ -16,7 +16,8 @@ from fcot_vl.common.hashing import hash_file
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
-from fcot_vl.train.trainer import LossLog, checkpoint_problem
+from fcot_vl.train.checkpointing import checkpoint_problem
+from fcot_vl.train.metrics import LossLog
 
 TESTS = Path(__file__).parents[1]
 
@@ -27,7 +28,8 @@ from pathlib import Path
 from training_case import post_train_config, realign_config
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
-from fcot_vl.train.trainer import LossLog, StageTrainer
+from fcot_vl.train.metrics import LossLog
+from fcot_vl.train.trainer import StageTrainer
 
 stage, output, model, data, where, step = sys.argv[1:]
 

@@ -14,7 +14,7 @@ from source_files import cut_short, write_lines
 
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
-from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct import shard_runner as shards
 from fcot_vl.instruct.backends.local import Asked, Decoding, Drawn, LocalTeacher
 from fcot_vl.stages.cot import CotConfig, cot

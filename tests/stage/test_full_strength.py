@@ -115,10 +115,10 @@ def test_recomputing_keeps_less(teacher_folder, data):
     from fcot_vl.data.collator import RealignCollator
     from fcot_vl.data.dataset import SampleFolder
     from fcot_vl.models.auto import load_processor
-    from fcot_vl.train.dataset import TrainingPages
+    from fcot_vl.train.dataset import TrainingDataset
 
     processor = load_processor(teacher_folder)
-    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
+    pages = TrainingDataset(SampleFolder(data), processor, 4096, ratios=[2])
     batch = RealignCollator(processor, [2], packed=True)([[pages[i] for i in range(6)]])
     kept = {False: 0, True: 0}
     for checkpointing in kept:

@@ -12,7 +12,7 @@ from source_files import cut_short, llava_file, picture, record, write_lines
 
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Origin, SampleFolder, write_shard
-from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct import shard_runner as shards
 from fcot_vl.instruct.backends.endpoint import MALFORMED, EndpointTeacher
 from fcot_vl.instruct.backends.local import Decoding, Reply

@@ -12,8 +12,9 @@ from family_case import BUILDERS
 from training_case import post_train_config, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fcot_vl.data.collator import RealignCollator, tokenize_prompt, tokenize_question
+from fcot_vl.data.collator import RealignCollator
 from fcot_vl.data.dataset import SampleFolder
+from fcot_vl.data.tokenization import tokenize_prompt, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import MINIDOC
 from fcot_vl.models import SharedBackbone
 from fcot_vl.models.auto import family_of, load_processor
@@ -23,7 +24,7 @@ from fcot_vl.stages.evaluate import evaluate
 from fcot_vl.stages.export import export
 from fcot_vl.stages.post_train import post_train
 from fcot_vl.stages.realign import realign
-from fcot_vl.train.dataset import TrainingPages
+from fcot_vl.train.dataset import TrainingDataset
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
@@ -67,7 +68,7 @@ def test_cached_features_train_the_same(teacher: Path, data: Path, aligned: Path
 
 def test_the_shared_backbone_gives_what_single_models_give(teacher: Path, data: Path) -> None:
     processor = load_processor(teacher)
-    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
+    pages = TrainingDataset(SampleFolder(data), processor, 4096, ratios=[2])
     batch = RealignCollator(processor, [2])([pages[0], pages[3]])
     family = family_of(teacher)
     backbone = SharedBackbone.from_teacher(teacher, [2], dtype=torch.float32)
@@ -88,7 +89,7 @@ def test_the_shared_backbone_gives_what_single_models_give(teacher: Path, data: 
 
 def test_packed_pages_are_read_as_each_alone(teacher: Path, data: Path) -> None:
     processor = load_processor(teacher)
-    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
+    pages = TrainingDataset(SampleFolder(data), processor, 4096, ratios=[2])
     backbone = SharedBackbone.from_teacher(teacher, [2], dtype=torch.float32)
     with torch.no_grad():
         alone = [backbone(**RealignCollator(processor, [2])([pages[i]])) for i in range(4)]

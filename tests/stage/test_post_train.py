@@ -13,8 +13,9 @@ from fcot_vl.data.collator import PostTrainCollator
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.stages import post_train as post_train_module
-from fcot_vl.stages.post_train import AnswerModel, PostTrainConfig, load_for_training, post_train
-from fcot_vl.train.dataset import TrainingPages
+from fcot_vl.stages.post_train import PostTrainConfig, load_for_training, post_train
+from fcot_vl.train.answer_model import AnswerModel
+from fcot_vl.train.dataset import TrainingDataset
 
 VISION = "model.vision_tower."
 
@@ -70,7 +71,7 @@ def test_the_loss_is_the_models_own(teacher_folder, data):
     """Answer-only cross-entropy against transformers' loss on full logits, in a padded batch."""
     teacher = InternVLForConditionalGeneration.from_pretrained(teacher_folder).eval()
     processor = FCoTVLProcessor.from_pretrained(teacher_folder)
-    pages = TrainingPages(SampleFolder(data), processor, 4096)
+    pages = TrainingDataset(SampleFolder(data), processor, 4096)
     batch = PostTrainCollator(processor)([pages[0], pages[2], pages[3]])
     ours = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)(**batch).loss
     torch.testing.assert_close(ours, teacher(**batch).loss, rtol=1e-5, atol=1e-6)
@@ -80,7 +81,7 @@ def test_the_loss_is_the_models_own(teacher_folder, data):
 def test_padding_does_not_change_the_loss(student, data, side):
     model = AnswerModel(load_for_training(student, "kept"), freeze_vision=True)
     processor = FCoTVLProcessor.from_pretrained(student)
-    pages = TrainingPages(SampleFolder(data), processor, 4096)
+    pages = TrainingDataset(SampleFolder(data), processor, 4096)
     collator = PostTrainCollator(processor, side)
     together = model(**collator([pages[0], pages[3]]), denominator=1).loss
     alone = sum(model(**collator([pages[index]]), denominator=1).loss for index in (0, 3))

@@ -16,7 +16,7 @@ from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor, Shar
 from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.stages import realign as realign_module
 from fcot_vl.stages.realign import RealignCollator, RealignConfig, realign
-from fcot_vl.train.dataset import TrainingPages
+from fcot_vl.train.dataset import TrainingDataset
 
 PROJECTOR = "model.multi_modal_projector."
 
@@ -109,7 +109,7 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(tmp_path, to
     teacher = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 1).eval()
     student = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 2).eval()
     processor = FCoTVLProcessor.from_pretrained(teacher_folder)
-    pages = TrainingPages(SampleFolder(data), processor, 4096, ratios=[2])
+    pages = TrainingDataset(SampleFolder(data), processor, 4096, ratios=[2])
     trainer = realign_module.RealignTrainer(
         SharedBackbone(teacher, [2]),
         realign_config(tmp_path / "unused"),

@@ -10,7 +10,7 @@ from training_case import post_train_config, write_pages
 
 from fcot_vl.common.stage import StageError, read_stage
 from fcot_vl.data.dataset import SampleFolder, write_shard
-from fcot_vl.data.mixture import open_data
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.stages.resample import ResampleConfig, resample
 
 

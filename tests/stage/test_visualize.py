@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fcot_vl.cli.app import app
-from fcot_vl.data.collator import question_inputs
+from fcot_vl.data.tokenization import question_inputs
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.models.compressors.windows import Windows

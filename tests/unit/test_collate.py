@@ -9,12 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fcot_vl.data.collator import (
-    Page,
-    PostTrainCollator,
-    RealignCollator,
-    tokenize_prompt,
-)
+from fcot_vl.data.collator import Page, PostTrainCollator, RealignCollator
+from fcot_vl.data.tokenization import tokenize_prompt
 from fcot_vl.models import FCoTVLProcessor
 
 MESSAGES = [

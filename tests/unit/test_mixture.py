@@ -17,8 +17,10 @@ from source_files import cut_short, llava_file, picture, record, write_lines
 from fcot_vl.common.stage import StageError
 from fcot_vl.data import streaming as stream
 from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
-from fcot_vl.data.mixture import Mixture, draw, draw_counts, open_data
-from fcot_vl.data.sources import ConversationFile, RowReader
+from fcot_vl.data.mixture import Mixture, draw, draw_counts
+from fcot_vl.data.sources.conversations import ConversationFile
+from fcot_vl.data.sources.hf_datasets import RowReader
+from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.data.streaming import cache_stream
 
 # ----------------------------------------------------------------------------------------------------- the plan

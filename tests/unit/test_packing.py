@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_case import write_pages
 
-from fcot_vl.data.collator import IGNORED, PostTrainCollator, RealignCollator, pack
+from fcot_vl.data.collator import PostTrainCollator, RealignCollator, pack
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.data.packing import WINDOW, fill, plan_packs, tokens_of
+from fcot_vl.data.tokenization import IGNORED
 from fcot_vl.models import FCoTVLProcessor, SharedBackbone
 from fcot_vl.models.packed_attention import PACKED, packed_inputs
-from fcot_vl.stages.post_train import AnswerModel, load_for_training
-from fcot_vl.train.dataset import PackedPages, TrainingPages
+from fcot_vl.stages.post_train import load_for_training
+from fcot_vl.train.answer_model import AnswerModel
+from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.losses import realign_loss
 
 # ------------------------------------------------------------------------------------------------------------ plan
@@ -67,8 +69,8 @@ def test_nothing_predicts_the_first_token_of_a_sequence() -> None:
 
 
 def test_packed_pages_hold_every_page_once(samples, processor) -> None:
-    pages = TrainingPages(samples, processor, 4096)
-    packed = PackedPages(pages, max(pages.lengths) + 40, seed=0)
+    pages = TrainingDataset(samples, processor, 4096)
+    packed = PackedDataset(pages, max(pages.lengths) + 40, seed=0)
     assert sum(packed.lengths) == sum(pages.lengths) and len(packed) < len(pages)
     assert sorted(page.prompt.length() for item in packed for page in item) == sorted(pages.lengths)
     assert f"{len(packed)} packs of" in packed.describe() and "% full" in packed.describe()
@@ -82,7 +84,7 @@ def test_packed_losses_are_those_of_each_page_alone(
     """Loss and gradient of teacher and two students over ten pages in one row, against ten rows."""
     folder = {"qwen2": teacher_folder, "llama": llama_teacher_folder}[decoder]
     backbone = SharedBackbone.from_teacher(folder, [2, 4], visual_positions=positions, dtype=torch.float32)
-    pages = TrainingPages(samples, processor, 4096, ratios=[2, 4])
+    pages = TrainingDataset(samples, processor, 4096, ratios=[2, 4])
     found = {}
     for packed in (False, True):
         batches = [[pages[i] for i in range(len(pages))]] if packed else [[page] for page in pages]
@@ -112,7 +114,7 @@ def test_packed_losses_are_those_of_each_page_alone(
 def test_a_page_does_not_see_its_neighbours(teacher_folder, samples, processor) -> None:
     """Other pages before and behind, same states bit for bit."""
     backbone = SharedBackbone.from_teacher(teacher_folder, [2], dtype=torch.float32)
-    pages = TrainingPages(samples, processor, 4096, ratios=[2])
+    pages = TrainingDataset(samples, processor, 4096, ratios=[2])
     collator = RealignCollator(processor, [2], packed=True)
 
     def states(before: int, behind: int) -> torch.Tensor:
@@ -127,7 +129,7 @@ def test_a_page_does_not_see_its_neighbours(teacher_folder, samples, processor) 
 
 def test_post_training_reads_packs_too(teacher_folder, samples, processor) -> None:
     model = AnswerModel(load_for_training(teacher_folder), freeze_vision=False)
-    pages = list(TrainingPages(samples, processor, 4096))
+    pages = list(TrainingDataset(samples, processor, 4096))
     answers = sum(int(page.prompt.is_answer.sum()) for page in pages)
     alone = PostTrainCollator(processor)
     with torch.no_grad():
@@ -142,7 +144,7 @@ def test_post_training_reads_packs_too(teacher_folder, samples, processor) -> No
 def test_without_lengths_the_packed_attention_is_sdpa(teacher_folder, samples, processor) -> None:
     """A decoder that has read packs still reads padded batches, on either side, as before."""
     model = load_for_training(teacher_folder)
-    pages = list(TrainingPages(samples, processor, 4096))[:3]
+    pages = list(TrainingDataset(samples, processor, 4096))[:3]
     for side in ("left", "right"):
         batch = {k: v for k, v in PostTrainCollator(processor, side)(pages).items() if k != "labels"}
         with torch.no_grad():

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_vl.train.dataset import LengthGroupedOrder
+from fcot_vl.train.sampler import LengthGroupedSampler
 
 
 @settings(max_examples=50, deadline=None)
@@ -17,7 +17,7 @@ from fcot_vl.train.dataset import LengthGroupedOrder
     epoch=st.integers(0, 3),
 )
 def test_every_page_is_seen_once_in_a_repeatable_order(lengths, batch_size, seed, epoch):
-    order, again = (LengthGroupedOrder(lengths, batch_size, seed) for _ in range(2))
+    order, again = (LengthGroupedSampler(lengths, batch_size, seed) for _ in range(2))
     order.set_epoch(epoch)
     again.set_epoch(epoch)
     assert sorted(order) == list(range(len(lengths)))
@@ -29,7 +29,7 @@ def test_epochs_and_seeds_differ():
     lengths = list(range(100))
     orders = set()
     for seed in range(3):
-        order = LengthGroupedOrder(lengths, 4, seed)
+        order = LengthGroupedSampler(lengths, 4, seed)
         for epoch in range(3):
             order.set_epoch(epoch)
             orders.add(tuple(order))
@@ -38,7 +38,7 @@ def test_epochs_and_seeds_differ():
 
 def test_batches_hold_pages_of_similar_length_and_come_in_random_order():
     lengths = np.random.default_rng(0).integers(10, 1000, 1000)
-    order = np.array(list(LengthGroupedOrder(lengths, 8, seed=0)))
+    order = np.array(list(LengthGroupedSampler(lengths, 8, seed=0)))
     batches = lengths[order].reshape(-1, 8)
     padding = 1 - lengths.sum() / (batches.max(axis=1) * 8).sum()
     assert padding < 0.05
@@ -49,5 +49,5 @@ def test_batches_hold_pages_of_similar_length_and_come_in_random_order():
 def test_the_short_batch_comes_last():
     lengths = [5] * 9 + [100]
     for seed in range(20):
-        order = list(LengthGroupedOrder(lengths, 4, seed))
+        order = list(LengthGroupedSampler(lengths, 4, seed))
         assert len(order) == 10 and len(order[8:]) == 2

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcot_vl.data.dataset import Sample, write_shard
-from fcot_vl.data.mixture import open_data
 from fcot_vl.data.mixture_file import take_apart, write_mixture, write_subset
 from fcot_vl.data.sampling_weights import Group, read_groups, sampling_weights, subset_counts
+from fcot_vl.data.sources.open_data import open_data
 
 LOSSES = st.lists(st.floats(1e-3, 50), min_size=1, max_size=9)
 

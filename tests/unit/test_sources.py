@@ -11,16 +11,10 @@ from source_files import cut_short, llava_file, picture, record, talk, write_lin
 
 from fcot_vl.data.chat_format import RecordError, read_question, read_turns
 from fcot_vl.data.images import ImageError, LazyPicture, open_image
-from fcot_vl.data.sources import (
-    ConversationFile,
-    DatasetSource,
-    JsonRecords,
-    PictureFolder,
-    RowReader,
-    kind_of,
-    load_rows,
-    open_internvl,
-)
+from fcot_vl.data.skip_log import kind_of
+from fcot_vl.data.sources.conversations import ConversationFile, JsonRecords, open_internvl
+from fcot_vl.data.sources.hf_datasets import DatasetSource, RowReader, load_rows
+from fcot_vl.data.sources.image_folder import ImageFolder
 
 # ------------------------------------------------------------------------------------------------- lazy pictures
 
@@ -200,13 +194,13 @@ def test_a_folder_of_pictures(tmp_path):
     picture(tmp_path / "deep" / "a.png")
     picture(tmp_path / ".hidden" / "c.png")
     (tmp_path / "notes.txt").write_text("x")
-    source = PictureFolder(tmp_path)
+    source = ImageFolder(tmp_path)
     assert [source.origin(at).id for at in range(2)] == ["b.PNG", "deep/a.png"] and len(source) == 2
     assert [path.name for path in source.refused] == ["notes.txt"]
     assert source[1].messages == [] and source[1].images[0].size == (60, 40)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no picture here"):
-        PictureFolder(tmp_path / "empty")
+        ImageFolder(tmp_path / "empty")
 
 
 # ------------------------------------------------------------------------------------------------------- datasets

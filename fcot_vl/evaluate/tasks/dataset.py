@@ -19,7 +19,7 @@ from fcot_vl.common.errors import one_line
 from fcot_vl.data.chat_format import RecordError
 from fcot_vl.data.dataset import Origin, Records, Sample
 from fcot_vl.data.images import LazyPicture
-from fcot_vl.data.sources import check_local
+from fcot_vl.data.sources.base import check_local
 from fcot_vl.evaluate.tasks.public import Benchmark
 
 PICTURE = "image"  # column of the image in every benchmark

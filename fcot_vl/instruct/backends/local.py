@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import hash_files
-from fcot_vl.data.collator import join_pictures, pad, tokenize_open
-from fcot_vl.data.sources import kind_of, reason_of
+from fcot_vl.data.collator import join_pictures, pad
+from fcot_vl.data.skip_log import kind_of, reason_of
+from fcot_vl.data.tokenization import tokenize_open
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 
 

@@ -1,0 +1,194 @@
+"""Conversation files of InternVL (a meta JSON and JSON lines) and LLaVA (one JSON array)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcot_vl.common.errors import one_line
+from fcot_vl.data.chat_format import RecordError, malformed, read_turns
+from fcot_vl.data.dataset import Origin, Sample
+from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.sources.base import Source, check_local, size_of_file
+
+
+class JsonRecords(Sequence[dict[str, Any]]):
+    """Objects of a JSON-lines file, or of a file that is one JSON array, parsed on access.
+
+    For JSON lines, only the position of each line is kept in memory. A JSON array must be read whole and is kept as
+    text. In both cases, no large list of objects is copied into every worker.
+
+    Raises:
+        ValueError: If the file cannot be read, or starts like a JSON array but is not a valid one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._text = _array_as_lines(path) if _is_array(path) else None
+            with self._open() as lines:
+                self._spans = _spans(lines)
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+
+    def _open(self) -> IO[bytes]:
+        """Open the file anew on each call, because workers that share a file would share its position."""
+        return self.path.open("rb") if self._text is None else io.BytesIO(self._text)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: Any) -> Any:
+        start, end = self._spans[index].tolist()
+        with self._open() as lines:
+            lines.seek(start)
+            return self._parse(lines.read(end - start))
+
+    def texts(self) -> Iterator[bytes]:
+        """Yield every line as written, in one pass over the file."""
+        with self._open() as lines:
+            yield from (line for line in lines if line.strip())
+
+    @staticmethod
+    def _parse(line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+        except ValueError as error:
+            raise malformed(f"not JSON ({one_line(error, 80)})") from None
+        if not isinstance(record, dict):
+            raise malformed(f"no object but {type(record).__name__}")
+        return record
+
+    def pictures(self) -> Iterator[str]:
+        """Yield the image paths of all readable samples, in order."""
+        for text in self.texts():
+            try:
+                yield from _picture_paths(self._parse(text))
+            except RecordError:
+                continue
+
+
+def _is_array(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _array_as_lines(path: Path) -> bytes:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: starts like a JSON array but is not valid JSON ({one_line(error)})"
+        ) from None
+    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in found)
+
+
+def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
+    """Compute the start and end of each line that is not blank, `[lines, 2]`."""
+    spans, at = [], 0
+    for line in lines:
+        if line.strip():
+            spans.append((at, at + len(line)))
+        at += len(line)
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+class ConversationFile(Source):
+    """InternVL JSONL or LLaVA JSON file, one `{"id", "image", "conversations": [{"from", "value"}, ...]}` per sample.
+
+    Args:
+        name: Name of the source.
+        annotation: File with JSON lines or one JSON array.
+        images: Folder that the `image` of a sample (a path or a list of paths) is relative to.
+    """
+
+    def __init__(self, name: str, annotation: Path, images: Path) -> None:
+        self.name, self.annotation, self.images = name, annotation, images
+        self._records = JsonRecords(annotation)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int) -> Sample:
+        record = self._records[index]
+        pictures: list[Image.Image] = [LazyPicture(self.images / path) for path in _picture_paths(record)]
+        messages = read_turns(record.get("conversations"), len(pictures))
+        return Sample(self._id(record, index), pictures, messages, "", self.name)
+
+    def origin(self, index: int) -> Origin:
+        try:
+            return Origin(self.name, self._id(self._records[index], index), index)
+        except RecordError:
+            return Origin(self.name, f"{self.name}-{index}", index)
+
+    def _id(self, record: Mapping[str, Any], index: int) -> str:
+        return str(record.get("id", f"{self.name}-{index}"))
+
+    def fingerprint(self) -> str:
+        """Compute the SHA-256 of the bytes of the file and of the path and size in bytes of each image."""
+        digest = hashlib.sha256()
+        with self.annotation.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+        folder = str(self.images)
+        for path in self._records.pictures():
+            digest.update(f"{path} {size_of_file(os.path.join(folder, path))}\n".encode())  # noqa: PTH118
+        return digest.hexdigest()
+
+
+def _picture_paths(record: Mapping[str, Any]) -> list[str]:
+    if record.get("video"):
+        raise RecordError("video", "a video; only pictures are read")
+    found = record.get("image")
+    paths = [] if not found else found if isinstance(found, list) else [found]
+    for path in paths:
+        check_local(path)
+    return paths
+
+
+def open_internvl(meta: Path) -> list[tuple[Source, float]]:
+    """Open the sources of an InternVL meta JSON with their weights: `{name: {root, annotation, repeat_time, ...}}`.
+
+    `root` and `annotation` are relative to the meta file. `length` is not needed. `data_augment` and
+    `max_dynamic_patch` have no counterpart here, because the processor does the tiling; a line is printed if they are
+    set.
+
+    Raises:
+        ValueError: If the file is not an InternVL meta file, or an annotation cannot be read.
+    """
+    entries = _read_json(meta)
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f"{meta}: not an InternVL meta file; expected one JSON object of sources")
+    found: list[tuple[Source, float]] = []
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or not {"root", "annotation"} <= entry.keys():
+            raise ValueError(f"{meta}: {name} needs `root` and `annotation`")
+        unused = [key for key in ("data_augment", "max_dynamic_patch") if entry.get(key)]
+        if unused:
+            print(
+                f"{meta}: {name}: {' and '.join(unused)} not used, the processor tiles all alike", flush=True
+            )
+        folder = meta.parent
+        source = ConversationFile(name, folder / entry["annotation"], folder / entry["root"])
+        weight = entry.get("repeat_time", 1)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"{meta}: {name}: repeat_time is a number, got {weight!r}")
+        found.append((source, float(weight)))
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({one_line(error)})") from None

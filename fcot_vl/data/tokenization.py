@@ -1,0 +1,212 @@
+"""Tokenization of conversations with images.
+
+A conversation becomes a `Prompt` with one placeholder per image. Repeating that placeholder turns the prompt into the
+sequence of the teacher or of a student. All of them therefore share one tokenization and mark exactly the same answer
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+IGNORED = -100  # label of a position that the loss ignores
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokenised conversation with a single placeholder per image.
+
+    Attributes:
+        token_ids: Token ids, `[n]`, with one placeholder per image.
+        is_answer: Mask, `[n]`, True on the tokens of the assistant, including its closing token.
+        counts: Number of visual tokens of each image, by compress ratio. Ratio 1 is the model that the processor
+            belongs to.
+        placeholder: Id of the placeholder token.
+        marks: Ids of the tokens before and after the placeholders of an image.
+        sizes: Size (height, width) of each image.
+    """
+
+    token_ids: NDArray[np.int32]
+    is_answer: NDArray[np.bool_]
+    counts: Mapping[int, tuple[int, ...]]
+    placeholder: int
+    marks: tuple[list[int], list[int]]
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def length(self, ratio: int = 1) -> int:
+        """Return the length of the sequence in tokens at a compress ratio."""
+        around = len(self.marks[0]) + len(self.marks[1]) - 1
+        return len(self.token_ids) + len(self.counts[ratio]) * around + sum(self.counts[ratio])
+
+    def expand(self, ratio: int = 1) -> tuple[Tensor, Tensor]:
+        """Return `input_ids` and `labels`, both `[length]`, with every image as its marks and placeholders."""
+        before, after = self.marks
+        ids: list[NDArray[np.int32]] = []
+        answer: list[NDArray[np.bool_]] = []
+        at = 0
+        places = np.flatnonzero(self.token_ids == self.placeholder).tolist()
+        for place, count in zip(places, self.counts[ratio], strict=True):
+            run = np.array([*before, *[self.placeholder] * count, *after], dtype=np.int32)
+            ids += [self.token_ids[at:place], run]
+            answer += [self.is_answer[at:place], np.zeros(len(run), dtype=np.bool_)]
+            at = place + 1
+        input_ids = np.concatenate([*ids, self.token_ids[at:]]).astype(np.int64)
+        labels = np.where(np.concatenate([*answer, self.is_answer[at:]]), input_ids, IGNORED)
+        return torch.from_numpy(input_ids), torch.from_numpy(labels)
+
+
+def picture_counts(
+    processor: Any, images: Sequence[Image.Image], ratios: Sequence[int] = (1,)
+) -> dict[int, tuple[int, ...]]:
+    """Compute the number of visual tokens of each image from its size alone, by compress ratio."""
+    sizes = [(image.height, image.width) for image in images]
+    return {r: tuple(processor.picture_tokens(*size, r) for size in sizes) for r in ratios}
+
+
+def tokenize_prompt(
+    messages: Sequence[dict[str, str]],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int] = (1,),
+) -> Prompt:
+    """Tokenise a conversation with the chat template of the processor.
+
+    The function finds each answer by rendering the conversation up to it with the generation prompt of the template.
+    This works for any template, with or without `{% generation %}` marks. If a template does not end an answer with a
+    special token (LLaVA), the end-of-sequence token of the tokenizer is added after the last answer.
+
+    Args:
+        messages: Messages `{"role", "content"}` in order. The images are put before the text of the first user turn.
+        images: Images of the conversation. Only their sizes are used.
+        processor: Processor with `tokenizer`, `chat_template`, `image_token_id`, `picture_marks` and `picture_tokens`.
+        ratios: Compress ratios that the prompt will be expanded for.
+
+    Raises:
+        ValueError: If the conversation has no user turn or no answer, if its text contains the placeholder token, or if
+            the template does not render a longer conversation as a continuation of a shorter one.
+    """
+    conversation = _with_pictures(messages, len(images))
+    answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
+    if not answers:
+        raise ValueError(
+            f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
+        )
+
+    def render(turns: int, add_generation_prompt: bool = False) -> str:
+        return _render(conversation[:turns], processor, add_generation_prompt)
+
+    tokenizer = processor.tokenizer
+    whole = render(len(conversation))
+    for message in messages:
+        if message["role"] == "system" and message["content"].strip() not in whole:
+            raise ValueError("the chat template has no place for a system turn")
+    closed = whole.rstrip().endswith(tuple(tokenizer.all_special_tokens))
+    if not closed and answers[-1] == len(conversation) - 1:
+        whole = whole.rstrip() + tokenizer.eos_token
+    encoded = _encode(whole, processor)
+    token_ids = np.asarray(encoded["input_ids"], dtype=np.int32)
+    first_char, after = np.asarray(encoded["offset_mapping"]).T
+    is_answer = np.zeros(len(token_ids), dtype=np.bool_)
+    for turn in answers:
+        before, answered = render(turn, add_generation_prompt=True), render(turn + 1).rstrip()
+        if not (answered.startswith(before) and whole.startswith(answered)):
+            raise ValueError(
+                "the chat template rewrites earlier turns, so answers cannot be marked; use another one"
+            )
+        end = len(answered) if closed or turn != answers[-1] else len(whole)
+        is_answer |= (first_char < end) & (after > len(before))
+    return _prompt(token_ids, is_answer, images, processor, ratios)
+
+
+def tokenize_question(
+    text: str, images: Sequence[Image.Image], processor: Any, ratios: Sequence[int] = (1,)
+) -> Prompt:
+    """Tokenise one question about images, up to the start of the answer."""
+    return tokenize_open([{"role": "user", "content": text}], images, processor, ratios)
+
+
+def tokenize_open(
+    messages: Sequence[dict[str, str]],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int] = (1,),
+) -> Prompt:
+    """Tokenise a conversation that ends in a question, up to the start of the answer."""
+    conversation = _with_pictures(messages, len(images))
+    ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
+    return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
+
+
+def question_inputs(
+    text: str, images: Sequence[Image.Image], processor: Any, ratio: int = 1
+) -> dict[str, Tensor]:
+    """Build the model inputs for one question, with or without images, as a batch of one.
+
+    Args:
+        ratio: Compress ratio of the model, relative to the model that the processor belongs to.
+    """
+    input_ids = tokenize_question(text, images, processor, (1, ratio)).expand(ratio)[0][None]
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    pictures = processor.picture_inputs(images) if images else {}
+    return inputs | pictures | processor.prompt_inputs(input_ids)
+
+
+def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:
+    """Return the conversation with its contents as parts and the images before the text of the first user turn."""
+    conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    first_user = next((m for m in conversation if m["role"] == "user"), None)
+    if first_user is None:
+        raise ValueError(
+            f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
+        )
+    first_user["content"] = [*({"type": "image"} for _ in range(pictures)), *first_user["content"]]
+    return conversation
+
+
+def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_prompt: bool) -> str:
+    return str(
+        processor.tokenizer.apply_chat_template(
+            conversation,
+            chat_template=getattr(processor, "chat_template", None),
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+        )
+    )
+
+
+def _encode(text: str, processor: Any) -> Any:
+    """Tokenise a text as transformers' processors do: add the BOS token unless the template already did."""
+    bos = processor.tokenizer.bos_token
+    special = bos is None or not text.startswith(bos)
+    return processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+
+
+def _prompt(
+    token_ids: NDArray[np.int32],
+    is_answer: NDArray[np.bool_],
+    images: Sequence[Image.Image],
+    processor: Any,
+    ratios: Sequence[int],
+) -> Prompt:
+    placeholders = int((token_ids == processor.image_token_id).sum())
+    if placeholders != len(images):
+        raise ValueError(
+            f"the tokenised conversation has {placeholders} image placeholders for {len(images)} pictures: its text "
+            f"must not contain {processor.image_token}"
+        )
+    return Prompt(
+        token_ids,
+        is_answer,
+        picture_counts(processor, images, ratios),
+        processor.image_token_id,
+        processor.picture_marks,
+        tuple((image.height, image.width) for image in images),
+    )
