@@ -10,18 +10,18 @@ from transformers import AutoConfig
 from fcot_vl.common.errors import one_line
 from fcot_vl.models.internvl.modeling import FCoTVLForConditionalGeneration
 from fcot_vl.models.internvl.processing import FCoTVLProcessor
-from fcot_vl.models.llava import (
+from fcot_vl.models.llava.modeling import (
     FCoTVLLlavaForConditionalGeneration,
     FCoTVLLlavaNextForConditionalGeneration,
     FCoTVLLlavaOnevisionForConditionalGeneration,
-    FCoTVLLlavaProcessor,
 )
-from fcot_vl.models.qwen_vl import (
+from fcot_vl.models.llava.processing import FCoTVLLlavaProcessor
+from fcot_vl.models.qwen_vl.modeling import (
     FCoTVLQwen2VLForConditionalGeneration,
     FCoTVLQwen3VLForConditionalGeneration,
     FCoTVLQwen25VLForConditionalGeneration,
-    FCoTVLQwenVLProcessor,
 )
+from fcot_vl.models.qwen_vl.processing import FCoTVLQwenVLProcessor
 
 
 class Family(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,10 @@ def test_post_trained_judged_asked_exported(
     folder = export(student, tmp_path / "exported", remote_code=True)
     card = (folder / "README.md").read_text()
     assert "1/2 of the visual tokens" in card and (folder / "base_fcot_vl.py").is_file()
+    modules = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    assert {
+        name for text in modules.values() for name in re.findall(r"from \.(\w+) import", text)
+    } < modules.keys()
 
 
 def test_prompts_end_answers_and_start_as_at_inference(teacher: Path, data: Path) -> None:

@@ -17,73 +17,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import (
-    Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
-    Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLModel,
-    Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from fcot_vl.models.base import ROWS_ONLY, CompressedConfig, StudentBody, StudentModel
-from fcot_vl.models.base_processor import PictureProcessor
+from fcot_vl.models.base import StudentBody, StudentModel
 from fcot_vl.models.compressors.registry import build_compressor, fill_rows
 from fcot_vl.models.packed_attention import in_rows
-
-# -------------------------------------------------------------------------------------------------- configurations
-
-
-class _AnySize(CompressedConfig):
-    """Base of the three configurations: images are not cut into tiles."""
-
-    positions: ClassVar[tuple[str, ...]] = ("kept",)
-    unfit: ClassVar[dict[str, str]] = {
-        "qformer": "it needs tiles of one size, and here pictures have any",
-        **ROWS_ONLY,
-    }
-
-    @property
-    def tokens_per_tile(self) -> None:
-        """None; there are no tiles."""
-        return None
-
-    @property
-    def visual_channels(self) -> int:
-        """Channels of a visual token before the adaptor: ViT width times number of patches joined into one token."""
-        vision = self.vision_config
-        width = (
-            getattr(vision, "embed_dim", None) or vision.hidden_size
-        )  # Qwen2-VL's hidden_size is the decoder's
-        return int(width * vision.spatial_merge_size**2)
-
-
-class FCoTVLQwen2VLConfig(_AnySize, Qwen2VLConfig):
-    """Qwen2-VL configuration with the compression settings; see `CompressedConfig`."""
-
-    model_type = "fcot_vl_qwen2_vl"
-    teacher_type: ClassVar[Any] = Qwen2VLConfig
-
-
-class FCoTVLQwen25VLConfig(_AnySize, Qwen2_5_VLConfig):
-    """Qwen2.5-VL configuration with the compression settings; see `CompressedConfig`."""
-
-    model_type = "fcot_vl_qwen2_5_vl"
-    teacher_type: ClassVar[Any] = Qwen2_5_VLConfig
-
-
-class FCoTVLQwen3VLConfig(_AnySize, Qwen3VLConfig):
-    """Qwen3-VL configuration with the compression settings; see `CompressedConfig`."""
-
-    model_type = "fcot_vl_qwen3_vl"
-    teacher_type: ClassVar[Any] = Qwen3VLConfig
-
-
-# ---------------------------------------------------------------------------------------------------------- models
+from fcot_vl.models.qwen_vl.configuration import (
+    FCoTVLQwen2VLConfig,
+    FCoTVLQwen3VLConfig,
+    FCoTVLQwen25VLConfig,
+)
 
 
 class _Merger:
@@ -269,90 +219,11 @@ class FCoTVLQwen3VLForConditionalGeneration(_AnySizeStudent, Qwen3VLForCondition
     body: ClassVar[Any] = FCoTVLQwen3VLModel
 
 
-# ------------------------------------------------------------------------------------------------------- processor
-
-
-class FCoTVLQwenVLProcessor(PictureProcessor):
-    """Image-only processor of the three families: each `<|image_pad|>` becomes the placeholders of one image.
-
-    Args:
-        image_processor: Image processor of Qwen2-VL; Qwen3-VL uses it with larger patches.
-        tokenizer: Tokenizer that knows the image token.
-        compress_ratio: Compress ratio of the model that this processor feeds.
-        chat_template: Jinja template, in which an image is one image token between its marks.
-    """
-
-    return_mm_token_type_ids = True
-
-    def __init__(
-        self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        compress_ratio: int = 1,
-        chat_template: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.compress_ratio = compress_ratio
-        self.image_token = getattr(tokenizer, "image_token", None) or "<|image_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-    def fit(self, config: Any) -> None:
-        self.compress_ratio = getattr(config, "compress_ratio", 1)
-
-    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        high, wide = self._grid(height, width)
-        return self._count(high, wide, ratio)
-
-    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Return the image inputs of the model.
-
-        Returns:
-            `pixel_values` `[patches, values of a patch]` over all images, and `image_grid_thw` `[n_pictures, 3]`.
-        """
-        read = self.image_processor(list(images), return_tensors="pt")
-        return {"pixel_values": read["pixel_values"], "image_grid_thw": read["image_grid_thw"]}
-
-    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        return {"image_grid_thw": torch.tensor([[1, *self._grid(*size)] for size in sizes])}
-
-    def prompt_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Return `mm_token_type_ids`: 1 on placeholders; positions are computed from it."""
-        return {"mm_token_type_ids": (input_ids == self.image_token_id).int()}
-
-    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """Return the run of tokens that replaces the placeholder of image `image_idx` in a prompt."""
-        _, high, wide = (int(n) for n in image_inputs["image_grid_thw"][image_idx])
-        return self.image_token * self._count(high, wide, 1)
-
-    @property
-    def image_token_ids(self) -> list[int]:
-        """Ids of the tokens that belong to an image."""
-        return [self.image_token_id]
-
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the numbers of rows and columns of patches of an image."""
-        process = self.image_processor
-        patch, size = process.patch_size, process.size
-        high, wide = smart_resize(
-            height, width, patch * process.merge_size, size["shortest_edge"], size["longest_edge"]
-        )
-        return high // patch, wide // patch
-
-    def _count(self, high: int, wide: int, ratio: int) -> int:
-        merge = self.image_processor.merge_size
-        return high // merge * -(-(wide // merge) // (self.compress_ratio * ratio))
-
-
 __all__ = [
-    "FCoTVLQwen2VLConfig",
     "FCoTVLQwen2VLForConditionalGeneration",
     "FCoTVLQwen2VLModel",
-    "FCoTVLQwen3VLConfig",
     "FCoTVLQwen3VLForConditionalGeneration",
     "FCoTVLQwen3VLModel",
-    "FCoTVLQwen25VLConfig",
     "FCoTVLQwen25VLForConditionalGeneration",
     "FCoTVLQwen25VLModel",
-    "FCoTVLQwenVLProcessor",
 ]
