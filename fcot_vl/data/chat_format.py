@@ -1,6 +1,6 @@
 """Read conversations from other formats into messages, or refuse them with a reason.
 
-This module sits between the files of `sources.py` and `Sample`. InternVL and LLaVA write
+This module sits between the sources (`sources/`) and `Sample`. InternVL and LLaVA write
 `{"from": "human", "value": ...}` with an `<image>` at the position of each image. Chat data uses
 `{"role": "user", "content": ...}`. Our format puts all images before the text of the first question, so the marks are
 counted and then removed.
@@ -21,7 +21,7 @@ ROLES = {
 }
 
 
-class RecordError(ValueError):
+class SampleError(ValueError):
     """Sample that cannot be used.
 
     Args:
@@ -34,22 +34,22 @@ class RecordError(ValueError):
         self.kind = kind
 
 
-def malformed(reason: str) -> RecordError:
+def malformed(reason: str) -> SampleError:
     """Return the error for a malformed conversation."""
-    return RecordError("malformed conversation", reason)
+    return SampleError("malformed conversation", reason)
 
 
-def read_turns(turns: Any, pictures: int) -> list[dict[str, str]]:
+def read_turns(turns: Any, n_images: int) -> list[dict[str, str]]:
     """Read the turns of a sample as `{"role", "content"}` messages, without image marks.
 
     Args:
         turns: Turns `{"from", "value"}` or `{"role", "content"}` in order. A content may be a list of text and image
             parts.
-        pictures: Number of images of the sample. The first question must mark each of them, with one exception: a
+        n_images: Number of images of the sample. The first question must mark each of them, with one exception: a
             sample with one image may omit the mark, as InternVL's own reader allows.
 
     Raises:
-        RecordError: If a role is unknown, if the turns do not alternate between questions and answers (the first turn
+        SampleError: If a role is unknown, if the turns do not alternate between questions and answers (the first turn
             may be a system turn), if a turn is empty, if the number of marks differs from the number of images, or if a
             mark is not in the first question.
     """
@@ -63,23 +63,23 @@ def read_turns(turns: Any, pictures: int) -> list[dict[str, str]]:
             raise malformed(f"turn {at + 1} is the {message['role']}'s, expected the {expected}'s")
     if not talk or len(talk) % 2:
         raise malformed("the last question has no answer")
-    _take_marks(messages, talk[0], pictures)
+    _take_marks(messages, talk[0], n_images)
     for message in messages:
         # The first question may be only an image. No other turn may be empty.
-        if not message["content"].strip() and not (message is talk[0] and pictures):
+        if not message["content"].strip() and not (message is talk[0] and n_images):
             raise malformed(f"an empty {message['role']} turn")
     return messages
 
 
-def read_question(question: Any, answer: Any, pictures: int) -> list[dict[str, str]]:
+def read_question(question: Any, answer: Any, n_images: int) -> list[dict[str, str]]:
     """Return a question and its first answer as messages; without an answer, return only the question.
 
     Raises:
-        RecordError: If the question or the answer is empty, or if the number of marks differs from the number of
+        SampleError: If the question or the answer is empty, or if the number of marks differs from the number of
             images.
     """
     message = {"role": "user", "content": _text(question)}
-    _take_marks([message], message, pictures)
+    _take_marks([message], message, n_images)
     if not message["content"].strip():
         raise malformed("an empty question")
     if answer is None:
@@ -116,13 +116,13 @@ def _text(value: Any) -> str:
     return value
 
 
-def _take_marks(messages: Sequence[dict[str, str]], first: dict[str, str], pictures: int) -> None:
+def _take_marks(messages: Sequence[dict[str, str]], first: dict[str, str], n_images: int) -> None:
     """Check the number of image marks and remove them, with the line break that follows each."""
     marks = sum(message["content"].count(IMAGE) for message in messages)
     here = first["content"].count(IMAGE)
     if marks != here:
         raise malformed(f"an {IMAGE} outside of the first question")
-    if here != pictures and not (here == 0 and pictures == 1):
-        raise malformed(f"{here} {IMAGE} for {pictures} pictures")
+    if here != n_images and not (here == 0 and n_images == 1):
+        raise malformed(f"{here} {IMAGE} for {n_images} pictures")
     if here:
         first["content"] = first["content"].replace(IMAGE + "\n", "").replace(IMAGE, "").strip()

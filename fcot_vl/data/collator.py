@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.tokenization import IGNORED, Prompt, picture_counts
+from fcot_vl.data.tokenization import IGNORED, Prompt, image_token_counts
 
 
 @dataclass
-class Page:
+class TokenizedSample:
     """Input of a collator: a prompt with its images, or with their ViT features instead.
 
     Attributes:
@@ -65,18 +65,18 @@ def pack(sequences: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     return {"input_ids": ids[None], "labels": labels[None], "sequence_lengths": lengths}
 
 
-def join_pictures(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate the image inputs of several prompts (see the processor's `picture_inputs`) into one batch."""
+def join_image_inputs(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate the image inputs of several prompts (see the processor's `image_inputs`) into one batch."""
     return {key: torch.cat([inputs[key] for inputs in found]) for key in found[0]} if found else {}
 
 
 class PostTrainCollator:
-    """Collator that turns pages into one batch for one model.
+    """Collator that turns samples into one batch for one model.
 
     Args:
         processor: Processor of the model. Its tokenizer pads and its image processor tiles.
         side: Padding side. Training pads on the right.
-        packed: Concatenate the pages into one row instead of padding. The items may then be lists of pages.
+        packed: Concatenate the samples into one row instead of padding. The items may then be lists of samples.
 
     Returns:
         When called, `input_ids`, `attention_mask` and `labels`, each `[batch, length]`. If packed, `sequence_lengths`
@@ -94,27 +94,31 @@ class PostTrainCollator:
         self.side = side
         self.packed = packed
 
-    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
-        pages = flatten(items)
-        return {**self.sequences(pages), **self.pictures(pages)}
+    def __call__(
+        self, items: Sequence[TokenizedSample] | Sequence[Sequence[TokenizedSample]]
+    ) -> dict[str, Any]:
+        samples = flatten(items)
+        return {**self.sequences(samples), **self.image_inputs(samples)}
 
-    def sequences(self, pages: Sequence[Page], ratio: int = 1) -> dict[str, Any]:
-        sequences = [page.prompt.expand(ratio) for page in pages]
+    def sequences(self, samples: Sequence[TokenizedSample], ratio: int = 1) -> dict[str, Any]:
+        sequences = [sample.prompt.expand(ratio) for sample in samples]
         return (
             pack(sequences)
             if self.packed
             else pad(sequences, self.processor.tokenizer.pad_token_id, self.side)
         )
 
-    def pictures(self, pages: Sequence[Page]) -> dict[str, Tensor]:
-        if any(page.visual_features is None for page in pages):
-            return join_pictures([page_pictures(self.processor, page) for page in pages if page.prompt.sizes])
-        layout = self.processor.picture_layout([size for page in pages for size in page.prompt.sizes])
-        return {"visual_features": torch.cat([page.visual_features for page in pages]), **layout}  # type: ignore[misc]
+    def image_inputs(self, samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
+        if any(sample.visual_features is None for sample in samples):
+            return join_image_inputs(
+                [sample_image_inputs(self.processor, sample) for sample in samples if sample.prompt.sizes]
+            )
+        layout = self.processor.image_layout([size for sample in samples for size in sample.prompt.sizes])
+        return {"visual_features": torch.cat([sample.visual_features for sample in samples]), **layout}  # type: ignore[misc]
 
 
 class RealignCollator(PostTrainCollator):
-    """Collator that turns pages into one batch for a teacher and its students.
+    """Collator that turns samples into one batch for a teacher and its students.
 
     Args:
         processor: Processor of the teacher.
@@ -138,37 +142,39 @@ class RealignCollator(PostTrainCollator):
         super().__init__(processor, side, packed)
         self.ratios = tuple(ratios)
 
-    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
-        pages = flatten(items)
-        pictures = self.pictures(pages)
-        if not pictures:
+    def __call__(
+        self, items: Sequence[TokenizedSample] | Sequence[Sequence[TokenizedSample]]
+    ) -> dict[str, Any]:
+        samples = flatten(items)
+        image_inputs = self.image_inputs(samples)
+        if not image_inputs:
             raise ValueError(
-                "a batch without pictures has nothing to re-align; leave pages of text alone out"
+                "a batch without images has nothing to re-align; leave samples of text alone out"
             )
         return {
-            "teacher": self.sequences(pages),
-            "students": {r: self.sequences(pages, r) for r in self.ratios},
-            **pictures,
+            "teacher": self.sequences(samples),
+            "students": {r: self.sequences(samples, r) for r in self.ratios},
+            **image_inputs,
         }
 
 
-def flatten(items: Sequence[Page] | Sequence[Sequence[Page]]) -> list[Page]:
-    """Flatten a batch of pages or of packs into a list of pages."""
-    return [page for item in items for page in ([item] if isinstance(item, Page) else item)]
+def flatten(items: Sequence[TokenizedSample] | Sequence[Sequence[TokenizedSample]]) -> list[TokenizedSample]:
+    """Flatten a batch of samples or of packs into a list of samples."""
+    return [sample for item in items for sample in ([item] if isinstance(item, TokenizedSample) else item)]
 
 
-def page_pictures(processor: Any, page: Page) -> dict[str, Tensor]:
-    """Prepare the images of a page for the model (see the processor's `picture_inputs`).
+def sample_image_inputs(processor: Any, sample: TokenizedSample) -> dict[str, Tensor]:
+    """Prepare the images of a sample for the model (see the processor's `image_inputs`).
 
     Raises:
         ValueError: If an image has another number of visual tokens than its prompt was made for.
     """
-    images = page.load_images()
-    counts = picture_counts(processor, images)[1]
-    if counts != page.prompt.counts[1]:
+    images = sample.load_images()
+    counts = image_token_counts(processor, images)[1]
+    if counts != sample.prompt.counts[1]:
         raise ValueError(
-            f"the prompt was made for pictures of {list(page.prompt.counts[1])} visual tokens, the pictures give "
+            f"the prompt was made for images of {list(sample.prompt.counts[1])} visual tokens, the images give "
             f"{list(counts)}: use the same processor for both"
         )
-    found: dict[str, Tensor] = processor.picture_inputs(images)
+    found: dict[str, Tensor] = processor.image_inputs(images)
     return found

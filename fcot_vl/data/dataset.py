@@ -22,7 +22,7 @@ from PIL import Image
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import hash_files
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.images import LazyImage
 
 _text = {"dtype": "string", "_type": "Value"}
 SCHEMA = pa.schema(
@@ -127,15 +127,15 @@ def _read_shard(path: Path) -> pa.Table:
         return pq.read_table(path, schema=SCHEMA, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path}: not a whole shard of records ({one_line(error)}); delete it and write it again"
+            f"{path}: not a whole shard of samples ({one_line(error)}); delete it and write it again"
         ) from None
 
 
-class StoredPicture(LazyPicture):
-    """Image of a shard, decoded on first use. As with every `LazyPicture`, damaged images are refused."""
+class StoredImage(LazyImage):
+    """Image of a shard, decoded on first use. As with every `LazyImage`, damaged images are refused."""
 
 
-class Records(Sequence[Sample]):
+class Samples(Sequence[Sample]):
     """Samples by index or slice, from any source. Images are decoded on first use."""
 
     @abstractmethod
@@ -170,7 +170,7 @@ class Records(Sequence[Sample]):
         return self.read(index % len(self))
 
 
-class SampleFolder(Records):
+class SampleFolder(Samples):
     """Samples of the ``*.parquet`` shards of a folder, in name order, map-style. Images are decoded on first use.
 
     Raises:
@@ -192,7 +192,7 @@ class SampleFolder(Records):
         row = self._table.select(["source", "id"]).slice(index, 1).to_pylist()[0]
         return Origin(row["source"], row["id"], index)
 
-    def tasks_of_records(self) -> list[str]:
+    def tasks_of_samples(self) -> list[str]:
         """Return the task of each sample without opening its images."""
         return [task or "" for task in self._table.column("task").to_pylist()]
 
@@ -203,7 +203,7 @@ class SampleFolder(Records):
     def read(self, index: int) -> Sample:
         row = self._table.slice(index, 1).to_pylist()[0]
         label = f"{self.folder}: the picture of record {row['id']}"
-        row["images"] = [StoredPicture(picture["bytes"], label) for picture in row["images"]]
+        row["images"] = [StoredImage(image["bytes"], label) for image in row["images"]]
         return Sample(**row)
 
 
@@ -220,7 +220,7 @@ class TaskFolder(SampleFolder):
         known = sorted(task for task in column.unique().to_pylist() if task)
         if unknown := sorted(set(tasks) - set(known)):
             raise ValueError(
-                f"{folder}: no record of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}"
+                f"{folder}: no sample of task {unknown[0]!r}; it has {', '.join(known) or 'no tasks'}"
             )
         self.tasks = sorted(set(tasks))
         self._table = self._table.filter(pc.is_in(column, pa.array(self.tasks, pa.string())))

@@ -1,6 +1,6 @@
 """Open an image and convert it to 8-bit RGB, or raise a one-line error that names the file.
 
-This is the first step, before tiling. `open_image` reads an image. `LazyPicture` reads the size from the header and
+This is the first step, before tiling. `open_image` reads an image. `LazyImage` reads the size from the header and
 decodes the pixels on first use. Supported formats: JPEG, PNG, WebP, TIFF, GIF and BMP. No external program is ever run;
 this is why other formats that Pillow supports, such as EPS, are not accepted. Truncated files are refused whatever the
 Pillow settings of the process are (see `truncation`).
@@ -61,7 +61,7 @@ def open_image(
     )
 
 
-class LazyPicture(Image.Image):
+class LazyImage(Image.Image):
     """Image of known size whose pixels are decoded by `open_image` on first use.
 
     Planning a training run needs the size of every image but no pixels, so only the header is read here. Anything that

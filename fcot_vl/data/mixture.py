@@ -16,16 +16,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fcot_vl.data.dataset import Origin, Records, Sample
+from fcot_vl.data.dataset import Origin, Sample, Samples
 
 
-class Mixture(Records):
+class Mixture(Samples):
     """Samples of several sources, map-style.
 
     Args:
         sources: Sources, at least one, with distinct names.
         weights: One weight per source, above 0.
-        records: Number of items of an epoch. Default: the sum of the sizes times the weights. If given, the weights are
+        n_items: Number of items of an epoch. Default: the sum of the sizes times the weights. If given, the weights are
             scaled to reach this number; they then only set how often a sample is seen relative to a sample of another
             source.
         seed: Seed for drawing samples of the sources that are not repeated a whole number of times.
@@ -40,9 +40,9 @@ class Mixture(Records):
 
     def __init__(
         self,
-        sources: Sequence[tuple[str, Records]],
+        sources: Sequence[tuple[str, Samples]],
         weights: Sequence[float],
-        records: int | None = None,
+        n_items: int | None = None,
         seed: int = 0,
         max_skipped: float | None = None,
     ) -> None:
@@ -51,7 +51,7 @@ class Mixture(Records):
             raise ValueError(f"two sources share a name: {', '.join(names)}")
         self.names, self.sources = names, [source for _, source in sources]
         self.max_skipped = max_skipped
-        counts = draw_counts([len(source) for source in self.sources], weights, records)
+        counts = draw_counts([len(source) for source in self.sources], weights, n_items)
         drawn = [
             draw(len(source), count, seed, name)
             for name, source, count in zip(names, self.sources, counts, strict=True)
@@ -60,19 +60,19 @@ class Mixture(Records):
             [np.stack([np.full(len(rows), at), rows], axis=1) for at, rows in enumerate(drawn)]
         )
         for name, source, count in zip(names, self.sources, counts, strict=True):
-            print(f"data: {name}: {count:,} items from {len(source):,} records", flush=True)
+            print(f"data: {name}: {count:,} items from {len(source):,} samples", flush=True)
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def read(self, index: int) -> Sample:
-        source, record = self.plan[index].tolist()
-        return self.sources[source][record]
+        source, at = self.plan[index].tolist()
+        return self.sources[source][at]
 
     def origin(self, index: int) -> Origin:
         """Return the origin of an item, with the name of the source in this mixture."""
-        source, record = self.plan[index].tolist()
-        return replace(self.sources[source].origin(record), source=self.names[source])
+        source, at = self.plan[index].tolist()
+        return replace(self.sources[source].origin(at), source=self.names[source])
 
     def distinct(self) -> list[int]:
         """Return the first item of every sample, in order, so that each sample appears once."""
@@ -88,8 +88,8 @@ class Mixture(Records):
         return digest.hexdigest()
 
 
-def draw_counts(sizes: Sequence[int], weights: Sequence[float], records: int | None = None) -> list[int]:
-    """Compute the number of items per source: size times weight, or its share of `records`, rounded to whole items.
+def draw_counts(sizes: Sequence[int], weights: Sequence[float], n_items: int | None = None) -> list[int]:
+    """Compute the number of items per source: size times weight, or its share of `n_items`, rounded to whole items.
 
     Raises:
         ValueError: If a weight is not above 0, a source is empty, or no item would be drawn.
@@ -98,19 +98,19 @@ def draw_counts(sizes: Sequence[int], weights: Sequence[float], records: int | N
         if not 0 < weight < float("inf"):
             raise ValueError(f"a weight must be above 0, got {weight}; leave the source out instead")
         if size == 0:
-            raise ValueError("a source has no record; leave it out")
+            raise ValueError("a source has no sample; leave it out")
     wanted = [size * weight for size, weight in zip(sizes, weights, strict=True)]
-    if records is None:
+    if n_items is None:
         counts = [int(want + 0.5) for want in wanted]
     else:
-        exact = [want * records / sum(wanted) for want in wanted]
+        exact = [want * n_items / sum(wanted) for want in wanted]
         counts = [int(share) for share in exact]
         # Distribute the remaining items by largest remainder, so that the sum is exact.
         by_rest = sorted(range(len(exact)), key=lambda at: (counts[at] - exact[at], at))
-        for at in by_rest[: records - sum(counts)]:
+        for at in by_rest[: n_items - sum(counts)]:
             counts[at] += 1
     if sum(counts) < 1:
-        raise ValueError("the mixture draws no record; raise `records` or a weight")
+        raise ValueError("the mixture draws no sample; raise `records` or a weight")
     return counts
 
 
@@ -122,5 +122,5 @@ def draw(size: int, count: int, seed: int, name: str) -> NDArray[np.int64]:
     """
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     whole, rest = divmod(count, size)
-    records = [np.tile(np.arange(size), whole), random.permutation(size)[:rest]]
-    return np.sort(np.concatenate(records).astype(np.int64), kind="stable")
+    indices = [np.tile(np.arange(size), whole), random.permutation(size)[:rest]]
+    return np.sort(np.concatenate(indices).astype(np.int64), kind="stable")

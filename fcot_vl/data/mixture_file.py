@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from fcot_vl.data.dataset import Records, SampleFolder, TaskFolder
+from fcot_vl.data.dataset import SampleFolder, Samples, TaskFolder
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.sampling_weights import subset_counts
 from fcot_vl.data.sources.conversations import ConversationFile, open_internvl
@@ -32,20 +32,20 @@ class Part:
         group: Name that its losses are logged under (see `groups`).
         entry: The entry without its weight, with absolute paths.
         weight: Current weight of its samples.
-        records: Samples of the entry. For an entry of a `Mixture`, these are the samples of its source.
+        samples: Samples of the entry. For an entry of a `Mixture`, these are the samples of its source.
     """
 
     group: str
     entry: dict[str, Any]
     weight: float
-    records: Records
+    samples: Samples
 
     def answers(self) -> list[str]:
         """Return the answers of some of its samples, evenly spaced."""
         found = []
-        for at in range(0, len(self.records), max(1, len(self.records) // LOOKED_AT)):
+        for at in range(0, len(self.samples), max(1, len(self.samples) // LOOKED_AT)):
             try:
-                messages = self.records[at].messages
+                messages = self.samples[at].messages
             except (ValueError, OSError):  # training will skip and report this sample
                 continue
             found.append("".join(turn["content"] for turn in messages if turn["role"] == "assistant"))
@@ -63,11 +63,11 @@ def take_apart(data: Path, seed: int = 0) -> tuple[list[Part], Settings]:
         return _of_mixture(data, seed)
     if data.is_dir():
         return _of_folder("", {"name": data.name, "folder": str(data)}, 1.0, SampleFolder(data)), {}
-    records = open_data(data, seed)
-    if isinstance(records, Mixture):
+    samples = open_data(data, seed)
+    if isinstance(samples, Mixture):
         return [_of_file(source.name, source, weight) for source, weight in open_internvl(data)], {}
-    assert isinstance(records, ConversationFile)
-    return [_of_file(records.name, records, 1.0)], {}
+    assert isinstance(samples, ConversationFile)
+    return [_of_file(samples.name, samples, 1.0)], {}
 
 
 def _of_mixture(data: Path, seed: int) -> tuple[list[Part], Settings]:
@@ -96,23 +96,23 @@ def _of_mixture(data: Path, seed: int) -> tuple[list[Part], Settings]:
     return parts, {key: value for key, value in content.items() if key != "sources"}
 
 
-def _of_folder(prefix: str, entry: dict[str, Any], weight: float, records: Records) -> list[Part]:
-    assert isinstance(records, SampleFolder)
-    tasks = Counter(records.tasks_of_records())
+def _of_folder(prefix: str, entry: dict[str, Any], weight: float, samples: Samples) -> list[Part]:
+    assert isinstance(samples, SampleFolder)
+    tasks = Counter(samples.tasks_of_samples())
     if "" in tasks or (prefix and len(tasks) == 1):
-        return [Part(entry["name"], entry, weight, records)]
+        return [Part(entry["name"], entry, weight, samples)]
     return [
         Part(
             prefix + task,
             {**entry, "name": prefix + task, "task": task},
             weight,
-            TaskFolder(records.folder, [task]),
+            TaskFolder(samples.folder, [task]),
         )
         for task in sorted(tasks)
     ]
 
 
-def _of_file(name: str, source: Records, weight: float) -> Part:
+def _of_file(name: str, source: Samples, weight: float) -> Part:
     assert isinstance(source, ConversationFile)
     entry = {
         "name": name,
@@ -122,11 +122,11 @@ def _of_file(name: str, source: Records, weight: float) -> Part:
     return Part(name, entry, weight, source)
 
 
-def write_subset(path: Path, parts: Sequence[Part], records: int, settings: Settings) -> int:
+def write_subset(path: Path, parts: Sequence[Part], n_samples: int, settings: Settings) -> int:
     """Write a small mixture with equally many samples of each part, and return the number of samples."""
-    counts = subset_counts([len(part.records) for part in parts], records)
+    counts = subset_counts([len(part.samples) for part in parts], n_samples)
     weights = {
-        part.group: count / len(part.records) for part, count in zip(parts, counts, strict=True) if count
+        part.group: count / len(part.samples) for part, count in zip(parts, counts, strict=True) if count
     }
     kept = [part for part in parts if part.group in weights]
     others = {key: value for key, value in settings.items() if key != "records"}

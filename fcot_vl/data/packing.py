@@ -1,6 +1,6 @@
 """Plan which samples share a packed sequence, from their lengths alone, before any image is decoded.
 
-This module sits between the tokenised samples (`train/pages.py`) and the collator, which concatenates the samples of a
+This module sits between the tokenised samples (`train/dataset.py`) and the collator, which concatenates the samples of a
 pack. The model keeps them apart (`model/packed_attention.py`).
 """
 
@@ -34,7 +34,7 @@ def plan_packs(lengths: Sequence[int], capacity: int, seed: int) -> list[list[in
     """
     if max(lengths, default=0) > capacity:
         raise ValueError(
-            f"a record of {max(lengths)} tokens does not fit into a pack of {capacity}: leave it out or make packs "
+            f"a sample of {max(lengths)} tokens does not fit into a pack of {capacity}: leave it out or make packs "
             "larger"
         )
     order = np.random.default_rng(seed).permutation(len(lengths)).tolist()

@@ -100,10 +100,10 @@ def is_generation(name: str, group: Group, named: Set[str] = frozenset()) -> boo
     return name in named or (group.answer_tokens is not None and group.answer_tokens > GENERATION_TOKENS)
 
 
-def subset_counts(sizes: Sequence[int], records: int) -> list[int]:
-    """Distribute `records` evenly among groups without giving any group more than its size."""
+def subset_counts(sizes: Sequence[int], n_samples: int) -> list[int]:
+    """Distribute `n_samples` evenly among groups without giving any group more than its size."""
     counts = [0] * len(sizes)
-    left = min(records, sum(sizes))
+    left = min(n_samples, sum(sizes))
     while left:
         open_groups = [at for at, size in enumerate(sizes) if counts[at] < size]
         share = max(1, left // len(open_groups))

@@ -18,7 +18,7 @@ from typing import Any
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import read_rows
-from fcot_vl.data.chat_format import RecordError
+from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import ImageError
 from fcot_vl.data.sources.base import origin_of
@@ -30,7 +30,7 @@ PIXELS = "broken pixels"  # found during training, in a file whose header was in
 
 def kind_of(error: BaseException) -> str:
     """Return the category that a sample which raised `error` is counted under."""
-    if isinstance(error, RecordError):
+    if isinstance(error, SampleError):
         return error.kind
     if "no such file" in str(error).lower():
         return "missing file"
@@ -143,7 +143,7 @@ class SkipLog:
         example = next(row["reason"] for row in reversed(self._rows.values()) if row["kind"] == worst)
         named = f"; named in {self.path}" if self.path else ""
         return (
-            f"at least {sum(self.counts.values()):,} of {len(self.samples):,} records cannot be used, more than "
+            f"at least {sum(self.counts.values()):,} of {len(self.samples):,} samples cannot be used, more than "
             f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. "
             "Fix the data or raise max_skipped"
         )

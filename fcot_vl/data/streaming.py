@@ -24,9 +24,9 @@ SHARD = 500  # rows of the stream per Parquet file
 
 
 def cache_stream(
-    folder: Path, stream: Any, reader: RowReader, records: int, settings: dict[str, Any], max_skipped: float
+    folder: Path, stream: Any, reader: RowReader, n_rows: int, settings: dict[str, Any], max_skipped: float
 ) -> SampleFolder:
-    """Write those of the first `records` rows of a stream that are not yet in `folder`, and open the folder.
+    """Write those of the first `n_rows` rows of a stream that are not yet in `folder`, and open the folder.
 
     Shard k has the usable samples of rows 500 k to 500 k + 499. An interrupted pass resumes after the last complete
     shard. Unusable rows are listed in `skipped.jsonl`.
@@ -40,29 +40,29 @@ def cache_stream(
         StageError: If the folder has other content.
         ValueError: If the stream is empty, or too many of its samples are unusable.
     """
-    stage = open_stage(folder, "stream", {**settings, "records": records, "columns": reader.columns}, {})
+    stage = open_stage(folder, "stream", {**settings, "records": n_rows, "columns": reader.columns}, {})
     if stage.done:
         return SampleFolder(folder)
-    print(f"stream: {records:,} records of {reader.name} -> {folder}", flush=True)
+    print(f"stream: {n_rows:,} samples of {reader.name} -> {folder}", flush=True)
     if stream.column_names is not None:
         reader.check(stream.column_names)
     stream = reader.undecoded(stream)
     with progress_bar() as progress:
-        bar = progress.add_task("records", total=records)
-        for first in range(0, records, SHARD):
-            last = min(first + SHARD, records)
+        bar = progress.add_task("samples", total=n_rows)
+        for first in range(0, n_rows, SHARD):
+            last = min(first + SHARD, n_rows)
             if not _shard(folder, first).exists():
                 # The stream does the skipping; for Parquet on a server, it skips whole files unread.
                 rows = list(itertools.islice(stream.skip(first), last - first))
                 _write(folder, first, rows, reader)
-                _stop_above(folder, records, max_skipped)
+                _stop_above(folder, n_rows, max_skipped)
                 if len(rows) < last - first:
                     break
             progress.update(bar, completed=last)
     skipped = _collect(folder)
     samples = SampleFolder(folder)
     if not len(samples):
-        raise ValueError(f"{folder}: the stream of {reader.name} has no record that can be used")
+        raise ValueError(f"{folder}: the stream of {reader.name} has no sample that can be used")
     stage.finish({"records": len(samples), "skipped": len(skipped)})
     return samples
 
@@ -98,10 +98,10 @@ def _collect(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _stop_above(folder: Path, records: int, max_skipped: float) -> None:
+def _stop_above(folder: Path, n_rows: int, max_skipped: float) -> None:
     skipped = _collect(folder)
-    if len(skipped) > max_skipped * records:
+    if len(skipped) > max_skipped * n_rows:
         raise ValueError(
-            f"{folder / SKIPPED}: {len(skipped):,} of {records:,} records cannot be used, more than max_skipped "
+            f"{folder / SKIPPED}: {len(skipped):,} of {n_rows:,} samples cannot be used, more than max_skipped "
             f"{max_skipped}; the last: {skipped[-1]['reason']}"
         )

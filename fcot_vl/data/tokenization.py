@@ -63,12 +63,12 @@ class Prompt:
         return torch.from_numpy(input_ids), torch.from_numpy(labels)
 
 
-def picture_counts(
+def image_token_counts(
     processor: Any, images: Sequence[Image.Image], ratios: Sequence[int] = (1,)
 ) -> dict[int, tuple[int, ...]]:
     """Compute the number of visual tokens of each image from its size alone, by compress ratio."""
     sizes = [(image.height, image.width) for image in images]
-    return {r: tuple(processor.picture_tokens(*size, r) for size in sizes) for r in ratios}
+    return {r: tuple(processor.count_image_tokens(*size, r) for size in sizes) for r in ratios}
 
 
 def tokenize_prompt(
@@ -86,14 +86,15 @@ def tokenize_prompt(
     Args:
         messages: Messages `{"role", "content"}` in order. The images are put before the text of the first user turn.
         images: Images of the conversation. Only their sizes are used.
-        processor: Processor with `tokenizer`, `chat_template`, `image_token_id`, `picture_marks` and `picture_tokens`.
+        processor: Processor of a family, or one with `tokenizer`, `chat_template`, `image_token_id`, `image_marks` and
+            `count_image_tokens`.
         ratios: Compress ratios that the prompt will be expanded for.
 
     Raises:
         ValueError: If the conversation has no user turn or no answer, if its text contains the placeholder token, or if
             the template does not render a longer conversation as a continuation of a shorter one.
     """
-    conversation = _with_pictures(messages, len(images))
+    conversation = _with_images(messages, len(images))
     answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
     if not answers:
         raise ValueError(
@@ -140,7 +141,7 @@ def tokenize_open(
     ratios: Sequence[int] = (1,),
 ) -> Prompt:
     """Tokenise a conversation that ends in a question, up to the start of the answer."""
-    conversation = _with_pictures(messages, len(images))
+    conversation = _with_images(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
 
@@ -155,11 +156,11 @@ def question_inputs(
     """
     input_ids = tokenize_question(text, images, processor, (1, ratio)).expand(ratio)[0][None]
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-    pictures = processor.picture_inputs(images) if images else {}
-    return inputs | pictures | processor.prompt_inputs(input_ids)
+    image_inputs = processor.image_inputs(images) if images else {}
+    return inputs | image_inputs | processor.prompt_inputs(input_ids)
 
 
-def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[dict[str, Any]]:
+def _with_images(messages: Sequence[dict[str, str]], n_images: int) -> list[dict[str, Any]]:
     """Return the conversation with its contents as parts and the images before the text of the first user turn."""
     conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
     first_user = next((m for m in conversation if m["role"] == "user"), None)
@@ -167,7 +168,7 @@ def _with_pictures(messages: Sequence[dict[str, str]], pictures: int) -> list[di
         raise ValueError(
             f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
         )
-    first_user["content"] = [*({"type": "image"} for _ in range(pictures)), *first_user["content"]]
+    first_user["content"] = [*({"type": "image"} for _ in range(n_images)), *first_user["content"]]
     return conversation
 
 
@@ -205,8 +206,8 @@ def _prompt(
     return Prompt(
         token_ids,
         is_answer,
-        picture_counts(processor, images, ratios),
+        image_token_counts(processor, images, ratios),
         processor.image_token_id,
-        processor.picture_marks,
+        processor.image_marks,
         tuple((image.height, image.width) for image in images),
     )

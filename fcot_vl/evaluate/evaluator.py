@@ -19,7 +19,7 @@ from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
 from fcot_vl.evaluate.generator import Answerer, Question, batches
 from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
 from fcot_vl.evaluate.processes import Processes
-from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords
+from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples
 from fcot_vl.evaluate.tasks.minidoc import task_of
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
@@ -46,7 +46,7 @@ class Asking:
         self, model: Any, processor: Any, method: Method, samples: Sequence[Sample], max_skipped: float
     ) -> None:
         self.samples, self.max_skipped = samples, max_skipped
-        self.benchmark = samples.benchmark if isinstance(samples, BenchmarkRecords) else None
+        self.benchmark = samples.benchmark if isinstance(samples, BenchmarkSamples) else None
         self.answerer = Answerer(model, processor, method, self.benchmark.task if self.benchmark else task_of)
         self.skipped: list[dict[str, Any]] = []
         self.questions: list[Question] = []
@@ -144,7 +144,7 @@ class Asking:
         """Return the part of the result that is computed from the rows."""
         if self.benchmark is None:
             return summarise(rows)
-        assert isinstance(self.samples, BenchmarkRecords)
+        assert isinstance(self.samples, BenchmarkSamples)
         return {
             "benchmark": self.benchmark.name,
             "n": len(rows),

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.dataset import Sample, StoredPicture
-from fcot_vl.data.images import LazyPicture
-from fcot_vl.data.tokenization import picture_counts, tokenize_question
+from fcot_vl.data.dataset import Sample, StoredImage
+from fcot_vl.data.images import LazyImage
+from fcot_vl.data.tokenization import image_token_counts, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import Task, score, task_of
 from fcot_vl.inference.inputs import Shown
 from fcot_vl.inference.kv_cache import roomy_cache
@@ -90,7 +90,7 @@ class Answerer:
         """
         self.settings(sample.task, sample.metric)
         asked = _asked(sample)
-        counts = picture_counts(self.processor, sample.images)[1]
+        counts = image_token_counts(self.processor, sample.images)[1]
         total = sum(counts)
         kept = self.shown.visual_tokens(sample.images, counts)
         by_layer = [kept] * self.n_layers
@@ -221,9 +221,7 @@ def _ink(images: Sequence[Image.Image]) -> float:
     short answers.
     """
     return sum(
-        ink(image)
-        for image in images
-        if not isinstance(image, LazyPicture) or isinstance(image, StoredPicture)
+        ink(image) for image in images if not isinstance(image, LazyImage) or isinstance(image, StoredImage)
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.collator import join_pictures, pad
+from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.tokenization import Prompt
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.fewer_tiles import tile_limit
@@ -23,7 +23,7 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import OTHER_PAGE, Method
 from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
 
-Pictures = Sequence[Image.Image]
+Images = Sequence[Image.Image]
 
 
 class Shown:
@@ -38,33 +38,33 @@ class Shown:
     def __init__(self, processor: Any, method: Method, pad: int) -> None:
         self.processor, self.method, self.pad = processor, method, pad
 
-    def visual_tokens(self, pictures: Pictures, counts: Sequence[int]) -> int:
+    def visual_tokens(self, images: Images, counts: Sequence[int]) -> int:
         """Return the nominal number of visual tokens kept of images that have `counts` tokens when shown whole."""
         if self.method.keep is None or not sum(counts):
             return sum(counts)
         if self.method.name not in OTHER_PAGE:
             return n_kept(self.method.keep, sum(counts))
         spent = self._cells if self.method.name == "smaller_page" else self._tokens_of_fewer_tiles
-        return sum(spent(image, n) for image, n in zip(pictures, counts, strict=True))
+        return sum(spent(image, n) for image, n in zip(images, counts, strict=True))
 
     def batch(
-        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: PruneHandle | None
+        self, prompts: Sequence[Prompt], images: Sequence[Images], handle: PruneHandle | None
     ) -> dict[str, Tensor]:
         """Return the model inputs for `prompts` as one batch, padded on the left.
 
         Args:
-            pictures: Images of each prompt.
+            images: Images of each prompt.
             handle: Handle of the applied method. For `smaller_page`, it is told which tokens are blank.
         """
         if isinstance(handle, SmallerPageHandle):
-            prompts, found = self._smaller(prompts, pictures, handle)
+            prompts, found = self._smaller(prompts, images, handle)
         elif self.method.name == "fewer_tiles":
-            prompts, found = self._fewer(prompts, pictures)
+            prompts, found = self._fewer(prompts, images)
         else:
-            found = [self.processor.picture_inputs(images) for images in pictures if images]
+            found = [self.processor.image_inputs(each) for each in images if each]
         inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
         del inputs["labels"]
-        return inputs | join_pictures(found) | self.processor.prompt_inputs(inputs["input_ids"])
+        return inputs | join_image_inputs(found) | self.processor.prompt_inputs(inputs["input_ids"])
 
     def _cells(self, image: Image.Image, n_tokens: int) -> int:
         assert self.method.keep is not None
@@ -72,16 +72,16 @@ class Shown:
         return w * h
 
     def _smaller(
-        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures], handle: SmallerPageHandle
+        self, prompts: Sequence[Prompt], images: Sequence[Images], handle: SmallerPageHandle
     ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
         """Return prompts and images of smaller pages, and pass the mask of tokens that are not blank to the handle."""
         process, per_tile = self.processor.image_processor, int(self.processor.image_seq_length)
         assert self.method.keep is not None
         shrunk, found, handle.kept_per_row = [], [], []
-        for prompt, images in zip(prompts, pictures, strict=True):
+        for prompt, own in zip(prompts, images, strict=True):
             pages = [
                 shrink_page(image, n_kept(self.method.keep, count), process.size["height"], per_tile)
-                for image, count in zip(images, prompt.counts[1], strict=True)
+                for image, count in zip(own, prompt.counts[1], strict=True)
             ]
             shrunk.append(replace(prompt, counts={1: tuple(len(page.tiles) * per_tile for page in pages)}))
             tiles = [tile for page in pages for tile in page.tiles]
@@ -94,13 +94,13 @@ class Shown:
         return shrunk, found
 
     def _fewer(
-        self, prompts: Sequence[Prompt], pictures: Sequence[Pictures]
+        self, prompts: Sequence[Prompt], images: Sequence[Images]
     ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
         """Return prompts and images of pages cut into fewer tiles."""
         cut, found = [], []
-        for prompt, images in zip(prompts, pictures, strict=True):
+        for prompt, own in zip(prompts, images, strict=True):
             counts = []
-            for image, count in zip(images, prompt.counts[1], strict=True):
+            for image, count in zip(own, prompt.counts[1], strict=True):
                 limit = self._tile_limit(image, count)
                 counts.append(self._tokens_at(image, limit))
                 read = self.processor.image_processor(

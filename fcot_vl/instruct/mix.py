@@ -29,7 +29,7 @@ def mix(output: Path, data: str, made: int, vanilla_ratio: float | None, seed: i
         Path of the file. Without worked answers, the mixture has only the data.
     """
     parts, settings = take_apart(Path(data), seed)
-    whole = sum(part.weight * len(part.records) for part in parts)
+    whole = sum(part.weight * len(part.samples) for part in parts)
     # With `records`, the weights of a mixture are only relative to other sources. Here they are absolute.
     vanilla = settings.pop("records", None) or whole
     if vanilla_ratio is not None and made:

@@ -29,7 +29,7 @@ class Family(NamedTuple):
 
     Attributes:
         student: Class of the students with their head, a `StudentModel`; at compress ratio 1 it is the teacher.
-        processor: Class of the processor of teacher and students, a `PictureProcessor`.
+        processor: Class of the processor of teacher and students, an `ImageTextProcessor`.
     """
 
     student: Any

@@ -261,7 +261,7 @@ class StudentBody:
         Args:
             input_ids: `[batch, length]`.
             visual_features: Output of `get_visual_features`.
-            layout: Information on the images that the family needs (see `picture_layout` of the processor).
+            layout: Information on the images that the family needs (see `image_layout` of the processor).
         """
         return {"mm_encoder_outputs": self.adapt_visual_features(visual_features, **layout)}
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig, Proce
 from fcot_vl.models.base import HUB_OPTIONS
 
 
-class PictureProcessor(ProcessorMixin):
+class ImageTextProcessor(ProcessorMixin):
     """Processor of images and chat messages into `input_ids`, `attention_mask` and the image inputs of the model."""
 
     text_kwargs: ClassVar[dict[str, Any]] = {"padding_side": "left"}
@@ -59,15 +59,15 @@ class PictureProcessor(ProcessorMixin):
         raise NotImplementedError
 
     @property
-    def picture_marks(self) -> tuple[list[int], list[int]]:
+    def image_marks(self) -> tuple[list[int], list[int]]:
         """Tokens before and after the placeholders of an image that the chat template does not contain."""
         return [], []
 
-    def picture_tiles(self, height: int, width: int) -> int:
+    def count_image_tiles(self, height: int, width: int) -> int:
         """Return the number of tiles of an image, including an overview."""
         return 1
 
-    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
         """Return the number of placeholders of an image.
 
         Args:
@@ -77,11 +77,11 @@ class PictureProcessor(ProcessorMixin):
         """
         raise NotImplementedError
 
-    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Return the image inputs of the model: `pixel_values`, and the output of `picture_layout`."""
+    def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """Return the image inputs of the model: `pixel_values`, and the output of `image_layout`."""
         raise NotImplementedError
 
-    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    def image_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return the layout inputs of the model for images of (height, width) in pixels, besides their features."""
         return {}
 
@@ -90,4 +90,4 @@ class PictureProcessor(ProcessorMixin):
         return {}
 
 
-__all__ = ["PictureProcessor"]
+__all__ = ["ImageTextProcessor"]

@@ -62,7 +62,7 @@ def packed_inputs(
         body: `StudentBody` to prepare the inputs for.
         input_ids: `[1, length]`.
         sequence_lengths: Number of tokens of each sequence.
-        layout: Information on the images that the family needs (see `picture_layout` of the processor).
+        layout: Information on the images that the family needs (see `image_layout` of the processor).
 
     Raises:
         ValueError: If the lengths do not sum to the length of the row.

@@ -186,7 +186,7 @@ class SharedBackbone(nn.Module):
                 answers.
             pixel_values: `[n_tiles, 3, height, width]`. Pass either these or `visual_features`.
             visual_features: `[n_tiles, tokens_per_tile, visual_channels]`, cached.
-            layout: Information on the images that the family needs (see `picture_layout` of the processor).
+            layout: Information on the images that the family needs (see `image_layout` of the processor).
 
         Raises:
             ValueError: If not exactly one of `pixel_values` and `visual_features` is passed, or the answers of teacher

@@ -82,7 +82,7 @@ def ask(
         kind="student" if ratio > 1 else "teacher",
         compress_ratio=ratio,
         visual_positions=loaded.config.visual_positions if ratio > 1 else None,
-        tiles=processor.picture_tiles(image.height, image.width),
+        tiles=processor.count_image_tiles(image.height, image.width),
         visual_tokens=int((inputs["input_ids"] == processor.image_token_id).sum()),
         new_tokens=len(answer),
         seconds=seconds,
@@ -108,9 +108,7 @@ def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict
         ValueError: If the question is empty or contains tokens that mark images.
     """
     question = checked(question)
-    marks = processor.tokenizer.convert_ids_to_tokens(
-        [*processor.picture_marks[0], *processor.picture_marks[1]]
-    )
+    marks = processor.tokenizer.convert_ids_to_tokens([*processor.image_marks[0], *processor.image_marks[1]])
     for token in (processor.image_token, *marks):
         if token in question:
             raise ValueError(f"the question holds {token}, which marks pictures; leave it out")

@@ -21,7 +21,7 @@ from fcot_vl.data.skip_log import MAX_SKIPPED
 from fcot_vl.evaluate.evaluator import Asking
 from fcot_vl.evaluate.predictions import Files
 from fcot_vl.evaluate.processes import find_processes
-from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords, open_benchmark
+from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
 from fcot_vl.evaluate.tasks.public import benchmark_of
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.prune.method import Method
@@ -81,7 +81,7 @@ def evaluate(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size and limit must be at least 1, got {batch_size} and {limit}.")
     out, samples = Path(out), _open(data, benchmark, split, limit)
-    split = samples.split if isinstance(samples, BenchmarkRecords) else split or "test"
+    split = samples.split if isinstance(samples, BenchmarkSamples) else split or "test"
     name = (
         str(model)
         if isinstance(model, str | Path)
@@ -133,7 +133,7 @@ def evaluate(
             "hardware": hardware(),
             "date": now(),
         }
-        if isinstance(samples, BenchmarkRecords) and samples.hidden:
+        if isinstance(samples, BenchmarkSamples) and samples.hidden:
             write_json(out / SUBMISSION, samples.benchmark.submission(rows))
         write_json(out / RESULT, result)
         folder.finish({"n": result["n"], **_headline(result)})
@@ -213,7 +213,7 @@ def data_hash(samples: Iterable[Sample]) -> str:
 
     For a benchmark, it is taken over the rows and the bytes of the images.
     """
-    if isinstance(samples, BenchmarkRecords):
+    if isinstance(samples, BenchmarkSamples):
         return samples.fingerprint()
     digest = hashlib.sha256()
     for sample in samples:

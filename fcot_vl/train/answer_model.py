@@ -62,13 +62,13 @@ class AnswerModel(nn.Module):
             pixel_values: `[n_tiles, 3, height, width]`. Omit them if `visual_features` are given.
             visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached features.
             denominator: Divisor of the sum. Default: the number of answer tokens.
-            layout: Layout of the images that the family needs (see the processor's `picture_layout`).
+            layout: Layout of the images that the family needs (see the processor's `image_layout`).
         """
         inner = self.model.model
         if pixel_values is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
                 visual_features = inner.get_visual_features(pixel_values, **layout)
-        pictures = (
+        image_inputs = (
             {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
         )
         inputs = {
@@ -77,7 +77,7 @@ class AnswerModel(nn.Module):
             "sequence_lengths": sequence_lengths,
         }
         outputs = inner(
-            input_ids=input_ids, **context_inputs(inner, inputs, layout), **pictures, use_cache=False
+            input_ids=input_ids, **context_inputs(inner, inputs, layout), **image_inputs, use_cache=False
         )
         hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
         return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)

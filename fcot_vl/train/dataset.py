@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers.utils.logging import tqdm
 
-from fcot_vl.data.chat_format import RecordError
-from fcot_vl.data.collator import Page
+from fcot_vl.data.chat_format import SampleError
+from fcot_vl.data.collator import TokenizedSample
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.groups import group_names
 from fcot_vl.data.packing import fill, plan_packs, tokens_of
@@ -25,28 +25,28 @@ from fcot_vl.data.skip_log import SkipLog, reason_of
 from fcot_vl.data.tokenization import Prompt, tokenize_prompt
 
 
-class TrainingDataset(Dataset[Page]):
-    """Map-style dataset of the pages of a data folder.
+class TrainingDataset(Dataset[TokenizedSample]):
+    """Map-style dataset of the samples of a data folder.
 
     Args:
         samples: `SampleFolder`, or any sequence of samples.
         processor: Processor of the teacher (its tiling and chat template).
-        max_length: Maximum length in tokens of a page's sequence for the processor's own model. Longer pages are
+        max_length: Maximum length in tokens of a sample's sequence for the processor's own model. Longer samples are
             skipped.
-        features: ViT features by index into `samples` (`features.FeatureCache`). Images are then not opened.
-        ratios: Compress ratios of students that read the pages along with the processor's own model. Pages without an
-            image are then skipped.
+        features: ViT features by index into `samples` (`feature_cache.FeatureCache`). Images are then not opened.
+        ratios: Compress ratios of students that read the samples along with the processor's own model. Samples without
+            an image are then skipped.
         skip_log: Log of skipped samples with their allowed share. By default, skipped samples are only counted.
 
     Attributes:
-        kept: Indices into `samples` of the pages that are used.
-        ids: Ids of the kept pages.
-        lengths: Lengths of the kept pages in tokens.
+        kept: Indices into `samples` of the samples that are used.
+        ids: Ids of the kept samples.
+        lengths: Lengths of the kept samples in tokens.
         group_names: Groups (tasks or sources) for which losses are logged separately.
-        groups: Group number of each kept page.
+        groups: Group number of each kept sample.
 
     Raises:
-        ValueError: If more pages are skipped than allowed, or if all are.
+        ValueError: If more samples are skipped than allowed, or if all are.
     """
 
     def __init__(
@@ -91,19 +91,19 @@ class TrainingDataset(Dataset[Page]):
 
     def __iter__(
         self,
-    ) -> Iterator[Page]:  # indices past the end give blanks, so no IndexError ends an iteration
+    ) -> Iterator[TokenizedSample]:  # indices past the end give blanks, so no IndexError ends an iteration
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> Page:
+    def __getitem__(self, index: int) -> TokenizedSample:
         if index >= len(self):
             return blank(self[index % len(self)])
         at = self.kept[index]
         prompt, name, group = self.prompts[index], self.ids[index], self.groups[index]
         if self.features is not None:
             prompt = self._muted_if_blank(at, prompt, self.features)
-            return Page(prompt, visual_features=self.features[at], id=name, group=group)
+            return TokenizedSample(prompt, visual_features=self.features[at], id=name, group=group)
         prompt, images = self._open(at, prompt)
-        return Page(prompt, lambda: images, id=name, group=group)
+        return TokenizedSample(prompt, lambda: images, id=name, group=group)
 
     def _open(self, index: int, prompt: Prompt) -> tuple[Prompt, list[Image.Image]]:
         """Return the prompt and the decoded images of sample `index`.
@@ -137,11 +137,11 @@ class TrainingDataset(Dataset[Page]):
 
 
 def refuse_unfit(prompt: Prompt, max_length: int, needs_image: bool) -> None:
-    """Raise RecordError for a valid sample that does not fit this run."""
+    """Raise SampleError for a valid sample that does not fit this run."""
     if needs_image and not prompt.sizes:
-        raise RecordError("without a picture", "text alone: re-alignment and cached features need a picture")
+        raise SampleError("without a picture", "text alone: re-alignment and cached features need a picture")
     if prompt.length() > max_length:
-        raise RecordError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
+        raise SampleError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
 
 
 def mute(prompt: Prompt) -> Prompt:
@@ -149,38 +149,38 @@ def mute(prompt: Prompt) -> Prompt:
     return replace(prompt, is_answer=np.zeros_like(prompt.is_answer))
 
 
-def blank(page: Page) -> Page:
-    """Return a copy of the page without answer tokens to learn from."""
-    return replace(page, prompt=mute(page.prompt), id="")
+def blank(sample: TokenizedSample) -> TokenizedSample:
+    """Return a copy of the sample without answer tokens to learn from."""
+    return replace(sample, prompt=mute(sample.prompt), id="")
 
 
-class PackedDataset(Dataset[list[Page]]):
-    """Map-style dataset of packs of pages; see `data.packing`.
+class PackedDataset(Dataset[list[TokenizedSample]]):
+    """Map-style dataset of packs of samples; see `data.packing`.
 
     Attributes:
-        packs: Indices into `pages`, one list per pack.
+        packs: Indices into `samples`, one list per pack.
         lengths: Number of tokens of each pack, counted in the sequences of the processor's own model.
     """
 
-    def __init__(self, pages: TrainingDataset, capacity: int, seed: int) -> None:
-        self.pages = pages
-        self.packs = plan_packs(pages.lengths, capacity, seed)
-        self.lengths = [tokens_of(pack, pages.lengths) for pack in self.packs]
-        self.fill = fill(self.packs, pages.lengths, capacity)
-        self.group_names = pages.group_names
+    def __init__(self, samples: TrainingDataset, capacity: int, seed: int) -> None:
+        self.samples = samples
+        self.packs = plan_packs(samples.lengths, capacity, seed)
+        self.lengths = [tokens_of(pack, samples.lengths) for pack in self.packs]
+        self.fill = fill(self.packs, samples.lengths, capacity)
+        self.group_names = samples.group_names
         self.capacity = capacity
 
     def __len__(self) -> int:
         return len(self.packs)
 
-    def __iter__(self) -> Iterator[list[Page]]:
+    def __iter__(self) -> Iterator[list[TokenizedSample]]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> list[Page]:
+    def __getitem__(self, index: int) -> list[TokenizedSample]:
         if index >= len(self):
-            return [blank(page) for page in self[index % len(self)]]
-        return [self.pages[at] for at in self.packs[index]]
+            return [blank(sample) for sample in self[index % len(self)]]
+        return [self.samples[at] for at in self.packs[index]]
 
     def describe(self) -> str:
         """Return the number of pages and packs, for the first line of the stage's output."""
-        return f"{self.pages.describe()} in {len(self):,} packs of {self.capacity:,} tokens, {self.fill:.1%} full"
+        return f"{self.samples.describe()} in {len(self):,} packs of {self.capacity:,} tokens, {self.fill:.1%} full"

@@ -61,7 +61,7 @@ def cache_features(
     Args:
         folder: Folder of the cache, created if missing.
         visual_features: Function `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`. It
-            takes the outputs of the processor's `picture_inputs` other than pixels as keyword arguments.
+            takes the outputs of the processor's `image_inputs` other than pixels as keyword arguments.
         samples: Pages in the order of the data folder.
         processor: Processor that tiles and normalises the images.
         inputs: Hashes of what the features depend on (ViT, data).
@@ -122,7 +122,7 @@ def _features(sample: Sample | None, visual_features: Callable[..., Tensor], pro
     """
     if sample is None or not sample.images:
         return torch.zeros(0, dtype=torch.bfloat16)
-    inputs = dict(processor.picture_inputs(sample.images))
+    inputs = dict(processor.image_inputs(sample.images))
     pixels, layout = inputs.pop("pixel_values"), inputs
     if layout:  # this family processes whole images
         parts = [visual_features(pixels, **layout)]

@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 
 from fcot_vl.common.distributed import first_then_others, say
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.collator import Page, PostTrainCollator, flatten
+from fcot_vl.data.collator import PostTrainCollator, TokenizedSample, flatten
 from fcot_vl.data.dataset import Sample
 from fcot_vl.train.checkpointing import CheckpointingTrainer, last_whole_checkpoint
 from fcot_vl.train.completions_callback import ReadAgain, Reader
@@ -32,18 +32,23 @@ from fcot_vl.train.sampler import LengthGroupedSampler, SetEpoch
 
 LOSS_LOG = "losses.jsonl"
 SAMPLE_IDS, SAMPLE_GROUPS = "sample_ids", "sample_groups"
-NAMED = 5  # maximum number of pages listed in a message
+NAMED = 5  # maximum number of samples listed in a message
 
 
 class NamedBatches:
-    """Collator that adds the ids of the pages of a batch and the groups they belong to."""
+    """Collator that adds the ids of the samples of a batch and the groups they belong to."""
 
     def __init__(self, collator: PostTrainCollator) -> None:
         self.collator = collator
 
-    def __call__(self, items: Sequence[Page] | Sequence[Sequence[Page]]) -> dict[str, Any]:
-        pages = flatten(items)
-        named = {SAMPLE_IDS: [page.id for page in pages if page.id], SAMPLE_GROUPS: [p.group for p in pages]}
+    def __call__(
+        self, items: Sequence[TokenizedSample] | Sequence[Sequence[TokenizedSample]]
+    ) -> dict[str, Any]:
+        samples = flatten(items)
+        named = {
+            SAMPLE_IDS: [sample.id for sample in samples if sample.id],
+            SAMPLE_GROUPS: [sample.group for sample in samples],
+        }
         return {**self.collator(items), **named}
 
 
@@ -53,8 +58,8 @@ class StageTrainer(CheckpointingTrainer):
     Args:
         model: Model whose parameters with `requires_grad` are trained and saved; no others are.
         config: Training arguments; `output_dir` is the stage folder.
-        pages: Training pages, or packs of them.
-        collator: Collator that makes a batch from a list of items of `pages`, padded on the right or packed.
+        samples: Training samples, or packs of them.
+        collator: Collator that makes a batch from a list of items of `samples`, padded on the right or packed.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -63,19 +68,21 @@ class StageTrainer(CheckpointingTrainer):
         self,
         model: nn.Module,
         config: TrainingArguments,
-        pages: TrainingDataset | PackedDataset,
+        samples: TrainingDataset | PackedDataset,
         collator: PostTrainCollator,
     ) -> None:
         if collator.side != "right":
             raise ValueError("training batches are padded on the right (see without_padding_mask)")
-        super().__init__(model=model, args=config, data_collator=NamedBatches(collator), train_dataset=pages)
-        self.sample_ids: list[str] = []  # ids of the pages since the last optimizer step
+        super().__init__(
+            model=model, args=config, data_collator=NamedBatches(collator), train_dataset=samples
+        )
+        self.sample_ids: list[str] = []  # ids of the samples since the last optimizer step
         self.sample_groups: list[int] = []  # groups of the current batch
         self.model_accepts_loss_kwargs = (
             True  # compute_loss divides by the answer tokens of all accumulated batches
         )
         self._loss_shifts_labels = True
-        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator, pages.group_names)
+        self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator, samples.group_names)
         self.add_callback(self.meter)
 
     def read_again(self, readers: Mapping[str, Reader], sample: Sample, processor: Any) -> None:
@@ -172,10 +179,10 @@ class StageTrainer(CheckpointingTrainer):
         return batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        pages = self.train_dataset if train_dataset is None else train_dataset
+        samples = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         several = self.args.world_size * self.args.train_batch_size if self.args.world_size > 1 else 1
-        sampler = LengthGroupedSampler(pages.lengths, items_per_step(self.args), seed, several)
+        sampler = LengthGroupedSampler(samples.lengths, items_per_step(self.args), seed, several)
         self.add_callback(SetEpoch(sampler))
         return sampler
 

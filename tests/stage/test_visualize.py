@@ -73,7 +73,7 @@ def test_a_token_lies_where_its_pixels_are(teacher_folder, ratio):
     per_tile = processor.image_seq_length
     tile = processor.image_processor.size["width"]
     size = (2 * tile, tile)
-    tiles = processor.picture_tiles(size[1], size[0])
+    tiles = processor.count_image_tiles(size[1], size[0])
     assert tiles == 3, "two and a thumbnail"
     processor.image_seq_length = per_tile // ratio
     shares = torch.zeros(1, tiles * per_tile // ratio)

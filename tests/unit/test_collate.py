@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcot_vl.data.collator import Page, PostTrainCollator, RealignCollator
+from fcot_vl.data.collator import PostTrainCollator, RealignCollator, TokenizedSample
 from fcot_vl.data.tokenization import tokenize_prompt
 from fcot_vl.models import FCoTVLProcessor
 
@@ -33,8 +33,8 @@ def picture(width: int = 100, height: int = 100, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
-def page(processor, images, messages=MESSAGES) -> Page:
-    return Page(tokenize_prompt(messages, images, processor, (1, 2, 4)), lambda: list(images))
+def page(processor, images, messages=MESSAGES) -> TokenizedSample:
+    return TokenizedSample(tokenize_prompt(messages, images, processor, (1, 2, 4)), lambda: list(images))
 
 
 @pytest.mark.parametrize("images", [[], [picture()], [picture(), picture(330, 120)]])
@@ -114,7 +114,9 @@ def test_padding_changes_no_sequence(processor, side):
 
 def test_cached_features_take_the_place_of_pixels(processor):
     one = page(processor, [picture()])
-    with_features = Page(one.prompt, lambda: pytest.fail("pictures were opened"), torch.ones(1, 16, 128))
+    with_features = TokenizedSample(
+        one.prompt, lambda: pytest.fail("pictures were opened"), torch.ones(1, 16, 128)
+    )
     batch = PostTrainCollator(processor)([with_features, with_features])
     assert batch["visual_features"].shape == (2, 16, 128) and "pixel_values" not in batch
 
@@ -134,6 +136,6 @@ def test_mistakes_are_named(processor):
         tokenize_prompt(MESSAGES[1:], [picture()], processor)
     with pytest.raises(ValueError, match="must not contain <IMG_CONTEXT>"):
         tokenize_prompt([{"role": "user", "content": "<IMG_CONTEXT>"}, MESSAGES[1]], [picture()], processor)
-    wrong = Page(tokenize_prompt(MESSAGES, [picture(330, 120)], processor), lambda: [picture()])
+    wrong = TokenizedSample(tokenize_prompt(MESSAGES, [picture(330, 120)], processor), lambda: [picture()])
     with pytest.raises(ValueError, match="same processor"):
         PostTrainCollator(processor)([wrong])

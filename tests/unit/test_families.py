@@ -78,10 +78,12 @@ def test_counted_tokens_are_the_features_made(teacher: Path, ratio: int) -> None
     processor, own = load_processor(teacher), load_processor(teacher, config=student.config)
     for picture in pictures():
         height, width = picture.height, picture.width
-        read = own.picture_inputs([picture])
+        read = own.image_inputs([picture])
         (made,) = student.model.get_image_features(**read).pooler_output
         assert (
-            len(made) == own.picture_tokens(height, width) == processor.picture_tokens(height, width, ratio)
+            len(made)
+            == own.count_image_tokens(height, width)
+            == processor.count_image_tokens(height, width, ratio)
         )
         inputs = inputs_for(own, picture)
         assert int((inputs["input_ids"] == own.image_token_id).sum()) == len(made)
@@ -92,7 +94,7 @@ def test_counted_tokens_are_the_features_made(teacher: Path, ratio: int) -> None
 def test_fewer_tokens_at_higher_ratios(teacher: Path) -> None:
     processor = load_processor(teacher)
     for height, width in SIZES:
-        counts = [processor.picture_tokens(height, width, ratio) for ratio in (1, 2, 4)]
+        counts = [processor.count_image_tokens(height, width, ratio) for ratio in (1, 2, 4)]
         assert counts[0] > counts[1] > counts[2]
         assert counts[1] < 0.75 * counts[0]
 
@@ -196,7 +198,7 @@ def test_a_run_of_a_row_becomes_one_token(qwen_teacher: Path) -> None:
     """Pooling at ratio 2 of the joined tokens, row by row, projected by the teacher's own MLP."""
     teacher_model, student = student_of(qwen_teacher, 1), student_of(qwen_teacher, 2, "pooling")
     processor = load_processor(qwen_teacher)
-    inputs = processor.picture_inputs([picture_of(*SIZES[0]), picture_of(*SIZES[1])])
+    inputs = processor.image_inputs([picture_of(*SIZES[0]), picture_of(*SIZES[1])])
     with torch.no_grad():
         features = student.model.get_visual_features(**inputs)
         assert torch.equal(features, teacher_model.model.get_visual_features(**inputs))

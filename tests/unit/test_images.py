@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from fcot_vl.data import images
 from fcot_vl.data.dataset import SCHEMA, SampleFolder
-from fcot_vl.data.images import ImageError, LazyPicture, open_image
+from fcot_vl.data.images import ImageError, LazyImage, open_image
 from fcot_vl.data.truncation import kept_setting, refuse_truncated
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -256,7 +256,7 @@ def test_a_truncated_picture_is_refused_whatever_pillow_is_told(
     with pytest.raises(ImageError):
         open_image(data)
     with pytest.raises(ImageError):
-        LazyPicture(data).load()
+        LazyImage(data).load()
     assert ImageFile.LOAD_TRUNCATED_IMAGES is setting
     assert open_image(noise).size == (64, 64)
 

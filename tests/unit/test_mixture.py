@@ -112,7 +112,7 @@ def test_a_mixture_file_of_every_kind(tmp_path, capsys):
         assert mixture.origin(at).id == sample.id
     assert len(mixture.distinct()) == 3 + 1 + 2 + 1
     printed = capsys.readouterr().out
-    assert "data: pages: 6 items from 3 records" in printed and "data: chat: 2 items from 4" in printed
+    assert "data: pages: 6 items from 3 samples" in printed and "data: chat: 2 items from 4" in printed
     again = open_data(tmp_path / "mix.yaml", seed=1)
     np.testing.assert_array_equal(mixture.plan, again.plan)
     assert mixture.fingerprint() == again.fingerprint()
@@ -215,7 +215,7 @@ def test_a_stream_is_kept_as_shards_and_a_killed_pass_goes_on(tmp_path, monkeypa
 
 def test_too_much_of_a_stream_unusable_stops_it(tmp_path):
     reader = RowReader("s", READER, tmp_path / "rows")
-    with pytest.raises(ValueError, match=r"2 of 7 records cannot be used, more than max_skipped 0\.01"):
+    with pytest.raises(ValueError, match=r"2 of 7 samples cannot be used, more than max_skipped 0\.01"):
         cache_stream(tmp_path / "out", stream_of(tmp_path / "rows"), reader, 7, {}, 0.01)
 
 

@@ -225,7 +225,7 @@ def test_wrong_placeholder_counts_are_an_error_with_both_counts(
         student(**dict(inputs, pixel_values=inputs["pixel_values"][:1]))
     with pytest.raises(ValueError, match=f"has 0 image placeholders, but {n_tiles} tiles"):
         student(input_ids=torch.tensor([[50, 51]]), pixel_values=inputs["pixel_values"])
-    with pytest.raises(ValueError, match=f"has {4 * n_tiles} image placeholders, but no picture"):
+    with pytest.raises(ValueError, match=f"has {4 * n_tiles} image placeholders, but no image"):
         student(input_ids=inputs["input_ids"])
 
 
@@ -269,9 +269,9 @@ def test_pictures_are_given_once_and_in_shape(make_student: Make, processor_for:
     student = make_student(4)
     inputs = dict(prompt(processor_for(student)))
     features = student.get_visual_features(inputs["pixel_values"])
-    with pytest.raises(ValueError, match="Pass pictures once"):
+    with pytest.raises(ValueError, match="Pass images once"):
         student(**inputs, visual_features=features)
-    with pytest.raises(ValueError, match="Pass pictures once"):
+    with pytest.raises(ValueError, match="Pass images once"):
         student.generate(**inputs, visual_features=features, max_new_tokens=2)
     del inputs["pixel_values"]
     with pytest.raises(ValueError, match=r"must be \[n_tiles, 16, 128\].* got \[\d+, 4, 128\]"):

@@ -161,7 +161,7 @@ def test_the_embedded_tokenizer_and_settings_load() -> None:
 def test_refusals(processor: FCoTVLProcessor) -> None:
     with pytest.raises(ValueError, match="Pass text"):
         processor(images=picture(100, 100))
-    with pytest.raises(ValueError, match="reads pictures only"):
+    with pytest.raises(ValueError, match="reads images only"):
         processor(text="hi", videos=[np.zeros((2, 8, 8, 3))])
     with pytest.raises(ValueError, match=r"total 2 <IMG_CONTEXT> tokens and 1 images"):
         processor(images=picture(100, 100), text="<IMG_CONTEXT><IMG_CONTEXT>")

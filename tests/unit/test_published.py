@@ -12,21 +12,21 @@ from datasets import Dataset, DatasetDict
 from lmms_case import dataset, png, recorded
 from PIL import Image
 
-from fcot_vl.data.chat_format import RecordError
+from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.images import ImageError
 from fcot_vl.evaluate.aggregation import summarise_benchmark
 from fcot_vl.evaluate.metrics.document import anls
 from fcot_vl.evaluate.metrics.lmms import lmms_anls
-from fcot_vl.evaluate.tasks.dataset import BenchmarkRecords, open_benchmark
+from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
 from fcot_vl.evaluate.tasks.minidoc import score
 from fcot_vl.evaluate.tasks.public import BENCHMARKS, ELSEWHERE, benchmark_of
 
 ALL = sorted(BENCHMARKS)
 
 
-def records(name: str, rows: Any = None, folder: Path = Path()) -> BenchmarkRecords:
+def records(name: str, rows: Any = None, folder: Path = Path()) -> BenchmarkSamples:
     benchmark = BENCHMARKS[name]
-    return BenchmarkRecords(benchmark, dataset(name) if rows is None else rows, benchmark.split, folder)
+    return BenchmarkSamples(benchmark, dataset(name) if rows is None else rows, benchmark.split, folder)
 
 
 def judged(name: str, predictions: list[str]) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ def test_a_hash_sees_rows_pictures_and_the_split() -> None:
     assert records("docvqa", dataset("docvqa", 6)).fingerprint() == base
     other = rows.map(lambda row, at: {"answers": ["x"]} if at == 5 else {}, with_indices=True)
     again = dataset("docvqa", 6, broken=(5,))
-    test = BenchmarkRecords(BENCHMARKS["docvqa"], rows, "train", Path())
+    test = BenchmarkSamples(BENCHMARKS["docvqa"], rows, "train", Path())
     hashes = {records("docvqa", r).fingerprint() for r in (other, again, rows.select(range(5)))}
     assert len(hashes | {base, test.fingerprint()}) == 5
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_asked_says_why() -> None:
     ]:
         rows = dataset(name, 2)
         rows = Dataset.from_list([{**rows[0], **change}, rows[1]], features=rows.features)
-        with pytest.raises(RecordError, match=reason):
+        with pytest.raises(SampleError, match=reason):
             records(name, rows)[0]
 
 
@@ -206,7 +206,7 @@ def test_missing_columns_are_named() -> None:
 
 def test_hidden_answers_are_not_looked_for(tmp_path: Path) -> None:
     rows = dataset("docvqa", 2).remove_columns("answers")
-    found = BenchmarkRecords(BENCHMARKS["docvqa"], rows, "test", tmp_path)
+    found = BenchmarkSamples(BENCHMARKS["docvqa"], rows, "test", tmp_path)
     assert (found.hidden, found[0].answers) == (True, [])
     with pytest.raises(ValueError, match="no column 'answers'"):
         records("docvqa", rows)
@@ -224,7 +224,7 @@ def test_submissions_have_the_servers_form() -> None:
 # ------------------------------------------------------------------------------------------------------ local folders
 
 
-def same(found: BenchmarkRecords, name: str) -> None:
+def same(found: BenchmarkSamples, name: str) -> None:
     want = records(name)
     assert [(s.id, s.messages, s.answers) for s in found] == [(s.id, s.messages, s.answers) for s in want]
     assert found[1].images[0].tobytes() == want[1].images[0].tobytes()

@@ -101,7 +101,7 @@ def test_a_folders_records_of_some_tasks(tmp_path):
     assert [sample.id for sample in data] == ["sum-0", "sum-0", "sum-2", "sum-2", "read-1", "count-3"]
     assert data.sources[0].fingerprint() != data.sources[1].fingerprint()
     for task, message in (
-        ("add", "no record of task 'add'; it has count, read, sum"),
+        ("add", "no sample of task 'add'; it has count, read, sum"),
         (3, "task is a task's"),
     ):
         mixture.write_text(yaml.safe_dump({"sources": [{"name": "x", "folder": "pages", "task": task}]}))

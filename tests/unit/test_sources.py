@@ -9,10 +9,10 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from source_files import cut_short, llava_file, picture, record, talk, write_lines
 
-from fcot_vl.data.chat_format import RecordError, read_question, read_turns
-from fcot_vl.data.images import ImageError, LazyPicture, open_image
+from fcot_vl.data.chat_format import SampleError, read_question, read_turns
+from fcot_vl.data.images import ImageError, LazyImage, open_image
 from fcot_vl.data.skip_log import kind_of
-from fcot_vl.data.sources.conversations import ConversationFile, JsonRecords, open_internvl
+from fcot_vl.data.sources.conversations import ConversationFile, JsonSamples, open_internvl
 from fcot_vl.data.sources.hf_datasets import DatasetSource, RowReader, load_rows
 from fcot_vl.data.sources.image_folder import ImageFolder
 
@@ -27,22 +27,22 @@ def test_a_lazy_picture_has_the_size_of_the_opened_one(tmp_path, orientation):
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
     Pil.open(picture(tmp_path / "a.png")).save(path, exif=exif)
-    lazy = LazyPicture(path)
+    lazy = LazyImage(path)
     assert lazy._im is None, "decoded before it was used"
     opened = open_image(path)
     assert lazy.size == opened.size and lazy.mode == "RGB" and lazy._im is None
     np.testing.assert_array_equal(np.asarray(lazy), np.asarray(opened))
-    resized = LazyPicture(path).resize((20, 20))
+    resized = LazyImage(path).resize((20, 20))
     np.testing.assert_array_equal(np.asarray(resized), np.asarray(opened.resize((20, 20))))
 
 
 def test_a_lazy_picture_refuses_a_header_at_once_and_pixels_when_used(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
-        LazyPicture(tmp_path / "none.png")
+        LazyImage(tmp_path / "none.png")
     (tmp_path / "a.txt").write_text("no picture")
     with pytest.raises(ImageError, match=r"a\.txt: not a picture"):
-        LazyPicture(tmp_path / "a.txt")
-    lazy = LazyPicture(cut_short(tmp_path / "cut.png"))
+        LazyImage(tmp_path / "a.txt")
+    lazy = LazyImage(cut_short(tmp_path / "cut.png"))
     assert lazy.size == (120, 100)
     with pytest.raises(ImageError, match=r"cut\.png: damaged"):
         lazy.load()
@@ -91,7 +91,7 @@ def test_marks_are_taken_out_and_roles_translated():
     ],
 )
 def test_a_malformed_conversation_says_why(turns, pictures, reason):
-    with pytest.raises(RecordError, match=reason) as caught:
+    with pytest.raises(SampleError, match=reason) as caught:
         read_turns(turns, pictures)
     assert caught.value.kind == "malformed conversation"
 
@@ -103,7 +103,7 @@ def test_a_question_and_an_answer():
     ]
     assert len(read_question("Read.", None, 1)) == 1
     for question, answer in (("", "a"), ("q", " "), ("q", 3), (None, "a")):
-        with pytest.raises(RecordError):
+        with pytest.raises(SampleError):
             read_question(question, answer, 0)
 
 
@@ -115,13 +115,13 @@ def test_lines_and_an_array_read_the_same(tmp_path):
     lines = write_lines(tmp_path / "a.jsonl", [records[0], "", *records[1:]])
     array = tmp_path / "a.json"
     array.write_text("\ufeff " + json.dumps(records, indent=1), encoding="utf-8")
-    assert list(JsonRecords(lines)) == list(JsonRecords(array)) == records
-    assert len(JsonRecords(write_lines(tmp_path / "none.jsonl", []))) == 0
+    assert list(JsonSamples(lines)) == list(JsonSamples(array)) == records
+    assert len(JsonSamples(write_lines(tmp_path / "none.jsonl", []))) == 0
     (tmp_path / "half.json").write_text("[{")
     with pytest.raises(ValueError, match=r"half\.json: starts like a JSON array"):
-        JsonRecords(tmp_path / "half.json")
+        JsonSamples(tmp_path / "half.json")
     with pytest.raises(ValueError, match="cannot be read"):
-        JsonRecords(tmp_path / "no.jsonl")
+        JsonSamples(tmp_path / "no.jsonl")
 
 
 def test_records_of_a_conversation_file(tmp_path):
@@ -199,7 +199,7 @@ def test_a_folder_of_pictures(tmp_path):
     assert [path.name for path in source.refused] == ["notes.txt"]
     assert source[1].messages == [] and source[1].images[0].size == (60, 40)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture here"):
+    with pytest.raises(ValueError, match="no image here"):
         ImageFolder(tmp_path / "empty")
 
 
@@ -234,7 +234,7 @@ def test_a_dataset_with_columns(tmp_path):
     assert first.id == "7" and first.answers == ["a", "b"] and first.source == "docs"
     assert [m["content"] for m in first.messages] == ["What?", "a"]
     assert first.images[0].size == (60, 40) and first.images[0]._im is None
-    with pytest.raises(RecordError, match="no answer"):
+    with pytest.raises(SampleError, match="no answer"):
         source[2]
     assert source.origin(2).id == "9"
     other = dataset(tmp_path).map(lambda row: {"query": row["query"] + "!"})
@@ -264,7 +264,7 @@ def test_a_dataset_of_messages_and_paths(tmp_path):
     loaded = load_rows("chat", path.name, tmp_path, None, "train", False)
     source = DatasetSource(loaded, RowReader("chat", {"messages": "m", "image": "files"}, tmp_path))
     assert source[0].id == "chat-0" and source[0].images[0].size == (60, 40)
-    with pytest.raises(RecordError, match="only local files"):
+    with pytest.raises(SampleError, match="only local files"):
         source[1]
     assert len(source.fingerprint()) == 64
 

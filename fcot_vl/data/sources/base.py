@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcot_vl.data.chat_format import RecordError, malformed
-from fcot_vl.data.dataset import Origin, Records, Sample
+from fcot_vl.data.chat_format import SampleError, malformed
+from fcot_vl.data.dataset import Origin, Sample, Samples
 
 
-class Source(Records):
+class Source(Samples):
     """Samples under one name."""
 
     name: str
@@ -36,7 +36,7 @@ def check_local(path: Any) -> None:
     if not isinstance(path, str) or not path:
         raise malformed(f"a picture is no path but {type(path).__name__}")
     if "://" in path or path.startswith("data:"):
-        raise RecordError(
+        raise SampleError(
             "picture by address", f"{path[:60]}: only local files are opened; download it first"
         )
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.chat_format import RecordError, malformed, read_turns
+from fcot_vl.data.chat_format import SampleError, malformed, read_turns
 from fcot_vl.data.dataset import Origin, Sample
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local, size_of_file
 
 
-class JsonRecords(Sequence[dict[str, Any]]):
+class JsonSamples(Sequence[dict[str, Any]]):
     """Objects of a JSON-lines file, or of a file that is one JSON array, parsed on access.
 
     For JSON lines, only the position of each line is kept in memory. A JSON array must be read whole and is kept as
@@ -61,19 +61,19 @@ class JsonRecords(Sequence[dict[str, Any]]):
     @staticmethod
     def _parse(line: bytes) -> dict[str, Any]:
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            entry = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
             raise malformed(f"not JSON ({one_line(error, 80)})") from None
-        if not isinstance(record, dict):
-            raise malformed(f"no object but {type(record).__name__}")
-        return record
+        if not isinstance(entry, dict):
+            raise malformed(f"no object but {type(entry).__name__}")
+        return entry
 
-    def pictures(self) -> Iterator[str]:
+    def image_paths(self) -> Iterator[str]:
         """Yield the image paths of all readable samples, in order."""
         for text in self.texts():
             try:
-                yield from _picture_paths(self._parse(text))
-            except RecordError:
+                yield from _image_paths(self._parse(text))
+            except SampleError:
                 continue
 
 
@@ -89,7 +89,7 @@ def _array_as_lines(path: Path) -> bytes:
         raise ValueError(
             f"{path}: starts like a JSON array but is not valid JSON ({one_line(error)})"
         ) from None
-    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in found)
+    return b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in found)
 
 
 def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
@@ -113,25 +113,25 @@ class ConversationFile(Source):
 
     def __init__(self, name: str, annotation: Path, images: Path) -> None:
         self.name, self.annotation, self.images = name, annotation, images
-        self._records = JsonRecords(annotation)
+        self._entries = JsonSamples(annotation)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._entries)
 
     def read(self, index: int) -> Sample:
-        record = self._records[index]
-        pictures: list[Image.Image] = [LazyPicture(self.images / path) for path in _picture_paths(record)]
-        messages = read_turns(record.get("conversations"), len(pictures))
-        return Sample(self._id(record, index), pictures, messages, "", self.name)
+        entry = self._entries[index]
+        images: list[Image.Image] = [LazyImage(self.images / path) for path in _image_paths(entry)]
+        messages = read_turns(entry.get("conversations"), len(images))
+        return Sample(self._id(entry, index), images, messages, "", self.name)
 
     def origin(self, index: int) -> Origin:
         try:
-            return Origin(self.name, self._id(self._records[index], index), index)
-        except RecordError:
+            return Origin(self.name, self._id(self._entries[index], index), index)
+        except SampleError:
             return Origin(self.name, f"{self.name}-{index}", index)
 
-    def _id(self, record: Mapping[str, Any], index: int) -> str:
-        return str(record.get("id", f"{self.name}-{index}"))
+    def _id(self, entry: Mapping[str, Any], index: int) -> str:
+        return str(entry.get("id", f"{self.name}-{index}"))
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the bytes of the file and of the path and size in bytes of each image."""
@@ -139,15 +139,15 @@ class ConversationFile(Source):
         with self.annotation.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
         folder = str(self.images)
-        for path in self._records.pictures():
+        for path in self._entries.image_paths():
             digest.update(f"{path} {size_of_file(os.path.join(folder, path))}\n".encode())  # noqa: PTH118
         return digest.hexdigest()
 
 
-def _picture_paths(record: Mapping[str, Any]) -> list[str]:
-    if record.get("video"):
-        raise RecordError("video", "a video; only pictures are read")
-    found = record.get("image")
+def _image_paths(entry: Mapping[str, Any]) -> list[str]:
+    if entry.get("video"):
+        raise SampleError("video", "a video; only pictures are read")
+    found = entry.get("image")
     paths = [] if not found else found if isinstance(found, list) else [found]
     for path in paths:
         check_local(path)

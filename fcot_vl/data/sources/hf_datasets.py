@@ -16,7 +16,7 @@ from PIL import Image
 from fcot_vl.common.errors import one_line
 from fcot_vl.data.chat_format import malformed, read_question, read_turns
 from fcot_vl.data.dataset import Origin, Sample
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local
 
 COLUMNS = ("image", "question", "answer", "messages", "id")
@@ -59,17 +59,17 @@ class RowReader:
 
     def undecoded(self, dataset: Any) -> Any:
         """Return the dataset with images left as bytes or paths."""
-        from datasets import Image as Picture
+        from datasets import Image as ImageFeature
         from datasets import List
 
         column = self.columns.get("image")
         if column is None or dataset.features is None:
             return dataset
         feature = dataset.features[column]
-        if isinstance(feature, Picture):
-            return dataset.cast_column(column, Picture(decode=False))
-        if isinstance(getattr(feature, "feature", None), Picture):
-            return dataset.cast_column(column, List(Picture(decode=False)))
+        if isinstance(feature, ImageFeature):
+            return dataset.cast_column(column, ImageFeature(decode=False))
+        if isinstance(getattr(feature, "feature", None), ImageFeature):
+            return dataset.cast_column(column, List(ImageFeature(decode=False)))
         return dataset
 
     def id(self, row: Mapping[str, Any], index: int) -> str:
@@ -86,29 +86,29 @@ class RowReader:
         """
         label = f"{self.name}, record {self.id(row, index)}"
         found = row[self.columns["image"]] if "image" in self.columns else None
-        pictures: list[Image.Image] = [
-            self._picture(picture, label)
-            for picture in ([] if found is None else found if isinstance(found, list) else [found])
+        images: list[Image.Image] = [
+            self._image(image, label)
+            for image in ([] if found is None else found if isinstance(found, list) else [found])
         ]
         answers: list[str] = []
         messages: list[dict[str, str]] = []
         if "messages" in self.columns:
-            messages = read_turns(row[self.columns["messages"]], len(pictures))
+            messages = read_turns(row[self.columns["messages"]], len(images))
         elif "question" in self.columns:
             answer = row[self.columns["answer"]] if "answer" in self.columns else None
             accepted = answer if isinstance(answer, list) else [answer]
             if not accepted or ("answer" in self.columns and accepted[0] is None):
                 raise malformed("no answer")
-            messages = read_question(row[self.columns["question"]], accepted[0], len(pictures))
+            messages = read_question(row[self.columns["question"]], accepted[0], len(images))
             answers = [text for text in accepted if isinstance(text, str)]
-        return Sample(self.id(row, index), pictures, messages, "", self.name, answers)
+        return Sample(self.id(row, index), images, messages, "", self.name, answers)
 
-    def _picture(self, found: Any, label: str) -> LazyPicture:
+    def _image(self, found: Any, label: str) -> LazyImage:
         if isinstance(found, dict) and found.get("bytes") is not None:
-            return LazyPicture(found["bytes"], label)
+            return LazyImage(found["bytes"], label)
         path: Any = found.get("path") if isinstance(found, dict) else found
         check_local(path)
-        return LazyPicture(self.images / path)
+        return LazyImage(self.images / path)
 
 
 class DatasetSource(Source):
@@ -134,18 +134,18 @@ class DatasetSource(Source):
     def fingerprint(self) -> str:
         """Compute the SHA-256 of all text and numbers, and of the size in bytes (or the path) of each image."""
         digest = hashlib.sha256(json.dumps(self._reader.columns, sort_keys=True).encode())
-        picture = self._reader.columns.get("image")
+        image_column = self._reader.columns.get("image")
         arrow = self._rows.with_format("arrow")
         for start in range(0, len(self), ROWS):
             table = arrow[start : start + ROWS]
             for name in table.column_names:
                 column = table.column(name)
-                values = _picture_sizes(column) if name == picture else column.to_pylist()
+                values = _image_sizes(column) if name == image_column else column.to_pylist()
                 digest.update(json.dumps(values, default=str, ensure_ascii=False).encode())
         return digest.hexdigest()
 
 
-def _picture_sizes(column: Any) -> list[Any]:
+def _image_sizes(column: Any) -> list[Any]:
     """Return the size in bytes and the path of each image of an Arrow column, without copying the bytes to Python."""
     lengths: list[Any] = []
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from fcot_vl.data.dataset import Origin, Sample
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, size_of_file
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
@@ -32,13 +32,13 @@ class ImageFolder(Source):
         self.files = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         self.refused = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
         if not self.files:
-            raise ValueError(f"{folder}: no picture here ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise ValueError(f"{folder}: no image here ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> Sample:
-        return Sample(self._id(index), [LazyPicture(self.files[index])], [], "", self.name)
+        return Sample(self._id(index), [LazyImage(self.files[index])], [], "", self.name)
 
     def origin(self, index: int) -> Origin:
         return Origin(self.name, self._id(index), index)

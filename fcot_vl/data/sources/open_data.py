@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.dataset import Records, SampleFolder, TaskFolder
+from fcot_vl.data.dataset import SampleFolder, Samples, TaskFolder
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.skip_log import MAX_SKIPPED
 from fcot_vl.data.sources.base import Source
@@ -64,7 +64,7 @@ def _open_mixture(path: Path, seed: int) -> Mixture:
         raise ValueError(f"{path}: a mixture needs a list of `sources`")
     _only(content, {"sources", "records", "max_skipped"}, str(path))
     max_skipped = content.get("max_skipped")
-    found: list[tuple[tuple[str, Records], float]] = []
+    found: list[tuple[tuple[str, Samples], float]] = []
     try:
         for entry in content["sources"]:
             found += _entry(entry, path.parent, MAX_SKIPPED if max_skipped is None else max_skipped)
@@ -74,7 +74,7 @@ def _open_mixture(path: Path, seed: int) -> Mixture:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str, Records], float]]:
+def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str, Samples], float]]:
     """Return the sources of one entry with their weights. An InternVL meta file may contain several."""
     kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
     if len(kinds) != 1 or not isinstance(entry.get("name"), str):
@@ -97,7 +97,7 @@ def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str
     return [((name, _open_dataset(entry, folder, max_skipped)), weight)]
 
 
-def _folder(name: str, path: Path, task: Any) -> Records:
+def _folder(name: str, path: Path, task: Any) -> Samples:
     """Open a folder of shards, optionally only its samples with certain tasks."""
     if task is None:
         return SampleFolder(path)
@@ -107,7 +107,7 @@ def _folder(name: str, path: Path, task: Any) -> Records:
     return TaskFolder(path, tasks)
 
 
-def _open_dataset(entry: dict[str, Any], folder: Path, max_skipped: float) -> Records:
+def _open_dataset(entry: dict[str, Any], folder: Path, max_skipped: float) -> Samples:
     name, path, split = entry["name"], str(entry["dataset"]), str(entry.get("split", "train"))
     columns = entry.get("columns")
     if not isinstance(columns, dict):
@@ -136,5 +136,5 @@ def _only(found: dict[str, Any], known: set[str], where: str) -> None:
 
 def _split(
     found: Sequence[tuple[Source, float]],
-) -> tuple[list[tuple[str, Records]], list[float]]:
+) -> tuple[list[tuple[str, Samples]], list[float]]:
     return [(source.name, source) for source, _ in found], [weight for _, weight in found]

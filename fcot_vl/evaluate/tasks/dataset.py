@@ -16,17 +16,17 @@ from typing import Any
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.chat_format import RecordError
-from fcot_vl.data.dataset import Origin, Records, Sample
-from fcot_vl.data.images import LazyPicture
+from fcot_vl.data.chat_format import SampleError
+from fcot_vl.data.dataset import Origin, Sample, Samples
+from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import check_local
 from fcot_vl.evaluate.tasks.public import Benchmark
 
-PICTURE = "image"  # column of the image in every benchmark
+IMAGE_COLUMN = "image"  # column of the image in every benchmark
 BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".arrow": "arrow"}
 
 
-class BenchmarkRecords(Records):
+class BenchmarkSamples(Samples):
     """Questions of one split of a benchmark, as samples without an assistant's turn.
 
     The id of a sample is its index in the split, followed by a colon and the benchmark's own id if there is one. Its
@@ -46,7 +46,7 @@ class BenchmarkRecords(Records):
         self.benchmark, self.split, self.folder = benchmark, split, folder
         self.hidden = split in benchmark.hidden
         unread = {"answer", "answers"} if self.hidden else set()
-        needed = [*(column for column in benchmark.columns if column not in unread), PICTURE]
+        needed = [*(column for column in benchmark.columns if column not in unread), IMAGE_COLUMN]
         if lacking := [column for column in needed if column not in rows.column_names]:
             raise ValueError(
                 f"{benchmark.name}: no column {', '.join(map(repr, lacking))} in this data; it has "
@@ -61,13 +61,13 @@ class BenchmarkRecords(Records):
 
     def read(self, index: int) -> Sample:
         row, benchmark = self._rows[index], self.benchmark
-        pictures = self._pictures(row, index)
+        images = self._images(row, index)
         try:
             question = {"role": "user", "content": benchmark.question(row)}
             group, metric = benchmark.group_of(row), benchmark.metric_of(row)
         except (TypeError, AttributeError):
             empty = [column for column, value in row.items() if value is None]
-            raise RecordError(
+            raise SampleError(
                 "malformed row",
                 f"row {index}: nothing in column {', '.join(map(repr, empty))}"
                 if empty
@@ -75,7 +75,7 @@ class BenchmarkRecords(Records):
             ) from None
         answers = [] if self.hidden else benchmark.answers(row)
         return Sample(
-            self._id(row, index), pictures, [question], group, benchmark.name, answers=answers, metric=metric
+            self._id(row, index), images, [question], group, benchmark.name, answers=answers, metric=metric
         )
 
     def origin(self, index: int) -> Origin:
@@ -87,48 +87,48 @@ class BenchmarkRecords(Records):
         """Return the SHA-256 over the rows in order: every column that is read, and the bytes of each image."""
         digest = hashlib.sha256(f"{self.benchmark.name} {self.split}".encode())
         for row in self._rows:
-            picture = row.pop(PICTURE)
+            image = row.pop(IMAGE_COLUMN)
             digest.update(json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode())
-            digest.update(hashlib.sha256(self._bytes(picture)).digest())
+            digest.update(hashlib.sha256(self._bytes(image)).digest())
         return digest.hexdigest()
 
     def _id(self, row: Mapping[str, Any], index: int) -> str:
         own = self.benchmark.own_id
         return str(index) if own is None else f"{index}:{row[own]}"
 
-    def _pictures(self, row: Mapping[str, Any], index: int) -> list[Image.Image]:
-        picture, label = row[PICTURE], f"{self.benchmark.name}, row {index}"
-        if picture is None:
-            raise RecordError("without a picture", f"row {index}: nothing in column {PICTURE!r}")
-        if isinstance(picture, Mapping) and picture.get("bytes") is not None:
-            return [LazyPicture(picture["bytes"], label)]
-        return [LazyPicture(self._path(picture), label)]
+    def _images(self, row: Mapping[str, Any], index: int) -> list[Image.Image]:
+        image, label = row[IMAGE_COLUMN], f"{self.benchmark.name}, row {index}"
+        if image is None:
+            raise SampleError("without a picture", f"row {index}: nothing in column {IMAGE_COLUMN!r}")
+        if isinstance(image, Mapping) and image.get("bytes") is not None:
+            return [LazyImage(image["bytes"], label)]
+        return [LazyImage(self._path(image), label)]
 
-    def _path(self, picture: Any) -> Path:
-        path: Any = picture.get("path") if isinstance(picture, Mapping) else picture
+    def _path(self, image: Any) -> Path:
+        path: Any = image.get("path") if isinstance(image, Mapping) else image
         check_local(path)
         return self.folder / path
 
-    def _bytes(self, picture: Any) -> bytes:
-        if isinstance(picture, Mapping) and picture.get("bytes") is not None:
-            return bytes(picture["bytes"])
+    def _bytes(self, image: Any) -> bytes:
+        if isinstance(image, Mapping) and image.get("bytes") is not None:
+            return bytes(image["bytes"])
         try:
-            return self._path(picture).read_bytes()
+            return self._path(image).read_bytes()
         except (OSError, ValueError):  # reported when the sample is read
             return b""
 
 
 def _undecoded(rows: Any) -> Any:
-    from datasets import Image as Picture
+    from datasets import Image as ImageFeature
 
-    if isinstance(rows.features[PICTURE], Picture):
-        return rows.cast_column(PICTURE, Picture(decode=False))
+    if isinstance(rows.features[IMAGE_COLUMN], ImageFeature):
+        return rows.cast_column(IMAGE_COLUMN, ImageFeature(decode=False))
     return rows
 
 
 def open_benchmark(
     benchmark: Benchmark, data: str | Path | None = None, split: str | None = None, limit: int | None = None
-) -> BenchmarkRecords:
+) -> BenchmarkSamples:
     """Open the samples of a benchmark.
 
     Args:
@@ -151,7 +151,7 @@ def open_benchmark(
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
     path = Path(place)
-    return BenchmarkRecords(benchmark, rows, split, path if path.is_dir() else path.parent)
+    return BenchmarkSamples(benchmark, rows, split, path if path.is_dir() else path.parent)
 
 
 def _load(benchmark: Benchmark, place: str, split: str) -> Any:

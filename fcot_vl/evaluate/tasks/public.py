@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_vl.data.chat_format import RecordError
+from fcot_vl.data.chat_format import SampleError
 from fcot_vl.evaluate.metrics.document import normalise_vqa
 from fcot_vl.evaluate.tasks.minidoc import Task
 
@@ -87,11 +87,11 @@ def _texts(value: Any, column: str) -> list[str]:
     """Return one text, or a list of texts, as a list.
 
     Raises:
-        RecordError: If there is no text.
+        SampleError: If there is no text.
     """
     found = [value] if isinstance(value, str) else list(value or ())
     if not found or not all(isinstance(text, str) for text in found):
-        raise RecordError("without an answer", f"no text in column {column!r}, but {str(value)[:60]}")
+        raise SampleError("without an answer", f"no text in column {column!r}, but {str(value)[:60]}")
     return found
 
 
@@ -102,7 +102,7 @@ def _answers(row: Row) -> list[str]:
 def _ten_answers(row: Row) -> list[str]:
     found = _answers(row)
     if len(found) != 10:
-        raise RecordError("without an answer", f"{len(found)} answers in column 'answers', not ten")
+        raise SampleError("without an answer", f"{len(found)} answers in column 'answers', not ten")
     return found
 
 
@@ -117,7 +117,7 @@ def _right_letter(row: Row, choices: str) -> list[str]:
     except (TypeError, ValueError):
         right = -1
     if not 0 <= right < len(row[choices]):
-        raise RecordError(
+        raise SampleError(
             "without an answer",
             f"answer {row['answer']!r} is the number of none of {len(row[choices])} choices",
         )

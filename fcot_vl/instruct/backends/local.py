@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.stage import hash_files
-from fcot_vl.data.collator import join_pictures, pad
+from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open
 from fcot_vl.inference.loading import load_for_inference, stop_ids
@@ -253,7 +253,7 @@ class LocalTeacher(LocalModel):
             try:
                 if one.load not in prepared:
                     images = one.load()
-                    prepared[one.load] = processor.picture_inputs(images) if images else None
+                    prepared[one.load] = processor.image_inputs(images) if images else None
             except Exception as error:  # decoders may raise nearly any exception on damaged bytes
                 replies[at] = broken(error)
         left = [one for at, one in batch.items() if at not in replies]
@@ -262,7 +262,7 @@ class LocalTeacher(LocalModel):
         inputs = pad([prompt.expand() for _, prompt in left], pad_id, side="left")
         del inputs["labels"]
         pictures = [prepared[one.load] for one, _ in left]
-        inputs |= join_pictures([one for one in pictures if one]) | processor.prompt_inputs(
+        inputs |= join_image_inputs([one for one in pictures if one]) | processor.prompt_inputs(
             inputs["input_ids"]
         )
         return inputs, replies

@@ -170,15 +170,15 @@ class FCoTVLModel(StudentBody, InternVLModel):
         **kwargs: Any,
     ) -> Any:
         """Run InternVL's forward with the configured positions. See `FCoTVLForConditionalGeneration.forward`."""
-        has_pictures = pixel_values is not None or (mm_encoder_outputs or {}).get("image") is not None
+        has_images = pixel_values is not None or (mm_encoder_outputs or {}).get("image") is not None
         decoding = torch.compiler.is_compiling() or not _is_empty(
             past_key_values
         )  # only decode steps are compiled
-        if not has_pictures and input_ids is not None and not decoding:
+        if not has_images and input_ids is not None and not decoding:
             n_placeholders = (input_ids == self.config.image_token_id).sum()
             torch_compilable_check(
                 n_placeholders == 0,
-                lambda: f"The prompt has {int(n_placeholders)} image placeholders, but no picture was given.",
+                lambda: f"The prompt has {int(n_placeholders)} image placeholders, but no image was given.",
             )
         if self.config.keeps_positions:
             position_ids, attention_mask = self._kept_positions(
@@ -302,7 +302,7 @@ class FCoTVLForConditionalGeneration(StudentModel, InternVLForConditionalGenerat
         self, visual_features: Tensor, pixel_values: Tensor | None, mm_encoder_outputs: dict[str, Any] | None
     ) -> dict[str, BaseModelOutputWithPooling]:
         if pixel_values is not None or mm_encoder_outputs:
-            raise ValueError("Pass pictures once: pixel_values, visual_features or mm_encoder_outputs.")
+            raise ValueError("Pass images once: pixel_values, visual_features or mm_encoder_outputs.")
         return self.model.adapt_visual_features(visual_features)
 
     def _maybe_prepare_encoder_kwargs_for_generation(

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.processing_utils import MultiModalData
 
-from fcot_vl.models.base_processor import PictureProcessor
+from fcot_vl.models.base_processor import ImageTextProcessor
 
 
-class FCoTVLProcessor(PictureProcessor):
+class FCoTVLProcessor(ImageTextProcessor):
     """Processor that cuts images into tiles plus a thumbnail and expands each `<IMG_CONTEXT>` of a prompt.
 
     An image becomes `<img>` + `<IMG_CONTEXT>` * (tiles * image_seq_length) + `</img>`.
@@ -90,9 +90,9 @@ class FCoTVLProcessor(PictureProcessor):
             ValueError: If there is no text, a video is passed, or the numbers of images and placeholders differ.
         """
         if text is None:
-            raise ValueError("Pass text: a prompt with one <IMG_CONTEXT> per picture.")
+            raise ValueError("Pass text: a prompt with one <IMG_CONTEXT> per image.")
         if kwargs.pop("videos", None) is not None:
-            raise ValueError("FCoT-VL reads pictures only; pass the frames you want as images.")
+            raise ValueError("FCoT-VL reads images only; pass the frames you want as images.")
         return super().__call__(images=images, text=text, **kwargs)
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
@@ -117,17 +117,17 @@ class FCoTVLProcessor(PictureProcessor):
     def fit(self, config: Any) -> None:
         self.image_seq_length = config.image_seq_length
 
-    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        return self.picture_tiles(height, width) * (self.image_seq_length // ratio)
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+        return self.count_image_tiles(height, width) * (self.image_seq_length // ratio)
 
-    def picture_tiles(self, height: int, width: int) -> int:
+    def count_image_tiles(self, height: int, width: int) -> int:
         return int(self.image_processor.get_number_of_image_patches(height, width, self.images_kwargs))
 
     @property
-    def picture_marks(self) -> tuple[list[int], list[int]]:
+    def image_marks(self) -> tuple[list[int], list[int]]:
         return [self.start_image_token_id], [self.end_image_token_id]
 
-    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+    def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
         """Return `pixel_values` `[n_tiles, 3, height, width]` over all images."""
         read = self.image_processor(list(images), crop_to_patches=True, return_tensors="pt")
         return {"pixel_values": read["pixel_values"]}

@@ -130,7 +130,7 @@ class _AnyresModel(_SquareTileModel):
         """Return the token layout of each image.
 
         Args:
-            image_sizes: `[n_pictures, 2]`, height and width.
+            image_sizes: `[n_images, 2]`, height and width.
         """
         config = self.config
         tile, most = config.vision_config.image_size, most_tiles(config)
@@ -143,8 +143,8 @@ class _AnyresModel(_SquareTileModel):
 
     def lay_out(self, adapted: Tensor, *, image_sizes: Tensor) -> list[Tensor]:  # type: ignore[override]
         grids = self.grids(image_sizes)
-        pictures = adapted.split([1 + grid.high * grid.wide for grid in grids])
-        return [self._join(tiles, grid) for tiles, grid in zip(pictures, grids, strict=True)]
+        images = adapted.split([1 + grid.high * grid.wide for grid in grids])
+        return [self._join(tiles, grid) for tiles, grid in zip(images, grids, strict=True)]
 
     def _join(self, tiles: Tensor, grid: Grid) -> Tensor:
         """Join the tiles of one image, `[1 + high * wide, image_seq_length, width]` to `[tokens, width]`."""

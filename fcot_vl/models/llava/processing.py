@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcot_vl.models.base_processor import PictureProcessor
+from fcot_vl.models.base_processor import ImageTextProcessor
 from fcot_vl.models.llava.tile_layout import Grid, grid_of, most_tiles
 
 
-class FCoTVLLlavaProcessor(PictureProcessor):
+class FCoTVLLlavaProcessor(ImageTextProcessor):
     """Image-only processor of the three families: each `<image>` of a prompt becomes the placeholders of one image.
 
     Args:
@@ -45,34 +45,34 @@ class FCoTVLLlavaProcessor(PictureProcessor):
         self.patch_size = config.vision_config.patch_size
         self.most_tiles = most_tiles(config)
 
-    def picture_tiles(self, height: int, width: int) -> int:
+    def count_image_tiles(self, height: int, width: int) -> int:
         grid = self._grid(height, width, 1)
         return 1 if grid is None else 1 + grid.high * grid.wide
 
-    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
         side = self._tile() // self.patch_size
         overview = side * -(-side // (self.compress_ratio * ratio))
         grid = self._grid(height, width, ratio)
         return overview if grid is None else overview + grid.tokens
 
-    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+    def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
         """Return the image inputs of the model.
 
         Returns:
-            `pixel_values` `[n_tiles, 3, height, width]` over all images, and `image_sizes` `[n_pictures, 2]` if images
+            `pixel_values` `[n_tiles, 3, height, width]` over all images, and `image_sizes` `[n_images, 2]` if images
             are cut into tiles.
         """
         read = [self.image_processor(image, return_tensors="pt") for image in images]
         pixels = torch.cat([one["pixel_values"].flatten(0, -4) for one in read])
-        return {"pixel_values": pixels, **self.picture_layout([(i.height, i.width) for i in images])}
+        return {"pixel_values": pixels, **self.image_layout([(i.height, i.width) for i in images])}
 
-    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    def image_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         return {"image_sizes": torch.tensor(list(sizes))} if self._pinpoints() else {}
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """Return the run of tokens that replaces the placeholder of image `image_idx` in a prompt."""
         height, width = image_inputs["image_sizes"][image_idx] if self._pinpoints() else (1, 1)
-        return self.image_token * self.picture_tokens(int(height), int(width))
+        return self.image_token * self.count_image_tokens(int(height), int(width))
 
     @property
     def unused_input_names(self) -> list[str]:

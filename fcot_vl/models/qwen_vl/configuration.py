@@ -14,7 +14,7 @@ class _AnySize(CompressedConfig):
 
     positions: ClassVar[tuple[str, ...]] = ("kept",)
     unfit: ClassVar[dict[str, str]] = {
-        "qformer": "it needs tiles of one size, and here pictures have any",
+        "qformer": "it needs tiles of one size, and here images have any",
         **ROWS_ONLY,
     }
 

@@ -111,7 +111,7 @@ class _AnySizeModel(StudentBody):
 
         Args:
             pixel_values: `[patches, values of a patch]` over all images.
-            image_grid_thw: `[n_pictures, 3]`, number of patches in time (1), height and width.
+            image_grid_thw: `[n_images, 3]`, number of patches in time (1), height and width.
         """
         output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=image_grid_thw, return_dict=True)
         deeper = getattr(output, "deepstack_features", None) or []

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from fcot_vl.models.base_processor import PictureProcessor
+from fcot_vl.models.base_processor import ImageTextProcessor
 
 
-class FCoTVLQwenVLProcessor(PictureProcessor):
+class FCoTVLQwenVLProcessor(ImageTextProcessor):
     """Image-only processor of the three families: each `<|image_pad|>` becomes the placeholders of one image.
 
     Args:
@@ -40,20 +40,20 @@ class FCoTVLQwenVLProcessor(PictureProcessor):
     def fit(self, config: Any) -> None:
         self.compress_ratio = getattr(config, "compress_ratio", 1)
 
-    def picture_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
         high, wide = self._grid(height, width)
         return self._count(high, wide, ratio)
 
-    def picture_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
+    def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
         """Return the image inputs of the model.
 
         Returns:
-            `pixel_values` `[patches, values of a patch]` over all images, and `image_grid_thw` `[n_pictures, 3]`.
+            `pixel_values` `[patches, values of a patch]` over all images, and `image_grid_thw` `[n_images, 3]`.
         """
         read = self.image_processor(list(images), return_tensors="pt")
         return {"pixel_values": read["pixel_values"], "image_grid_thw": read["image_grid_thw"]}
 
-    def picture_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    def image_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         return {"image_grid_thw": torch.tensor([[1, *self._grid(*size)] for size in sizes])}
 
     def prompt_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
