@@ -1,1 +1,1 @@
-"""Samples, images, collation and synthesis. This package does not import any model code."""
+"""Samples, sources, images, tokenization and collation. This package does not import any model code."""

@@ -1,7 +1,7 @@
 """Plan which samples share a packed sequence, from their lengths alone, before any image is decoded.
 
-This module sits between the tokenised samples (`train/dataset.py`) and the collator, which concatenates the samples of a
-pack. The model keeps them apart (`model/packed_attention.py`).
+This module sits between the tokenized samples (`train/dataset.py`) and the collator, which concatenates the samples of
+a pack. The model keeps them apart (`models/packed_attention.py`).
 """
 
 from __future__ import annotations
