@@ -12,7 +12,7 @@ import pytest
 from fcot_vl.synthesize.documents import invoices, letters, tables
 from fcot_vl.synthesize.documents.page import Page
 from fcot_vl.synthesize.documents.tiling import tile
-from fcot_vl.synthesize.minidoc.text import SPLITS
+from fcot_vl.synthesize.documents.words import SPLITS
 
 KINDS = [letters, invoices, tables]
 SEEDS = range(25)

@@ -6,13 +6,12 @@ from types import ModuleType
 import pytest
 
 from fcot_vl.synthesize.documents import charts, signs, slides
-from fcot_vl.synthesize.documents.content import Split
 from fcot_vl.synthesize.documents.page import NOWHERE, Page
 from fcot_vl.synthesize.documents.tiling import tile
+from fcot_vl.synthesize.documents.words import SPLITS, Split
 
 SEEDS = range(25)
 KINDS = ((charts, 0.1, 0.5), (slides, 0.1, 0.6), (signs, 0.03, 0.4))
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -14,7 +14,7 @@ from fcot_vl.synthesize.documents.generate import PARTS, make_document, make_sam
 from fcot_vl.synthesize.documents.page import NOWHERE, Canvas, Mark
 from fcot_vl.synthesize.documents.tasks import STRESS, TASKS
 from fcot_vl.synthesize.documents.tiling import tile
-from fcot_vl.synthesize.minidoc.text import split_of
+from fcot_vl.synthesize.documents.words import split_of
 from fcot_vl.synthesize.ocr.capture import corners_of, tilt, warp
 
 

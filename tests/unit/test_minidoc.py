@@ -13,9 +13,10 @@ from datasets import Features, Image, List
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import SampleFolder, write_shard
 from fcot_vl.stages.synthesize import synthesize
+from fcot_vl.synthesize.documents.words import split_of
 from fcot_vl.synthesize.minidoc import METRICS, TASKS, make_document, make_sample
 from fcot_vl.synthesize.minidoc.page import Page
-from fcot_vl.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS, split_of
+from fcot_vl.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS
 
 SHARED_WORDS = {w.lower() for w in (*FIELDS, *ITEMS, *COLUMNS, "Item", "Shop", "St")}
 

@@ -18,7 +18,7 @@ from pdf_pages import UNREADABLE, find_pdfs, page_count, read_page
 from PIL import Image, ImageDraw, ImageOps
 from typefaces import folders, typefaces
 
-from fcot_vl.synthesize.minidoc.text import Split, code, word
+from fcot_vl.synthesize.documents.words import Split, code, word
 from fcot_vl.synthesize.ocr.capture import Points, rescale, tilt, wear
 from fcot_vl.synthesize.ocr.fonts import Face
 from fcot_vl.synthesize.ocr.typeset import Type

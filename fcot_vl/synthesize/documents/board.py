@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from fcot_vl.synthesize.documents.content import Content, Split
+from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import WHITE, Canvas, Colour, Mark, Page, join_row
 from fcot_vl.synthesize.documents.tiling import TILE
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels

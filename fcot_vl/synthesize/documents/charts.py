@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from PIL import ImageDraw
 
 from fcot_vl.synthesize.documents.board import DARK, GREY, PALETTES, Board, Box, on
-from fcot_vl.synthesize.documents.content import ITEMS, Split
 from fcot_vl.synthesize.documents.page import WHITE, Colour, Page
 from fcot_vl.synthesize.documents.typefaces import Family
+from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS, MONTHS
+from fcot_vl.synthesize.documents.words import Split
 
 _GRIDS = ((4, 3), (4, 3), (4, 2.25), (3, 2), (3, 2), (2, 2), (3, 3), (4, 2), (2, 1), (2, 3), (3, 4), (5, 2))
 _SUBJECTS = (
@@ -51,8 +52,6 @@ _SHARES = (
     "Costs",
     "Waste",
 )
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
-_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()  # noqa: SIM905
 _UNITS = ("units", "thousands", "per day", "tonnes", "million", "index", "in 1000s")
 _RAINBOW = (
     (31, 119, 180),
@@ -140,10 +139,10 @@ class _Chart:
         elif self.form == "pie":
             kind = rng.choice(("product", "city", "person"))
         if kind == "day" and count <= 7:
-            return _DAYS[:count], "day"
+            return [day[:3] for day in DAYS[:count]], "day"
         if kind in ("month", "day"):
             first = rng.randrange(12 - count + 1)
-            return _MONTHS[first : first + count], "month"
+            return MONTHS[first : first + count], "month"
         if kind == "year":
             first, step = rng.randint(1960, 2015), rng.choice((1, 1, 2, 5))
             return [str(first + step * i) for i in range(count)], "year"

@@ -1,6 +1,6 @@
 """Text of the benchmark's pages: words, names, amounts, dates, codes, split by content.
 
-Names, codes and rare words are made of syllables, and each belongs to one split (`minidoc.text.split_of`), so no test
+Names, codes and rare words are made of syllables, and each belongs to one split (`words.split_of`), so no test
 page can be answered from memory. Labels, items and common English words are shared by all splits, as on real documents.
 """
 
@@ -10,36 +10,16 @@ import datetime
 import random
 import re
 
-from fcot_vl.synthesize.minidoc.text import Split, code, split_of, word
+from fcot_vl.synthesize.documents.vocabulary import COMMON, ITEMS, MONTHS
+from fcot_vl.synthesize.documents.words import Split, code, split_of, word
 
-__all__ = ["Content", "Split"]
-
-_COMMON = (  # noqa: SIM905
-    "the of and to a in is for on that with as are this be by or from at was it not have you an we which "
-    "can all will has more their your our its one if may other any than these been when there each who "
-    "into only two such some time use first new also between after must should over most where both under "
-    "while about during through before every same order report office letter account service price date "
-    "number page name work day year week month part group state form line list note table value rate "
-    "level test case plan cost tax market result change point side country city house water road school "
-    "team music paper field power money family health member public private annual final total local main "
-    "open early late high low long short small large general given made used known found set sent paid "
-    "please thank dear regards receipt payment delivery customer product quality amount balance credit "
-    "due item"
-).split()
 _RUDE = re.compile(
     "fuck|shit|cunt|dick|cock|piss|slut|rape|nazi|nig|fag|tit|cum|poo|bum|arse|ass"
 )  # by chance
 _DAY = (datetime.date(1985, 1, 1).toordinal(), datetime.date(2030, 12, 31).toordinal())
-ITEMS = (  # noqa: SIM905
-    "Apple Bread Candle Desk Engine Flour Glove Hammer Ink Jacket Kettle Lamp Mirror Nail Oil Paper Quilt "
-    "Rope Soap Table Umbrella Vase Wheel Yarn Zipper Brush Chair Drill Fan Guitar Hose Iron Jar Knife "
-    "Ladder Mat Needle Oven Pump Ring Saw Tile Urn Valve Wire Basket Clock Door Easel Flag Coffee Tea "
-    "Milk Rice Butter Cheese Honey Salt Sugar Pepper"
-).split()
 _KINDS = ("Mini", "Large", "Blue", "Red", "White", "Steel", "Fresh", "Soft", "Extra", "Classic")
 _COMPANY = ("Ltd", "Inc", "GmbH", "Sdn Bhd", "& Sons", "Trading", "Store", "Services", "Group", "Market")
 _STREET = ("Street", "Road", "Lane", "Avenue", "Jalan", "Way", "Square")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
 
 
 class Content:
@@ -83,8 +63,8 @@ class Content:
             f"{d:02d}/{m:02d}/{y}",
             f"{y}-{m:02d}-{d:02d}",
             f"{d:02d}.{m:02d}.{y}",
-            f"{d} {_MONTHS[m - 1]} {y}",
-            f"{_MONTHS[m - 1]} {d}, {y}",
+            f"{d} {MONTHS[m - 1]} {y}",
+            f"{MONTHS[m - 1]} {d}, {y}",
             f"{d:02d}-{m:02d}-{y}",
             f"{d:02d}/{m:02d}/{y % 100:02d}",
         )
@@ -140,7 +120,7 @@ class Content:
         """Running words: half common English, half of the split."""
         rng = self.rng
         return [
-            rng.choice(_COMMON) if rng.random() < 0.55 else self.word()
+            rng.choice(COMMON) if rng.random() < 0.55 else self.word()
             for _ in range(rng.randint(least, most))
         ]
 

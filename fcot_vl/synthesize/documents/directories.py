@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fcot_vl.synthesize.documents.content import ITEMS, Content, Split
+from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import Canvas, Page
 from fcot_vl.synthesize.documents.tiling import TILE
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.vocabulary import ITEMS
+from fcot_vl.synthesize.documents.words import Split
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:

@@ -29,7 +29,7 @@ from fcot_vl.synthesize.documents.page import Page
 from fcot_vl.synthesize.documents.tasks import STRESS, TASKS, Box, Turn
 from fcot_vl.synthesize.documents.tiling import Tiling, tile
 from fcot_vl.synthesize.documents.typefaces import Family
-from fcot_vl.synthesize.minidoc.text import Split
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.capture import Points
 
 __all__ = ["KINDS", "PARTS", "TASKS", "Document", "make_document", "make_sample"]

@@ -6,9 +6,10 @@ import datetime
 import random
 from collections.abc import Callable, Sequence
 
-from fcot_vl.synthesize.documents.content import Content, Split, money
+from fcot_vl.synthesize.documents.content import Content, money
 from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Mark, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _INVOICE_GRIDS = ((3, 4), (3, 4), (3, 4), (3, 3), (2, 3), (2, 3), (2, 4))

@@ -6,9 +6,10 @@ import random
 import re
 from collections.abc import Sequence
 
-from fcot_vl.synthesize.documents.content import Content, Split
+from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import BLACK, Canvas, Colour, Mark, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _GRIDS = ((3, 4), (3, 4), (3, 4), (2, 3), (2, 3), (2, 3), (3, 3), (2, 2), (2, 4))

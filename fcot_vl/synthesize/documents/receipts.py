@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fcot_vl.synthesize.documents.content import Content, Split, money
+from fcot_vl.synthesize.documents.content import Content, money
 from fcot_vl.synthesize.documents.page import Canvas, Mark, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _LEAST = 9  # smallest type, pixels of the page

@@ -6,9 +6,11 @@ import random
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.board import DARK, PALETTES, Board, Box, on
-from fcot_vl.synthesize.documents.content import Split, money
+from fcot_vl.synthesize.documents.content import money
 from fcot_vl.synthesize.documents.page import WHITE, Colour, Mark, Page
 from fcot_vl.synthesize.documents.typefaces import Family
+from fcot_vl.synthesize.documents.vocabulary import DAYS
+from fcot_vl.synthesize.documents.words import Split
 
 _WIDE = ((2, 1), (2, 1), (4, 2), (4, 2), (3, 1), (3, 2), (3, 2), (4, 3), (4, 1), (5, 2), (2, 2))
 _TALL = ((1, 2), (2, 3), (2, 3), (3, 4), (2, 2), (3, 3), (1, 1), (2, 4))
@@ -50,7 +52,6 @@ _NOTICES = (
     ),
 )
 _ROOMS = ("Meeting Room", "Office", "Room", "Studio", "Lab", "Ward", "Hall", "Suite", "Classroom")
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
@@ -271,7 +272,7 @@ def _hours(board: Board) -> None:
     end = top + (bottom - top) * 0.27
     board.stack(head, (left, top, right, end), ink)
     board.group()
-    days = list(_DAYS if board.tiles > 2 else _DAYS[: rng.randint(3, 5)])
+    days = list(DAYS if board.tiles > 2 else DAYS[: rng.randint(3, 5)])
     if board.tiles <= 2 or rng.random() < 0.3:
         days = [day[:3] for day in days]
     step = (bottom - end) / len(days)
@@ -289,7 +290,7 @@ def _hours(board: Board) -> None:
         named = board.put(day, letters, left, y, ink)
         mark = board.put(hours, letters, right, y, ink, "right")
         if named is not None:
-            _keep(board, f"opening hours on {_DAYS[i]}", mark)
+            _keep(board, f"opening hours on {DAYS[i]}", mark)
 
 
 def _price(board: Board) -> None:

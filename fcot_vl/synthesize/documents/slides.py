@@ -6,9 +6,10 @@ import random
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.board import DARK, GREY, PALETTES, Board, Box, on
-from fcot_vl.synthesize.documents.content import ITEMS, Split
 from fcot_vl.synthesize.documents.page import WHITE, Colour, Page
 from fcot_vl.synthesize.documents.typefaces import Family
+from fcot_vl.synthesize.documents.vocabulary import ITEMS
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _SLIDES = ((4, 3), (4, 3), (4, 2.25), (4, 2.25), (4, 2.25), (3, 2), (2, 1))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fcot_vl.synthesize.documents.content import ITEMS, Content, Split
+from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
+from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _GRIDS = ((3, 2), (3, 2), (4, 3), (4, 3), (4, 2), (2, 2), (3, 3), (3, 4), (2, 3), (2, 1), (3, 1), (5, 2))
@@ -59,7 +61,6 @@ _PERIODS = (
 )
 _COLOURS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
 _STATUS = ("Open", "Closed", "Planned", "Sold out", "Active", "Pending")
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _SUBJECTS = (
     "Sales",
     "Deliveries",
@@ -131,7 +132,7 @@ class _Table:
     def texts(self, header: str, count: int) -> list[str]:
         """`count` cells of a column of text."""
         rng, content = self.rng, self.content
-        listed = {"Colour": _COLOURS, "Status": _STATUS, "Day": _DAYS}.get(header)
+        listed = {"Colour": _COLOURS, "Status": _STATUS, "Day": DAYS}.get(header)
         if listed is not None:
             return [rng.choice(listed) for _ in range(count)]
         maker = {"Manager": content.name, "Supplier": content.company, "Code": content.code}.get(

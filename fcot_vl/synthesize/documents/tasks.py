@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcot_vl.synthesize.documents.content import Content, Split
+from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import Mark, Page
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.capture import Points
 
 Box = tuple[int, int, int, int]

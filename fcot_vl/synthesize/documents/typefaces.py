@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fcot_vl.synthesize.minidoc.text import Split
+from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.fonts import Face, FontError
 from fcot_vl.synthesize.ocr.typeset import Type
 

@@ -1,7 +1,7 @@
 """MiniDoc: the embedded benchmark, a seeded generator of document pages and questions.
 
 Record k of a split is the same whatever the number of workers, shards or records (`make_document`). Train, validation
-and test never share a content word (`text.split_of`). `make_sample` gives the record as every stage reads it.
+and test never share a content word (`documents.words`). `make_sample` gives the record as every stage reads it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import random
 from dataclasses import dataclass
 
 from fcot_vl.data.dataset import Sample
+from fcot_vl.synthesize.documents.words import SPLITS, Split
 from fcot_vl.synthesize.minidoc.page import Page
 from fcot_vl.synthesize.minidoc.tasks import METRICS, TASKS, Turn
-from fcot_vl.synthesize.minidoc.text import SPLITS, Split
 
 __all__ = ["METRICS", "SPLITS", "TASKS", "Document", "make_document", "make_sample"]
 

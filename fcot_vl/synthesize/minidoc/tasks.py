@@ -11,17 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fcot_vl.synthesize.documents.words import Split, code, word
 from fcot_vl.synthesize.minidoc.page import CELL_HEIGHT, CELL_WIDTH, FONTS, Page, Span
-from fcot_vl.synthesize.minidoc.text import (
-    COLUMNS,
-    FIELDS,
-    ITEMS,
-    Split,
-    code,
-    running_text,
-    value,
-    word,
-)
+from fcot_vl.synthesize.minidoc.text import COLUMNS, FIELDS, ITEMS, running_text, value
 
 # Numbers that are calculated with are round: the benchmark is of reading, not of arithmetic.
 ROUND = range(10, 100, 10)

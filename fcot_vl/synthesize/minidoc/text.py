@@ -1,24 +1,14 @@
-"""Words, codes, dates and numbers that MiniDoc prints, split by content.
+"""Values and running text that MiniDoc prints, and the names of its fields, columns and items.
 
-First room of the MiniDoc generator. Content words are pseudo-words made of syllables; the hash of a word decides the
-one split that may print it, so no content word of a test page is ever printed on a training or validation page.
-Field names, column headers and item names are shared vocabulary, as they are on real forms.
+Words and codes belong to one split each (`documents.words`). Names of fields, columns and items are shared by all
+splits, as they are on real forms.
 """
 
 from __future__ import annotations
 
 import random
-import zlib
-from typing import Literal
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-_ONSETS = tuple(
-    "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl pr sh sl st th tr".split()  # noqa: SIM905
-)
-_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "io", "ou"]
-_CODAS = ["", "", "", "", "l", "m", "n", "r", "s", "t", "x", "ck", "nd", "st"]
+from fcot_vl.synthesize.documents.words import Split, code, word
 
 FIELDS: dict[str, str] = {
     "Name": "name",
@@ -54,33 +44,6 @@ ITEMS = tuple(
     ).split()
 )
 COLUMNS = ["Price", "Stock", "Sold", "Cost", "Size", "Units", "Days", "Score", "Left", "Due"]
-
-
-def split_of(word: str) -> Split:
-    """The only split that may print the content word `word` (80 / 10 / 10 by CRC-32 of its lower case)."""
-    bucket = zlib.crc32(word.lower().encode()) % 10
-    return "test" if bucket == 9 else "validation" if bucket == 8 else "train"
-
-
-def word(rng: random.Random, split: Split, longest: int = 10) -> str:
-    """A lower-case pseudo-word of `split`, 2 to `longest` letters."""
-    while True:
-        syllables = rng.choice((1, 2, 2, 2, 3))
-        made = "".join(
-            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
-        )
-        if len(made) <= longest and split_of(made) == split:
-            return made
-
-
-def code(rng: random.Random, split: Split) -> str:
-    """An identifier such as ``KX-4071`` that only `split` may print."""
-    while True:
-        made = (
-            "".join(rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ") for _ in range(2)) + f"-{rng.randrange(10000):04d}"
-        )
-        if split_of(made) == split:
-            return made
 
 
 def value(rng: random.Random, split: Split, kind: str) -> str:
