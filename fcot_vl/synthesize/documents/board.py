@@ -166,39 +166,6 @@ class Board:
         if left <= right and top <= bottom:
             self.canvas.pen.rounded_rectangle((left, top, right, bottom), round(radius), fill=ink)
 
-    def icon(self, x: float, y: float, radius: float, ink: Colour, paper: Colour) -> None:
-        """Paint a simple picture of `radius` around (x, y): a disc or a square with a sign of `paper` in it."""
-        if self.rng.random() < 0.6:
-            self.disc(x, y, radius, ink)
-        else:
-            self.card((x - radius, y - radius, x + radius, y + radius), ink, radius * 0.25)
-        arrow = (
-            (-0.5, -0.15),
-            (0.05, -0.15),
-            (0.05, -0.5),
-            (0.6, 0),
-            (0.05, 0.5),
-            (0.05, 0.15),
-            (-0.5, 0.15),
-        )
-        bars = (
-            (-0.5, 0.5),
-            (-0.5, 0.1),
-            (-0.15, 0.1),
-            (-0.15, -0.2),
-            (0.2, -0.2),
-            (0.2, -0.55),
-            (0.5, -0.55),
-            (0.5, 0.5),
-        )
-        house = ((-0.55, 0), (0, -0.55), (0.55, 0), (0.35, 0), (0.35, 0.5), (-0.35, 0.5), (-0.35, 0))
-        drop = ((0, -0.6), (0.4, 0.1), (0.3, 0.45), (0, 0.6), (-0.3, 0.45), (-0.4, 0.1))
-        tick = ((-0.5, 0.05), (-0.35, -0.1), (-0.1, 0.15), (0.4, -0.4), (0.55, -0.25), (-0.1, 0.45))
-        form = self.rng.choice((arrow, bars, house, drop, tick))
-        box = (x - radius, y - radius, x + radius, y + radius)
-        at = [((px + 1) * radius, (py + 1) * radius) for px, py in form]
-        self.smooth(paper, lambda pen, k: pen.polygon([(k * px, k * py) for px, py in at], fill=255), box)
-
     def finish(self) -> Page:
         """The page with its lines: rows of every block from top to bottom, joined from left to right."""
         for group in self._groups:

@@ -55,6 +55,10 @@ class Content:
         name = self.word(8).capitalize()
         return f"{number} {kind} {name}" if kind == "Jalan" else f"{number} {name} {kind}"
 
+    def town(self) -> str:
+        """Draw a town with its postal code."""
+        return f"{self.rng.randrange(10000, 99999)} {self.city()}"
+
     def date(self, style: int | None = None) -> str:
         """A date in one of seven ways of writing it."""
         day = datetime.date.fromordinal(self.rng.randint(*_DAY))

@@ -7,47 +7,24 @@ content words nor, for half of the test pages, typefaces. `make_sample` gives th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
 
 from fcot_vl.data.dataset import Sample
-from fcot_vl.synthesize.documents import (
-    charts,
-    directories,
-    invoices,
-    letters,
-    receipts,
-    signs,
-    slides,
-    tables,
-)
 from fcot_vl.synthesize.documents.capture import How, capture
-from fcot_vl.synthesize.documents.page import Page
+from fcot_vl.synthesize.documents.kinds.registry import KINDS
 from fcot_vl.synthesize.documents.tasks import STRESS, TASKS, Box, Turn
 from fcot_vl.synthesize.documents.tiling import Tiling, tile
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.capture import Points
 
-__all__ = ["KINDS", "PARTS", "TASKS", "Document", "make_document", "make_sample"]
-
 Part = Literal["train", "validation", "test", "stress"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test", "stress")
 
-Make = Callable[[random.Random, Split, Sequence[Family] | None], Page]
-KINDS: dict[str, Make] = {
-    "receipt": receipts.make,
-    "letter": letters.make,
-    "invoice": invoices.make,
-    "table": tables.make,
-    "chart": charts.make,
-    "slide": slides.make,
-    "sign": signs.make,
-    "directory": directories.make,
-}
 _HOW: dict[str, tuple[float, float, float]] = {  # shares of clean files, scans, photographs
     "receipt": (0.15, 0.5, 0.35),
     "letter": (0.35, 0.45, 0.2),

@@ -171,6 +171,12 @@ class Page:
         """All lines in reading order."""
         return [line for block in self.blocks for line in block]
 
+    def keep(self, name: str, mark: Mark | None, value: str | None = None) -> None:
+        """Remember `mark`, or the last place in it that says `value`, as field `name`; nothing where it is None."""
+        if mark is not None:
+            start = mark.text.rindex(value) if value else 0
+            self.fields[name] = mark[start : start + len(value or mark.text)]
+
 
 def join_row(parts: list[Mark]) -> Mark:
     """The parts of a row of print as one line of text, with a blank between them."""

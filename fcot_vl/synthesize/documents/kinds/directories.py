@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import Canvas, Page
-from fcot_vl.synthesize.documents.tiling import TILE
+from fcot_vl.synthesize.documents.sheet import size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.vocabulary import ITEMS
 from fcot_vl.synthesize.documents.words import Split
@@ -17,7 +17,7 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     """A page of 1 to 7 tiles with 2 to 8 characters per visual token; some entries have a name to ask for."""
     columns, rows = rng.choice(((1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (1, 1)))
     scale = rng.uniform(1.0, 1.3)
-    canvas = Canvas((round(columns * TILE * scale), round(rows * TILE * scale)), (rng.randint(235, 255),) * 3)
+    canvas = Canvas(size_of(columns, rows, scale), (rng.randint(235, 255),) * 3)
     content = Content(rng, split)
     page = Page("directory", canvas)
     kind = pick(rng, split, families).type(rng.uniform(10, 18) * scale)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
 from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Page, join_row
+from fcot_vl.synthesize.documents.sheet import Sheet, size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS
 from fcot_vl.synthesize.documents.words import Split
@@ -61,6 +62,7 @@ _PERIODS = (
 )
 _COLOURS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
 _STATUS = ("Open", "Closed", "Planned", "Sold out", "Active", "Pending")
+_PAD = 0.55  # space beside the text of a cell, times the size of the type
 _SUBJECTS = (
     "Sales",
     "Deliveries",
@@ -75,11 +77,10 @@ _SUBJECTS = (
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
     """Print one table of 3 to 22 rows and 2 to 7 columns."""
-    content = Content(rng, split)
     columns, rows = rng.choice(_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.3 if rows == 1 else 1.5)
-    canvas = Canvas((round(columns * 224 * scale), round(rows * 224 * scale)), rng.choice(_PAPERS))
-    table = _Table(rng, content, canvas, pick(rng, split, families), scale)
+    canvas = Canvas(size_of(columns, rows, scale), rng.choice(_PAPERS))
+    table = _Table(Content(rng, split), canvas, pick(rng, split, families), scale)
     most = {1: 5, 2: 9, 3: 15, 4: 22}[rows]
     least = {1: 3, 2: 3 + (columns > 3)}.get(rows, 5)
     full = rng.random() < 0.55
@@ -89,17 +90,14 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
     return table.page
 
 
-class _Table:
-    """A page with one table."""
+class _Table(Sheet):
+    """A page with one table, and notes above and below it."""
 
-    def __init__(
-        self, rng: random.Random, content: Content, canvas: Canvas, family: Family, scale: float
-    ) -> None:
-        self.rng, self.content, self.canvas, self.family, self.scale = rng, content, canvas, family, scale
-        width, height = canvas.size
-        self.page = Page("table", canvas)
-        self.left = round(width * rng.uniform(0.035, 0.09))
-        self.right = width - self.left
+    def __init__(self, content: Content, canvas: Canvas, family: Family, scale: float) -> None:
+        rng, (width, height) = content.rng, canvas.size
+        margin = round(width * rng.uniform(0.035, 0.09))
+        super().__init__("table", content, canvas, family, margin, 10.3 * scale)
+        self.scale = scale
         self.y = height * rng.uniform(0.03, 0.06)
         self.bottom = height * 0.965
         self.accent = rng.choice(_ACCENTS)
@@ -169,54 +167,60 @@ class _Table:
         rng, scale = self.rng, self.scale
         made, numeric, about = self.cells(rows, columns)
         about = about[0].upper() + about[1:]
-        room, width = self.bottom - self.y, self.right - self.left
+        room, width = self.bottom - self.y, self.width
         spread = rng.uniform(1.25, 1.6) if full else rng.uniform(1.5, 2.1)
         wished = rng.uniform(11, 17) if full else rng.uniform(15, 24)
         size = min(wished, max(11.0, room / scale / ((rows + 1) * spread + 2.6))) * scale
         while True:
-            body = self.family.type(size)
-            head = self.family.type(size, bold=self.bold_head)
-            pad = body.size * 0.55
-            wide = [max(head.width(c[0]), *(body.width(cell) for cell in c[1:])) + 2 * pad for c in made]
+            self.body, self.bold = self.family.type(size), self.family.type(size, bold=True)
+            wide = self.widths(made)
             if sum(wide) <= width:
                 break
-            if size - 0.5 * scale >= 11 * scale:
-                size -= 0.5 * scale
-            elif len(made) > 2:  # leave out what does not fit
+            if size - 0.5 * scale < 11 * scale and len(made) > 2:  # leave out what does not fit
                 made.pop()
                 numeric.pop()
             else:
                 size -= 0.5 * scale
+        body = self.body
         left = float(self.left)
         loose = width - sum(wide)
         if rng.random() < 0.7 or loose < width * 0.15 or loose > sum(wide):
             loose = min(loose, sum(wide) * 0.9)
             wide = [one + loose / len(wide) for one in wide]
         left += (width - sum(wide)) * rng.choice((0.0, 0.0, 0.5))
-        self.title(about, body, left, sum(wide))
+        self.title(about, left, sum(wide))
         deep = (rows + 1) * body.size * spread
         spare = self.bottom - self.y - deep
         if spare > body.size * 6 and rng.random() < 0.4:
-            self.note(body, rng.randint(1, 2))
+            self.note(rng.randint(1, 2))
         spread = min(spread, (self.bottom - self.y) / (rows + 1) / body.size - 0.02)
-        self.grid(made, numeric, wide, left, body, head, body.size * spread)
+        self.grid(made, numeric, wide, left, body.size * spread)
         self.y += body.size * 0.5
         if rng.random() < 0.4:
-            self.foot(body, left)
+            self.foot(left)
         width, height = self.canvas.size
         for _ in range(2 if height > width else 1):
             if rng.random() < (0.85 if height > width else 0.5):
-                self.note(body, rng.randint(1, 3))
+                self.note(rng.randint(1, 3))
 
-    def title(self, about: str, body: Type, left: float, width: float) -> None:
+    @property
+    def head(self) -> Type:
+        """Type of the headers."""
+        return self.bold if self.bold_head else self.body
+
+    def widths(self, made: list[list[str]]) -> list[float]:
+        """Return the least width of each column of `made`, its padding included."""
+        pad, head, body = self.body.size * _PAD, self.head, self.body
+        return [max(head.width(c[0]), *(body.width(cell) for cell in c[1:])) + 2 * pad for c in made]
+
+    def title(self, about: str, left: float, width: float) -> None:
         """Print the title above the table."""
-        rng = self.rng
+        rng, body = self.rng, self.body
         letters = self.family.type(body.size * rng.uniform(1.1, 1.55), bold=rng.random() < 0.7)
         before = f"Table {rng.randint(1, 9)}: " if rng.random() < 0.3 else ""
-        whole = self.right - self.left
-        while letters.width(before + about) > whole and letters.size - 1 >= 10.3 * self.scale:
+        while letters.width(before + about) > self.width and letters.size - 1 >= self.least:
             letters = Type(letters.face, letters.size - 1)
-        if letters.width(before + about) > whole:
+        if letters.width(before + about) > self.width:
             before, about = "", about.split(" of ")[0].split(":")[0]
         text = before + about
         x = float(self.left)
@@ -228,10 +232,11 @@ class _Table:
         self.page.subject = about
         self.y += letters.size * 1.3 + body.size * rng.uniform(0.3, 0.7)
 
-    def note(self, body: Type, sentences: int) -> None:
+    def note(self, sentences: int) -> None:
         """Print a few sentences across the page, if all of them fit."""
+        body = self.body
         text = " ".join(self.content.sentence() for _ in range(sentences))
-        lines = len(body.wrap(text, self.right - self.left))
+        lines = len(body.wrap(text, self.width))
         self.y += body.size * 0.3
         if self.y + (lines + 0.2) * body.size * 1.35 < self.bottom:
             box = (self.left, self.y, self.right, self.bottom)
@@ -239,9 +244,9 @@ class _Table:
             self.page.blocks.append(marks)
             self.y += body.size * 0.5
 
-    def foot(self, body: Type, left: float) -> None:
+    def foot(self, left: float) -> None:
         """Print where the numbers are from, in small type."""
-        rng = self.rng
+        rng, body = self.rng, self.body
         small = Type(body.face, max(round(10.4 * self.scale), round(body.size * 0.82)))
         text = f"{rng.choice(('Source', 'Data'))}: {self.content.company()}, {rng.randint(1990, 2029)}"
         if left + small.width(text) < self.right and self.y + small.size * 1.4 < self.bottom:
@@ -249,23 +254,22 @@ class _Table:
             self.y += small.size * 1.4
 
     def grid(
-        self,
-        made: list[list[str]],
-        numeric: list[bool],
-        wide: list[float],
-        left: float,
-        body: Type,
-        head: Type,
-        step: float,
+        self, made: list[list[str]], numeric: list[bool], wide: list[float], left: float, step: float
     ) -> None:
-        """Print the cells with the rules or shades of a style."""
+        """Print the cells, in rows of `step` pixels from `left` on, with the rules or shades of a style.
+
+        Args:
+            made: the cells by columns, headers first.
+            numeric: True for each column of numbers.
+            wide: widths of the columns.
+        """
         rng, pen, total = self.rng, self.canvas.pen, sum(wide)
         style = rng.choice(("grid", "rules", "zebra", "none", "book"))
         line: Colour = rng.choice((BLACK, self.accent, (150, 150, 155)))
         filled = style in ("grid", "zebra", "rules") and rng.random() < 0.5
         tint: Colour = rng.choice(((238, 240, 244), (244, 240, 230), (228, 236, 246)))
         aligned = rng.choice(("right", "right", "left", "center"))
-        pad, top, thick = body.size * 0.55, self.y, 1 + (self.scale > 1.2 and rng.random() < 0.4)
+        pad, top, thick = self.body.size * _PAD, self.y, 1 + (self.scale > 1.2 and rng.random() < 0.4)
         self.page.blocks.append([])
         for i in range(len(made[0])):
             box = (round(left), round(self.y), round(left + total), round(self.y + step))
@@ -273,7 +277,7 @@ class _Table:
                 pen.rectangle(box, fill=self.accent)
             elif style == "zebra" and i % 2 == 0:
                 pen.rectangle(box, fill=tint)
-            letters, x, marks = head if i == 0 else body, left, []
+            letters, x, marks = self.head if i == 0 else self.body, left, []
             ink = WHITE if i == 0 and filled else self.ink
             for column, number, space in zip(made, numeric, wide, strict=True):
                 slack = space - 2 * pad - letters.width(column[i])

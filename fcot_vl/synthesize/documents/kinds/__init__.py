@@ -1,0 +1,1 @@
+"""Kinds of documents, one per file; `registry` lists them by name."""
