@@ -1,1 +1,1 @@
-"""MiniDoc 2: documents as people have them, with questions, generated from a seed (`generate.make_document`)."""
+"""MiniDoc 2: pages of everyday documents with questions, generated from a seed (`generate.make_document`)."""

@@ -1,4 +1,4 @@
-"""A board: a page whose text stands at free places on a coloured ground, such as a slide, a chart or a sign."""
+"""A board: a page with text at free positions on a colored ground, such as a slide, a chart or a sign."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from fcot_vl.synthesize.documents.content import Content
-from fcot_vl.synthesize.documents.page import WHITE, Canvas, Colour, Mark, Page, join_row
+from fcot_vl.synthesize.documents.page import WHITE, Canvas, Color, Mark, Page, join_row
 from fcot_vl.synthesize.documents.tiling import TILE
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-DARK: Colour = (28, 30, 36)
-GREY: Colour = (92, 95, 102)
+DARK: Color = (28, 30, 36)
+GREY: Color = (92, 95, 102)
 # dark, main, accent, tint
-PALETTES: tuple[tuple[Colour, Colour, Colour, Colour], ...] = (
+PALETTES: tuple[tuple[Color, Color, Color, Color], ...] = (
     ((31, 56, 100), (47, 110, 180), (226, 105, 30), (222, 234, 246)),
     ((38, 70, 53), (46, 128, 80), (232, 165, 45), (226, 240, 228)),
     ((90, 24, 60), (176, 48, 92), (60, 120, 140), (248, 228, 236)),
@@ -29,12 +29,12 @@ PALETTES: tuple[tuple[Colour, Colour, Colour, Colour], ...] = (
     ((100, 50, 20), (180, 86, 34), (56, 104, 114), (250, 236, 222)),
     ((20, 22, 30), (56, 84, 196), (220, 56, 76), (232, 236, 250)),
 )
-# Pages of these grids are told from a larger grid of the same shape by their area.
+# Largest units of these grids: the processor would cut a larger page into a larger grid of the same shape.
 _LARGEST = {(1, 1): 1.4, (2, 1): 1.4, (1, 2): 1.4, (3, 1): 1.4, (1, 3): 1.4, (2, 2): 1.05}
 
 
-def on(ground: Colour) -> Colour:
-    """White or dark ink, whichever is read on `ground`."""
+def on(ground: Color) -> Color:
+    """Return white or dark ink, whichever is legible on `ground`."""
     red, green, blue = ground
     return WHITE if 0.3 * red + 0.59 * green + 0.11 * blue < 140 else DARK
 
@@ -48,9 +48,14 @@ class _Printed:
 
 
 class Board:
-    """A page with text at free places; text that would leave the page or touch other text is not printed.
+    """A page with text at free positions. Text that would leave the page or touch other text is not printed.
 
-    Sizes of type are given in pixels at the tiles' scale; `unit` is one such pixel on the page.
+    Sizes of type are in pixels of the tiles, all other lengths in pixels of the page.
+
+    Attributes:
+        grid: columns and rows of tiles that the page fills.
+        tiles: their number.
+        unit: pixels of the page per pixel of a tile.
     """
 
     def __init__(
@@ -73,11 +78,11 @@ class Board:
         self._boxes: list[Box] = []
 
     def type(self, size: float, bold: bool = False) -> Type:
-        """A face of the page's family."""
+        """Return the regular or bold face of the page's family at `size` pixels of the tiles."""
         return self.family.type(size * self.unit, bold)
 
     def fit(self, text: str, size: float, width: float, bold: bool = False, least: float = 11) -> Type:
-        """The largest type, from `size` down to `least`, that prints `text` within `width` pixels of the page."""
+        """Return the largest type, from `size` down to `least`, that prints `text` within `width` pixels."""
         letters = self.type(size, bold)
         wide = letters.width(text)
         if wide > width:
@@ -91,9 +96,9 @@ class Board:
         self._groups.append([])
 
     def put(
-        self, text: str, letters: Type, x: float, baseline: float, ink: Colour, align: str = "left"
+        self, text: str, letters: Type, x: float, baseline: float, ink: Color, align: str = "left"
     ) -> Mark | None:
-        """Print a line that begins at, ends at or is centred on `x`; None where there is no place for it."""
+        """Print a line that begins at, ends at or is centered on `x`; return None where there is no place for it."""
         ink_of, before, _, advance = letters.glyphs[text[-1]]  # the last letter may reach past its advance
         width = letters.width(text) + (0 if ink_of is None else max(0.0, before + ink_of.shape[1] - advance))
         left = x - {"center": width / 2, "right": width}.get(align, 0.0)
@@ -109,9 +114,9 @@ class Board:
         return mark
 
     def paragraph(
-        self, text: str, letters: Type, box: Box, ink: Colour, align: str = "left", leading: float = 1.3
+        self, text: str, letters: Type, box: Box, ink: Color, align: str = "left", leading: float = 1.3
     ) -> tuple[list[Mark], float]:
-        """Print `text` in lines, all of it or nothing; returns the lines and the y below the last one."""
+        """Print `text` in lines, all of it or nothing; return the lines and the y below the last one."""
         left, top, right, bottom = box
         lines = letters.wrap(text, right - left)
         step = letters.size * leading
@@ -128,7 +133,7 @@ class Board:
         self,
         lines: Sequence[tuple[str, float, bool]],
         box: Box,
-        ink: Colour,
+        ink: Color,
         align: str = "center",
         leading: float = 1.35,
     ) -> list[Mark | None]:
@@ -146,28 +151,32 @@ class Board:
         return marks
 
     def smooth(
-        self, ink: Colour, draw: Callable[[ImageDraw.ImageDraw, float], None], box: Box | None = None
+        self, ink: Color, draw: Callable[[ImageDraw.ImageDraw, float], None], box: Box | None = None
     ) -> None:
-        """Paint a shape with soft edges: `draw` is given a pen and the factor of its pixels, from `box`'s corner."""
+        """Paint a shape with soft edges, inside `box` or on the whole page.
+
+        Args:
+            draw: called with a pen and a factor; draws in pixels from the corner of `box`, times the factor.
+        """
         left, top, right, bottom = (round(side) for side in box or (0, 0, self.width, self.height))
         mask = Image.new("L", (2 * (right - left), 2 * (bottom - top)), 0)
         draw(ImageDraw.Draw(mask), 2.0)
         self.canvas.image.paste(ink, (left, top), mask.reduce(2))
 
-    def disc(self, x: float, y: float, radius: float, ink: Colour) -> None:
+    def disc(self, x: float, y: float, radius: float, ink: Color) -> None:
         """Paint a disc."""
         side = 2 * radius
         box = (x - radius, y - radius, x + radius + 1, y + radius + 1)
         self.smooth(ink, lambda pen, k: pen.ellipse((0, 0, k * side, k * side), fill=255), box)
 
-    def card(self, box: Box, ink: Colour, radius: float = 0.0) -> None:
+    def card(self, box: Box, ink: Color, radius: float = 0.0) -> None:
         """Paint a rectangle with round corners of `radius` pixels; nothing where it is empty."""
         left, top, right, bottom = (round(side) for side in box)
         if left <= right and top <= bottom:
             self.canvas.pen.rounded_rectangle((left, top, right, bottom), round(radius), fill=ink)
 
     def finish(self) -> Page:
-        """The page with its lines: rows of every block from top to bottom, joined from left to right."""
+        """Return the page with its lines: the rows of each block from top to bottom, joined from left to right."""
         for group in self._groups:
             rows: list[list[_Printed]] = []
             for printed in sorted(group, key=lambda p: (p.baseline, p.x)):

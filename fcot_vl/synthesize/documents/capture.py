@@ -1,6 +1,6 @@
-"""Pictures of the benchmark's pages: a file as it was made, a scan, or a photograph.
+"""Capture of a page: as the file it is, as a scan, or as a photograph.
 
-The picture has the size of the page, and the points of the characters are moved with it.
+The image keeps the size of the page, and the points of the characters move with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def capture(rng: random.Random, image: Image.Image, points: Points, how: How) ->
 
 
 def _scan(rng: random.Random, image: Image.Image, points: Points) -> tuple[Image.Image, Points]:
-    """A flatbed's or a copier's picture: a little skewed, mostly grey, worn."""
+    """Scan the page: a little skewed, mostly grey, worn."""
     page = image.convert("L") if rng.random() < 0.7 else image
     if rng.random() < 0.6:
         paper = page.getpixel((1, 1))
@@ -36,7 +36,7 @@ def _scan(rng: random.Random, image: Image.Image, points: Points) -> tuple[Image
 
 
 def _photo(rng: random.Random, image: Image.Image, points: Points) -> tuple[Image.Image, Points]:
-    """A phone's picture: the page lies on something, seen aslant, lit unevenly, a little blurred."""
+    """Photograph the page lying on a surface: seen aslant, lit unevenly, a little blurred."""
     width, height = image.size
     around = 0.06
     bend = 0.025

@@ -1,4 +1,4 @@
-"""Text of the benchmark's pages: words, names, amounts, dates, codes, split by content.
+"""Text of the pages: names, addresses, dates, amounts, codes and sentences.
 
 Names, codes and rare words are made of syllables, and each belongs to one split (`words.split_of`), so no test
 page can be answered from memory. Labels, items and common English words are shared by all splits, as on real documents.
@@ -23,44 +23,44 @@ _STREET = ("Street", "Road", "Lane", "Avenue", "Jalan", "Way", "Square")
 
 
 class Content:
-    """Text for one page, drawn from `rng`; what is made of syllables belongs to `split`."""
+    """Source of the text of one page, drawn from `rng`. Made-up words and codes belong to `split`."""
 
     def __init__(self, rng: random.Random, split: Split) -> None:
         self.rng, self.split = rng, split
 
     def word(self, longest: int = 10) -> str:
-        """A lower-case word of the split."""
+        """Draw a lower-case word of the split."""
         while _RUDE.search(made := word(self.rng, self.split, longest)):
             pass
         return made
 
     def name(self) -> str:
-        """A person."""
+        """Draw the name of a person."""
         return f"{self.word(7).capitalize()} {self.word(8).capitalize()}"
 
     def company(self) -> str:
-        """A company or shop."""
+        """Draw the name of a company or shop."""
         first = self.word(9).capitalize()
         if self.rng.random() < 0.4:
             first += f" {self.word(8).capitalize()}"
         return f"{first} {self.rng.choice(_COMPANY)}"
 
     def city(self) -> str:
-        """A town."""
+        """Draw the name of a town."""
         return self.word(9).capitalize()
 
     def street(self) -> str:
-        """A street with a number."""
+        """Draw a street with a number."""
         number, kind = self.rng.randint(1, 199), self.rng.choice(_STREET)
         name = self.word(8).capitalize()
         return f"{number} {kind} {name}" if kind == "Jalan" else f"{number} {name} {kind}"
 
     def town(self) -> str:
-        """Draw a town with its postal code."""
+        """Draw the name of a town with its postal code."""
         return f"{self.rng.randrange(10000, 99999)} {self.city()}"
 
     def date(self, style: int | None = None) -> str:
-        """A date in one of seven ways of writing it."""
+        """Draw a date from 1985 to 2030, written in one of seven styles; in `style` (0 to 6) where given."""
         day = datetime.date.fromordinal(self.rng.randint(*_DAY))
         d, m, y = day.day, day.month, day.year
         ways = (
@@ -75,11 +75,11 @@ class Content:
         return ways[self.rng.randrange(len(ways)) if style is None else style]
 
     def time(self) -> str:
-        """A time of day."""
+        """Draw a time of day from 7:00 to 22:59."""
         return f"{self.rng.randint(7, 22):02d}:{self.rng.randrange(60):02d}"
 
     def phone(self) -> str:
-        """A telephone number."""
+        """Draw a telephone number."""
         rng = self.rng
         return rng.choice(
             (
@@ -90,7 +90,7 @@ class Content:
         )
 
     def code(self) -> str:
-        """An identifier that only this split prints."""
+        """Draw an identifier that only this split prints."""
         while True:
             rng = self.rng
             made = rng.choice(
@@ -105,23 +105,23 @@ class Content:
                 return made
 
     def cents(self, low: int = 50, high: int = 20_000) -> int:
-        """An amount in hundredths."""
+        """Draw an amount in hundredths."""
         return self.rng.randint(low, high)
 
     def item(self) -> str:
-        """Something that is sold."""
+        """Draw the name of something that is sold."""
         item = self.rng.choice(ITEMS)
         return f"{self.rng.choice(_KINDS)} {item}" if self.rng.random() < 0.35 else item
 
     def items(self, count: int) -> list[str]:
-        """`count` different things that are sold."""
+        """Draw the names of `count` different things that are sold."""
         found: dict[str, None] = {}
         while len(found) < count:
             found[self.item()] = None
         return list(found)
 
     def words(self, least: int, most: int) -> list[str]:
-        """Running words: half common English, half of the split."""
+        """Draw `least` to `most` words, half of them common English, half of the split."""
         rng = self.rng
         return [
             rng.choice(COMMON) if rng.random() < 0.55 else self.word()
@@ -129,12 +129,12 @@ class Content:
         ]
 
     def title(self, most: int = 5) -> str:
-        """A heading of up to `most` words."""
+        """Draw a heading of up to `most` words."""
         words = self.words(1, most)
         return " ".join(words).title() if self.rng.random() < 0.5 else " ".join(words).capitalize()
 
     def sentence(self) -> str:
-        """A sentence with its numbers, names and marks."""
+        """Draw a sentence, with numbers, names and punctuation."""
         rng = self.rng
         words = self.words(4, 14)
         if rng.random() < 0.35:
@@ -152,7 +152,7 @@ class Content:
         return text[0].upper() + text[1:] + rng.choice("......!?")
 
     def paragraph(self, characters: int) -> str:
-        """Sentences of about `characters` characters together."""
+        """Draw sentences that have at least `characters` characters together."""
         text = self.sentence()
         while len(text) < characters:
             text += " " + self.sentence()
@@ -160,5 +160,5 @@ class Content:
 
 
 def money(cents: int, sign: str = "") -> str:
-    """An amount of hundredths as printed: ``1,234.50`` with `sign` before it."""
+    """Format an amount in hundredths as ``1,234.50``, with `sign` before it."""
     return f"{sign}{cents / 100:,.2f}"

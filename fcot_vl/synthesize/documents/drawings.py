@@ -7,7 +7,7 @@ import random
 from PIL import ImageDraw
 
 from fcot_vl.synthesize.documents.board import Board, Box
-from fcot_vl.synthesize.documents.page import Canvas, Colour
+from fcot_vl.synthesize.documents.page import Canvas, Color
 
 _ARROW = ((-0.5, -0.15), (0.05, -0.15), (0.05, -0.5), (0.6, 0), (0.05, 0.5), (0.05, 0.15), (-0.5, 0.15))
 _BARS = (
@@ -21,7 +21,7 @@ _ICONS = (_ARROW, _BARS, _HOUSE, _DROP, _TICK)  # polygons around (0, 0), in uni
 _ROAD_ARROW = ((-0.22, 1), (-0.22, -0.1), (-0.7, -0.1), (0, -1), (0.7, -0.1), (0.22, -0.1), (0.22, 1))
 
 
-def logo(canvas: Canvas, rng: random.Random, x: float, y: float, size: float, ink: Colour) -> None:
+def logo(canvas: Canvas, rng: random.Random, x: float, y: float, size: float, ink: Color) -> None:
     """Draw the mark of a company, `size` pixels wide and high, with its left top at (`x`, `y`)."""
     pen, paper = canvas.pen, canvas.image.getpixel((0, 0))
     box = (x, y, x + size, y + size)
@@ -60,7 +60,7 @@ def signature(
 def hills(
     pen: ImageDraw.ImageDraw, rng: random.Random, left: float, top: float, wide: float, high: float
 ) -> None:
-    """Draw a picture of hills under a sky, grey or in colour."""
+    """Draw a picture of hills under a sky, grey or in color."""
     sky, grey = rng.randint(170, 225), rng.random() < 0.4
     air = (sky, sky, sky) if grey else (sky - 40, sky, 235)
     pen.rectangle((left, top, left + wide, top + high), fill=air)
@@ -73,7 +73,7 @@ def hills(
         pen.polygon([*ridge, (left + wide, top + high), (left, top + high)], fill=ground)
 
 
-def icon(board: Board, x: float, y: float, radius: float, ink: Colour, paper: Colour) -> None:
+def icon(board: Board, x: float, y: float, radius: float, ink: Color, paper: Color) -> None:
     """Draw an icon of `radius` pixels around (`x`, `y`): a disc or a square of `ink` with a sign of `paper` in it."""
     if board.rng.random() < 0.6:
         board.disc(x, y, radius, ink)
@@ -85,7 +85,7 @@ def icon(board: Board, x: float, y: float, radius: float, ink: Colour, paper: Co
     board.smooth(paper, lambda pen, k: pen.polygon([(k * px, k * py) for px, py in at], fill=255), box)
 
 
-def arrow(board: Board, x: float, y: float, size: float, ink: Colour, turn: int) -> None:
+def arrow(board: Board, x: float, y: float, size: float, ink: Color, turn: int) -> None:
     """Draw an arrow, 2 `size` pixels high, around (`x`, `y`), turned `turn` times to the right from pointing up."""
     spun = []
     for across, down in _ROAD_ARROW:
@@ -96,7 +96,7 @@ def arrow(board: Board, x: float, y: float, size: float, ink: Colour, turn: int)
     board.smooth(ink, lambda pen, k: pen.polygon([(k * px, k * py) for px, py in spun], fill=255), box)
 
 
-def bar_code(board: Board, box: Box, ink: Colour) -> None:
+def bar_code(board: Board, box: Box, ink: Color) -> None:
     """Draw a bar code that fills `box`."""
     x, top, end, bottom = box
     while x < end:

@@ -1,7 +1,8 @@
-"""MiniDoc 2: documents as people have them, with questions, generated from a seed.
+"""Samples of MiniDoc 2: captured pages with questions, generated from a seed.
 
-`make_document` gives record k of a split and a task, a function of seed, split, task and k alone. Splits share neither
-content words nor, for half of the test pages, typefaces. `make_sample` gives the record as every stage reads it.
+`make_document` returns record k of a part and a task, a function of seed, part, task and k only. Splits share no
+made-up word, and half of the test pages have typefaces that no other split has. `make_sample` returns the record as
+the stages read it.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ _AROUND = 40  # pixels about a cut-out that are captured with it
 
 @dataclass(frozen=True)
 class Document:
-    """An image with its questions.
+    """An image of a page, and questions about it.
 
     Attributes:
-        points: middle (x, y) of every printed character of the page, by the numbers in the answers' `Mark.ids`.
-        letters: those characters.
-        tiling: how InternVL's processor cuts the image.
+        points: middle (x, y) in pixels of every printed character of the page, ``[n, 2]``; `Mark.ids` are its rows.
+        letters: the n characters.
+        tiling: the tiles that InternVL's processor cuts the image into.
         density: printed characters in the image per visual token of the uncompressed teacher.
     """
 
@@ -64,7 +65,7 @@ class Document:
 def make_document(
     part: Part, index: int, seed: int = 0, task: str | None = None, families: Sequence[Family] | None = None
 ) -> Document:
-    """Record `index` of `part`; its tasks take turns unless `task` names one.
+    """Make record `index` of `part`. Its tasks take turns unless `task` names one.
 
     Args:
         part: ``train``, ``validation``, ``test``, or ``stress``: small print with the words and typefaces of the tests.
@@ -105,7 +106,7 @@ def make_document(
 def _cut_out(
     rng: random.Random, image: Image.Image, points: Points, box: Box, how: How
 ) -> tuple[Image.Image, Points]:
-    """Capture the surroundings of `box` and cut the box out of the picture."""
+    """Capture the surroundings of `box`, and cut the box out of the captured image."""
     left, top = max(0, box[0] - _AROUND), max(0, box[1] - _AROUND)
     around = image.crop((left, top, min(image.width, box[2] + _AROUND), min(image.height, box[3] + _AROUND)))
     picture, moved = capture(rng, around, points - [left, top], "clean" if how == "clean" else "scan")
@@ -114,7 +115,7 @@ def _cut_out(
 
 
 def make_sample(part: Part, index: int, seed: int = 0, task: str | None = None) -> Sample:
-    """Record `index` of `part` as a `Sample`: every turn for training, one question otherwise."""
+    """Make record `index` of `part` as a `Sample`: all turns for training, the first one otherwise."""
     document = make_document(part, index, seed, task)
     turns = document.turns if part == "train" else document.turns[:1]
     messages = []

@@ -1,8 +1,8 @@
-"""A page of the benchmark while it is printed, and where on it every character stands.
+"""A page being printed, and the position of every character on it.
 
-`Canvas` draws; every text written gives a `Mark`, which knows its characters' places. A kind of document returns a
-`Page`: the canvas with the marks by what they mean (lines in reading order, fields, table cells, priced items, values
-of a chart), from which `tasks` makes questions.
+`Canvas` draws. Each text that is written returns a `Mark`, which has the positions of its characters. Each kind of
+document returns a `Page`: the canvas and the marks by their meaning (lines in reading order, fields, table cells,
+prices, values of a chart), from which `tasks` makes questions.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from fcot_vl.synthesize.ocr.capture import Points
 from fcot_vl.synthesize.ocr.typeset import Type
 
-Colour = tuple[int, int, int]
-BLACK: Colour = (0, 0, 0)
-WHITE: Colour = (255, 255, 255)
+Color = tuple[int, int, int]
+BLACK: Color = (0, 0, 0)
+WHITE: Color = (255, 255, 255)
 NOWHERE = -1
 
 
@@ -26,8 +26,8 @@ class Mark:
     """Text on a page.
 
     Attributes:
-        ids: one number per character: its place in `Canvas.points`, `NOWHERE` for a blank.
-        size: largest type, pixels; 0 for text that is not printed.
+        ids: one number per character: its row in `Canvas.points`; `NOWHERE` for a blank.
+        size: largest type in pixels; 0 for text that is not printed.
     """
 
     text: str
@@ -42,14 +42,14 @@ class Mark:
 
     @classmethod
     def plain(cls, text: str) -> Mark:
-        """Text of an answer that stands nowhere on the page."""
+        """Make text of an answer that is not on the page."""
         return cls(text, (NOWHERE,) * len(text))
 
 
 class Canvas:
-    """An RGB page of `size` (width, height in pixels) that remembers the places of what is written on it."""
+    """An RGB page of `size` (width, height in pixels) that records the position of every character written on it."""
 
-    def __init__(self, size: tuple[int, int], paper: Colour = WHITE) -> None:
+    def __init__(self, size: tuple[int, int], paper: Color = WHITE) -> None:
         self.size = size
         self.image = Image.new("RGB", size, paper)
         self.pen = ImageDraw.Draw(self.image)
@@ -77,7 +77,7 @@ class Canvas:
         letters: Type,
         x: float,
         baseline: float,
-        ink: Colour = BLACK,
+        ink: Color = BLACK,
         width: float | None = None,
     ) -> Mark:
         """Print one line from pen position (`x`, `baseline`), stretched to `width` if given."""
@@ -99,7 +99,7 @@ class Canvas:
         text: str,
         letters: Type,
         box: tuple[float, float, float, float],
-        ink: Colour = BLACK,
+        ink: Color = BLACK,
         align: str = "left",
         leading: float = 1.3,
     ) -> tuple[list[Mark], float]:
@@ -109,7 +109,7 @@ class Canvas:
             align: ``left``, ``center``, ``right`` or ``justify``.
             leading: distance of lines, times the size of the type.
 
-        Returns the lines and the y below the last one.
+        Returns the printed lines and the y below the last one.
         """
         left, top, right, bottom = box
         wrapped = letters.wrap(text, right - left)
@@ -132,11 +132,11 @@ class Canvas:
         self.image = self.image.crop((0, 0, *self.size))
         self.pen = ImageDraw.Draw(self.image)
 
-    def rule(self, x: float, y: float, width: float, ink: Colour = BLACK, thick: int = 1) -> None:
+    def rule(self, x: float, y: float, width: float, ink: Color = BLACK, thick: int = 1) -> None:
         """Draw a horizontal line."""
         self.pen.rectangle((round(x), round(y), round(x + width), round(y) + thick - 1), fill=ink)
 
-    def dashes(self, x: float, y: float, width: float, ink: Colour = BLACK, dash: int = 6) -> None:
+    def dashes(self, x: float, y: float, width: float, ink: Color = BLACK, dash: int = 6) -> None:
         """Draw a dashed horizontal line."""
         for left in range(round(x), round(x + width), 2 * dash):
             self.pen.line((left, round(y), min(left + dash, round(x + width)), round(y)), fill=ink)
@@ -144,17 +144,17 @@ class Canvas:
 
 @dataclass
 class Page:
-    """A printed page and what stands on it.
+    """A printed page and its text by meaning.
 
     Attributes:
-        kind: such as ``receipt``.
-        canvas: the drawing.
-        blocks: lines in reading order, by block; together they are all the text of the page.
-        fields: what a question may name, such as ``total``, and the value's mark.
+        kind: kind of document, such as ``receipt``.
+        canvas: the drawn page.
+        blocks: lines of each block, in reading order; together they are all the text of the page.
+        fields: values by the names that questions use, such as ``total``.
         table: rows of cells, headers first.
-        prices: items that are calculated with, and their whole-number prices.
-        values: what a chart shows: label and the mark of its value.
-        subject: what the values or the table are about, as questions call it.
+        prices: whole-number prices by item, for questions that add them.
+        values: values of a chart or an infographic by label.
+        subject: name of what the values or the table are about, for questions.
     """
 
     kind: str
@@ -172,14 +172,14 @@ class Page:
         return [line for block in self.blocks for line in block]
 
     def keep(self, name: str, mark: Mark | None, value: str | None = None) -> None:
-        """Remember `mark`, or the last place in it that says `value`, as field `name`; nothing where it is None."""
+        """Record `mark`, or the last `value` in it, as field `name`; do nothing where it is None."""
         if mark is not None:
             start = mark.text.rindex(value) if value else 0
             self.fields[name] = mark[start : start + len(value or mark.text)]
 
 
 def join_row(parts: list[Mark]) -> Mark:
-    """The parts of a row of print as one line of text, with a blank between them."""
+    """Join the parts of a row to one line, with a blank between them."""
     line = parts[0]
     for part in parts[1:]:
         line = line + Mark.plain(" ") + part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcot_vl.synthesize.documents.content import Content
-from fcot_vl.synthesize.documents.page import BLACK, Canvas, Colour, Mark, Page
+from fcot_vl.synthesize.documents.page import BLACK, Canvas, Color, Mark, Page
 from fcot_vl.synthesize.documents.tiling import TILE, TOKENS_A_TILE
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.ocr.typeset import Type
@@ -15,23 +15,23 @@ def size_of(columns: int, rows: int, scale: float) -> tuple[int, int]:
 
 
 def characters_for(full: float, columns: int, rows: int) -> int:
-    """Return how many characters are `full` per visual token on a page of `columns` x `rows` tiles and a thumbnail."""
+    """Return the characters of a page of `columns` x `rows` tiles that has `full` characters per visual token."""
     return round(full * TOKENS_A_TILE * (columns * rows + 1))
 
 
 class Sheet:
     """A page being printed line by line between its margins. Lengths are in pixels of the page.
 
-    A subclass chooses the type, the margins, and how far lines are apart.
+    A subclass chooses the type, the margins and the distance of lines.
 
     Attributes:
-        left, right: where lines begin and end.
-        y: where the next line begins.
-        bottom: where the last line must end.
-        least: smallest type that a line which is too wide may get.
+        left, right: x of the margins.
+        y: top of the next line.
+        bottom: y that the last line must not pass.
+        least: size of the smallest type that wide lines are shrunk to.
         body, bold: type of the running text.
         step: distance of its lines.
-        ink, accent: colours of the text, and of headings and rules.
+        ink, accent: colors of the text, and of headings and rules.
     """
 
     body: Type
@@ -47,8 +47,8 @@ class Sheet:
         self.left, self.right = margin, width - margin
         self.y, self.bottom = 0.0, float(height)
         self.least = least
-        self.ink: Colour = BLACK
-        self.accent: Colour = BLACK
+        self.ink: Color = BLACK
+        self.accent: Color = BLACK
 
     @property
     def width(self) -> float:
@@ -82,11 +82,11 @@ class Sheet:
         x: float,
         y: float,
         letters: Type,
-        ink: Colour | None = None,
+        ink: Color | None = None,
         align: str = "left",
         width: float = 0.0,
     ) -> Mark:
-        """Write `text` with its top at `y`, aligned in the `width` pixels from `x`; it is added to no block."""
+        """Write `text` with its top at `y`, aligned in the `width` pixels from `x`, without adding it to a block."""
         x = _aligned(text, letters, x, width, align)
         return self.canvas.write(text, letters, x, y + letters.size, ink or self.ink)
 
@@ -95,7 +95,7 @@ class Sheet:
         text: str,
         letters: Type | None = None,
         align: str = "left",
-        ink: Colour | None = None,
+        ink: Color | None = None,
         left: float | None = None,
         width: float | None = None,
     ) -> Mark | None:
@@ -120,7 +120,7 @@ class Sheet:
     def named(
         self, name: str, label: str, value: str, letters: Type | None = None, align: str = "left"
     ) -> None:
-        """Print `label` and `value` as one line and remember the value as field `name`."""
+        """Print `label` and `value` as one line and record the value as field `name`."""
         self.page.keep(name, self.line(label + value, letters, align), value)
 
     def finish(self) -> Page:

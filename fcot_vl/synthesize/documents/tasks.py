@@ -1,7 +1,8 @@
-"""Questions about the benchmark's pages, their answers, and the part of the page that is shown.
+"""Questions about pages, their answers, and the part of the page that is shown.
 
-Ten tasks after the paper's benchmarks (section 4). Each task names the kinds of pages it asks about and makes the turns
-of a conversation; an answer is a `Mark`, so it is known where on the page each of its characters was read.
+Ten tasks after the paper's benchmarks (section 4), and one for the stress pages. A task names the kinds of pages that
+it asks about and makes the turns of a conversation. An answer is a `Mark`, which has the position of each character on
+the page.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from fcot_vl.synthesize.documents.page import Mark, Page
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.capture import Points
 
-Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, its answer as it is learned, and what counts as right (the last part of a worked answer)."""
+    """A question, the answer to train on, and the accepted answer: the end of a worked answer, else all of it."""
 
     question: str
     answer: Mark
@@ -31,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Asked:
-    """The turns about a page, and the part of it that is shown (left, top, right, bottom); None for all of it."""
+    """The turns about a page, and the box of it that is shown, in pixels; None for the whole page."""
 
     turns: list[Turn]
     box: Box | None = None
@@ -42,7 +43,7 @@ Ask = Callable[[random.Random, Split, Page], Asked | None]
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its metric, the kinds of pages it is about, and how it asks (None where a page cannot be asked)."""
+    """A task: its metric, the kinds of its pages, and a function that asks, or returns None for an unsuitable page."""
 
     metric: str
     kinds: tuple[str, ...]
@@ -50,7 +51,7 @@ class Task:
 
 
 def _one_of(rng: random.Random, split: Split, *wordings: str) -> str:
-    """The first wording in validation and test; any of them in training, the first most."""
+    """Return the first wording in validation and test. In training, draw one, mostly the first."""
     return wordings[0] if split != "train" or rng.random() < 0.6 else rng.choice(wordings)
 
 
@@ -119,7 +120,7 @@ def pages(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def forms(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Questions for values by name (DocVQA)."""
+    """Ask for values by name (DocVQA)."""
     if not page.fields:
         return None
     turns: list[Turn] = []
@@ -130,7 +131,7 @@ def forms(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def _number(mark: Mark) -> float | None:
-    """The number a mark shows; None where it shows something else."""
+    """Return the number in `mark`; None where it has other text."""
     text = mark.text.strip().rstrip("%").lstrip("$").replace(",", "")
     try:
         return float(text)
@@ -139,7 +140,7 @@ def _number(mark: Mark) -> float | None:
 
 
 def table_qa(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Look up cells and highest values (ChartQA's tables, TableVQA)."""
+    """Ask for cells and highest values (ChartQA's tables, TableVQA)."""
     if len(page.table) < 3:
         return None
     header, *rows = page.table
@@ -178,7 +179,7 @@ def table_markdown(rng: random.Random, split: Split, page: Page) -> Asked | None
 
 
 def _difference(a: Mark, b: Mark) -> tuple[Mark, str] | None:
-    """Worked difference of two whole numbers; None for other numbers."""
+    """Write the difference of two whole numbers as a worked answer, and its result; None for other numbers."""
     if not (a.text.isdigit() and b.text.isdigit()):
         return None
     high, low = (a, b) if int(a.text) >= int(b.text) else (b, a)
@@ -187,7 +188,7 @@ def _difference(a: Mark, b: Mark) -> tuple[Mark, str] | None:
 
 
 def chart_qa(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Look up a chart's values, its highest, a difference of two (ChartQA)."""
+    """Ask for a chart's values, its highest one, and differences of two (ChartQA)."""
     if len(page.values) < 3:
         return None
     turns: list[Turn] = []
@@ -213,7 +214,7 @@ def chart_qa(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def infographics(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Find the number that stands with a caption (InfographicVQA)."""
+    """Ask for the number of a caption (InfographicVQA)."""
     if not page.values:
         return None
     labels = rng.sample(list(page.values), min(5, len(page.values)))
@@ -225,7 +226,7 @@ def infographics(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def multiple_choice(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Choose the right value among four that the question names (AI2D, ScienceQA)."""
+    """Ask for a value among four that the question lists (AI2D, ScienceQA)."""
     asked = forms(rng, split, page)
     if asked is None:
         return None
@@ -244,7 +245,7 @@ def multiple_choice(rng: random.Random, split: Split, page: Page) -> Asked | Non
 
 
 def _like(rng: random.Random, content: Content, text: str) -> str:
-    """A wrong answer that looks like `text`: digits and words changed."""
+    """Draw a wrong answer that looks like `text`, with other digits or words."""
     if any(character.isdigit() for character in text):
         return "".join(rng.choice("0123456789") if character.isdigit() else character for character in text)
     made = [content.word(max(3, len(word))) for word in text.split()]
@@ -252,7 +253,7 @@ def _like(rng: random.Random, content: Content, text: str) -> str:
 
 
 def sums(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Add two or three prices, with the steps written out (MathVista)."""
+    """Ask for the sum of two or three prices, with the steps in the answer (MathVista)."""
     if len(page.prices) < 3:
         return None
     turns = []
@@ -271,7 +272,7 @@ def sums(rng: random.Random, split: Split, page: Page) -> Asked | None:
 
 
 def dense(rng: random.Random, split: Split, page: Page) -> Asked | None:
-    """Find an entry on a page of small print: the stress split."""
+    """Ask for an entry on a page of small print (the stress part)."""
     if not page.fields:
         return None
     names = rng.sample(list(page.fields), min(6, len(page.fields)))

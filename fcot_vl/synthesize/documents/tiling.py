@@ -1,6 +1,6 @@
-"""Tiles of a page as InternVL's processor cuts them, and the visual token that shows a point of the page.
+"""Tiles that InternVL's processor cuts a page into, and the visual token that shows a point of the page.
 
-At the embedded teacher's size: 224-pixel tiles, at most 12 and a thumbnail, 28 x 28 pixels per visual token.
+The sizes are the embedded teacher's: tiles of 224 x 224 pixels, at most 12 and a thumbnail, 28 x 28 pixels per token.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
-        """Tiles that the teacher sees: the grid, and a thumbnail where it has more than one."""
+        """Number of tiles, with the thumbnail that a grid of more than one tile has."""
         grid = self.columns * self.rows
         return grid + (grid > 1)
 
     @property
     def visual_tokens(self) -> int:
-        """Visual tokens of the uncompressed teacher, thumbnail included."""
+        """Number of visual tokens of the uncompressed teacher, thumbnail included."""
         return self.tiles * TOKENS_A_TILE
 
     def tokens_of(self, points: Points) -> NDArray[np.int64]:
-        """Visual token that shows each point ``[n]``, counted tile by tile from the first; -1 outside the image."""
+        """Return the visual token of each of `points` ``[n, 2]``, counted tile by tile, as ``[n]``; -1 outside."""
         side = TILE // TOKEN
         scaled = points * [self.columns * TILE, self.rows * TILE] / np.array(self.size)
         x, y = np.floor(scaled / TOKEN).astype(np.int64).T if len(points) else np.zeros((2, 0), np.int64)

@@ -1,4 +1,4 @@
-"""Typefaces of the benchmark's pages: those that Python packages bring, some of them kept for tests.
+"""Typefaces of the pages: fonts of Python packages, some of them reserved for tests.
 
 `KNOWN` families print pages of every split, `UNSEEN` ones only half of the test pages. All come from packages of the
 `synthesize` extra and from matplotlib, so that a page is the same on every machine.
@@ -27,7 +27,7 @@ class Family:
     bold: Face
 
     def type(self, size: float, bold: bool = False) -> Type:
-        """The regular or the bold face at `size` pixels."""
+        """Return the regular or the bold face at `size` pixels."""
         return Type(self.bold if bold else self.regular, max(5, round(size)))
 
 
@@ -64,18 +64,18 @@ UNSEEN = {
 
 @lru_cache
 def known() -> tuple[Family, ...]:
-    """The families of every split. Raises FontError naming a missing package."""
+    """Return the families of all splits. Raises FontError with the name of a missing package."""
     return tuple(_family(name) for name in KNOWN)
 
 
 @lru_cache
 def unseen() -> tuple[Family, ...]:
-    """The families that only tests print with. Raises FontError naming a missing package."""
+    """Return the families that only tests print with. Raises FontError with the name of a missing package."""
     return tuple(_family(name) for name in UNSEEN)
 
 
 def pick(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Family:
-    """A family for a page of `split`: of `families` where given, else known, for half of the tests unseen."""
+    """Draw a family for a page of `split`: of `families` where given, else known, for half of the tests unseen."""
     if families is not None:
         return rng.choice(families)
     return rng.choice(unseen() if split == "test" and rng.random() < 0.5 else known())

@@ -1,6 +1,6 @@
 """A page on a fixed-pitch grid, and where on it every character was printed.
 
-Second room of the MiniDoc generator. The page is a grid of 7x14-pixel cells over 224-pixel tiles (32 columns and 16
+The page is a grid of 7x14-pixel cells over 224-pixel tiles (32 columns and 16
 rows a tile), so that one visual token of the uncompressed teacher (28x28 pixels) covers 4x2 cells: eight characters
 of small print, or two of large print. `Page.print` returns a `Span`, which remembers its cells: the tool that trained
 the embedded teacher uses them to show the decoder where to look.

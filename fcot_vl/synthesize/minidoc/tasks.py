@@ -1,6 +1,6 @@
 """MiniDoc's eight tasks: what is on the page, what is asked, what is the answer.
 
-Third room of the MiniDoc generator. Each task is a function ``(rng, split) -> (Page, turns)``; every turn is a
+Each task is a function ``(rng, split) -> (Page, turns)``; every turn is a
 question and an answer made of literal strings and of `Span` parts of the page (see `Turn`). The tasks mirror the
 paper's benchmarks (section 4): the mirrored one is named in each docstring.
 """

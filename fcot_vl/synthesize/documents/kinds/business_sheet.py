@@ -1,4 +1,4 @@
-"""A sheet with an accent colour and labels beside values: what invoices and forms have in common."""
+"""Base of invoices and forms: a sheet with labels and values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
-from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Page
+from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Color, Page
 from fcot_vl.synthesize.documents.sheet import Sheet, characters_for, size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.words import Split
 
 CURRENCIES = ("", "$", "$", "EUR ", "RM ", "USD ")
-_PAPERS: tuple[Colour, ...] = (WHITE, WHITE, WHITE, (253, 251, 243), (249, 250, 252), (255, 250, 235))
-_ACCENTS: tuple[Colour, ...] = (
+_PAPERS: tuple[Color, ...] = (WHITE, WHITE, WHITE, (253, 251, 243), (249, 250, 252), (255, 250, 235))
+_ACCENTS: tuple[Color, ...] = (
     BLACK,
     (26, 58, 110),
     (128, 28, 36),
@@ -25,7 +25,7 @@ _ACCENTS: tuple[Colour, ...] = (
 
 
 class BusinessSheet(Sheet):
-    """A sheet with labels and their values."""
+    """A sheet with labels and values, printed in black with an accent color."""
 
     def __init__(self, kind: str, content: Content, canvas: Canvas, family: Family, scale: float) -> None:
         rng, (width, height) = content.rng, canvas.size
@@ -42,7 +42,7 @@ class BusinessSheet(Sheet):
         self.step = self.body.size * self.rng.uniform(1.3, 1.5)
 
     @property
-    def tint(self) -> Colour:
+    def tint(self) -> Color:
         """A light shade of the accent, for the ground of cells."""
         red, green, blue = (round(255 - (255 - value) * 0.13) for value in self.accent)
         return red, green, blue
@@ -63,7 +63,7 @@ def new_business_sheet(
     split: Split,
     families: Sequence[Family] | None,
 ) -> tuple[BusinessSheet, int]:
-    """Return an empty sheet of one of `grids` (columns and rows of tiles), and how many characters to print."""
+    """Return an empty sheet of one of `grids` (columns and rows of tiles), and about how many characters to print."""
     columns, rows = rng.choice(grids)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     canvas = Canvas(size_of(columns, rows, scale), rng.choice(_PAPERS))

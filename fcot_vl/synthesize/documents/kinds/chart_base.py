@@ -1,11 +1,11 @@
-"""A chart being drawn: its board, its colours, and the parts that several forms of charts have."""
+"""Base of all forms of charts: colors, sizes, ticks and lines of the grid."""
 
 from __future__ import annotations
 
 import math
 
 from fcot_vl.synthesize.documents.board import DARK, GREY, PALETTES, Board, on
-from fcot_vl.synthesize.documents.page import WHITE, Colour
+from fcot_vl.synthesize.documents.page import WHITE, Color
 
 _RAINBOW = (
     (31, 119, 180),
@@ -19,12 +19,12 @@ _RAINBOW = (
 
 
 class Chart:
-    """A chart of one form, in colours and sizes drawn at random.
+    """A chart of one form, in colors and sizes drawn at random.
 
     Attributes:
         form: ``columns``, ``bars``, ``line`` or ``pie``.
-        paper, ink, soft, faint: colours of the ground, the text, text beside it, and the lines of the grid.
-        main, accent, colours: colours of the values.
+        paper, ink, soft, faint: colors of the ground, the text, text beside it, and the lines of the grid.
+        main, accent, colors: colors of the values.
         size: size of type, pixels of the tiles.
         bold: True where the values are printed in bold type.
         count: number of categories.
@@ -35,21 +35,21 @@ class Chart:
         self.form = form
         self.board, self.rng = board, rng
         dark, main, accent, tint = rng.choice(PALETTES)
-        paper: tuple[Colour, ...] = (WHITE, WHITE, WHITE, (246, 246, 244), (252, 248, 236), tint, dark)
+        paper: tuple[Color, ...] = (WHITE, WHITE, WHITE, (246, 246, 244), (252, 248, 236), tint, dark)
         self.paper = rng.choice(paper)
         self.ink = on(self.paper)
         self.faint = mix(self.paper, self.ink, 0.22)
         self.soft = GREY if self.ink == DARK else (214, 216, 222)
         self.main, self.accent = (tint, accent) if self.paper == dark else (main, accent)
-        self.colours = [self.main, self.accent, *_RAINBOW]
+        self.colors = [self.main, self.accent, *_RAINBOW]
         self.size = min(rng.uniform(13, 23), 10 + 0.9 * board.tiles)
         self.bold = rng.random() < 0.4  # values
         room = 3 + board.tiles * 0.75 if self.form != "columns" else 3 + board.grid[0] * 1.6
         least = 4 if self.form == "line" else 3
         self.count = min(9 if self.form != "pie" else 7, rng.randint(least, max(5, round(room))))
 
-    def shades(self) -> list[Colour]:
-        """Draw a colour per bar: one for all, one that stands out, two in turn, or all different."""
+    def shades(self) -> list[Color]:
+        """Draw a color per bar: one for all, one that stands out, two in turn, or all different."""
         draw, count = self.rng.random(), self.count
         if draw < 0.45:
             return [self.main] * count
@@ -58,7 +58,7 @@ class Chart:
             return [self.accent if i == odd else self.main for i in range(count)]
         if draw < 0.8:
             return [(self.main, self.accent)[i % 2] for i in range(count)]
-        return [self.colours[i % len(self.colours)] for i in range(count)]
+        return [self.colors[i % len(self.colors)] for i in range(count)]
 
     def grid_line(self, x: float, y: float, end: float, dashed: bool, upright: bool) -> None:
         """Draw a line of the grid from (`x`, `y`) across to x = `end`, or, where `upright`, down to y = `end`."""
@@ -81,7 +81,7 @@ def ticks_up_to(most: float) -> list[float]:
     return [step * i for i in range(math.ceil(most / step) + 1)]
 
 
-def mix(paper: Colour, ink: Colour, share: float) -> Colour:
-    """Return the colour of `share` of `ink` on `paper`."""
+def mix(paper: Color, ink: Color, share: float) -> Color:
+    """Return the color of `share` of `ink` on `paper`."""
     red, green, blue = (round((1 - share) * p + share * i) for p, i in zip(paper, ink, strict=True))
     return red, green, blue

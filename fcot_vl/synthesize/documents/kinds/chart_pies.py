@@ -28,7 +28,7 @@ def draw_pie(chart: Chart, box: Box, series: Series) -> bool:
     for i, value in enumerate(numbers):
         end = start + 360 * value / sum(numbers)
         around = (middle[0] - radius, middle[1] - radius, middle[0] + radius + 1, middle[1] + radius + 1)
-        board.smooth(chart.colours[i], _slice(radius, start, end), around)
+        board.smooth(chart.colors[i], _slice(radius, start, end), around)
         angles.append(math.radians((start + end) / 2))
         start = end
     for value, angle in zip(numbers, angles, strict=True):  # gaps between the slices
@@ -55,7 +55,7 @@ def draw_pie(chart: Chart, box: Box, series: Series) -> bool:
         if inside:
             spot = (middle[0] + 0.68 * radius * x, middle[1] + 0.68 * radius * y + 0.36 * strong.size)
             named = board.put(labels[i], body, at, base, chart.ink, align)
-            mark = board.put(texts[i], strong, *spot, on(chart.colours[i]), "center")
+            mark = board.put(texts[i], strong, *spot, on(chart.colors[i]), "center")
         elif twice:
             named = board.put(labels[i], body, at, base, chart.ink, align)
             mark = board.put(texts[i], strong, at, base + strong.size * 1.15, chart.ink, align)

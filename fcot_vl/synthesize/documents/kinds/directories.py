@@ -1,4 +1,4 @@
-"""Directories: small print in columns, as in a catalogue or an index. The dense pages of the stress split."""
+"""Directories: small print in columns, as in a catalog or an index, for the stress part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fcot_vl.synthesize.documents.words import Split
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
-    """A page of 1 to 7 tiles with 2 to 8 characters per visual token; some entries have a name to ask for."""
+    """Print a page of 1 to 7 tiles with 2 to 8 characters per visual token. Some entries have a name to ask for."""
     columns, rows = rng.choice(((1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (1, 1)))
     scale = rng.uniform(1.0, 1.3)
     canvas = Canvas(size_of(columns, rows, scale), (rng.randint(235, 255),) * 3)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from fcot_vl.synthesize.documents.content import money
 from fcot_vl.synthesize.documents.kinds.business_sheet import CURRENCIES, BusinessSheet, new_business_sheet
-from fcot_vl.synthesize.documents.page import BLACK, WHITE, Colour, Mark, Page, join_row
+from fcot_vl.synthesize.documents.page import BLACK, WHITE, Color, Mark, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _GRIDS = ((3, 4), (3, 4), (3, 3), (2, 3), (4, 3), (3, 2), (2, 2), (4, 2))
-_PENS: tuple[Colour, ...] = (BLACK, BLACK, (30, 42, 120), (44, 44, 52))
+_PENS: tuple[Color, ...] = (BLACK, BLACK, (30, 42, 120), (44, 44, 52))
 # Label: kind of its value, or the values to choose from.
 _LABELS: dict[str, str] = {
     "Name": "name", "Contact": "name", "Applicant": "name", "Manager": "name", "Prepared by": "name",
@@ -98,7 +98,7 @@ def _print(sheet: BusinessSheet, budget: int, filled: Family) -> None:
 
 
 def _heading(sheet: BusinessSheet, text: str) -> None:
-    """Print the heading of a section, perhaps on a band of colour."""
+    """Print the heading of a section, perhaps on a band of color."""
     if sheet.rng.random() < 0.6 and sheet.accent != BLACK:
         box = (sheet.left, round(sheet.y), sheet.right, round(sheet.y + sheet.body.size * 1.4))
         sheet.canvas.pen.rectangle(box, fill=sheet.accent)
@@ -128,7 +128,7 @@ def _head(sheet: BusinessSheet) -> None:
 
 
 def _filled_in(sheet: BusinessSheet, wanted: int) -> list[tuple[str, str]]:
-    """Draw `wanted` labels and the values beside them, all different."""
+    """Draw up to `wanted` labels and their values, all different."""
     rng, content = sheet.rng, sheet.content
     makers: dict[str, Callable[[], str]] = {
         "name": content.name,
@@ -158,11 +158,11 @@ def _filled_in(sheet: BusinessSheet, wanted: int) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Prints labels and their values in the style of a form.
+    """Cells of a form: labels and their values in one style.
 
     Attributes:
         style: ``boxes`` or ``stacked`` with the value below its label; ``colon``, ``underline`` or ``grid`` beside it.
-        ink: colour of the values.
+        ink: color of the values.
         wide, pitch: width and height of a cell.
         aside: width of a label that is beside its value.
     """
@@ -171,7 +171,7 @@ class _Cells:
     style: str
     labels: Type
     values: Type
-    ink: Colour
+    ink: Color
     wide: float
     aside: float
     pitch: float

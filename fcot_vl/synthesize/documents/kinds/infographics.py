@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fcot_vl.synthesize.documents.board import DARK, PALETTES, Board, Box, on
 from fcot_vl.synthesize.documents.drawings import icon
 from fcot_vl.synthesize.documents.kinds import facts
-from fcot_vl.synthesize.documents.page import WHITE, Colour, Mark, Page
+from fcot_vl.synthesize.documents.page import WHITE, Color, Mark, Page
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.documents.vocabulary import ITEMS
 from fcot_vl.synthesize.documents.words import Split
@@ -48,7 +48,7 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
 
 
 def _print(board: Board) -> Page:
-    """A headline and facts: a big number and its caption each."""
+    """Draw a headline and facts, and perhaps an introduction and a source."""
     rng, content = board.rng, board.content
     palette = rng.choice(PALETTES)
     dark, main, _, tint = palette
@@ -91,8 +91,8 @@ def _print(board: Board) -> Page:
     return board.finish()
 
 
-def _facts(board: Board, box: Box, ground: Colour, palette: Sequence[Colour]) -> None:
-    """Three to eight facts in a grid of cards, bands or circles."""
+def _facts(board: Board, box: Box, ground: Color, palette: Sequence[Color]) -> None:
+    """Draw three to eight facts in a grid of cards, bands or circles."""
     rng, unit = board.rng, board.unit
     dark, main, accent, tint = palette
     left, top, right, bottom = box
@@ -143,15 +143,15 @@ class _Look:
         beside: True where captions are beside their numbers, else they are below.
     """
 
-    palette: Sequence[Colour]
-    ground: Colour
+    palette: Sequence[Color]
+    ground: Color
     sizes: tuple[float, float]
     circle: bool
     icons: bool
     beside: bool
 
 
-def _fact(board: Board, number: str, caption: str, cell: Box, shade: Colour, look: _Look) -> None:
+def _fact(board: Board, number: str, caption: str, cell: Box, shade: Color, look: _Look) -> None:
     """Print one number and its caption on the `shade` of `cell`."""
     unit, palette, beside = board.unit, look.palette, look.beside
     pad = 7 * unit
@@ -174,7 +174,7 @@ def _fact(board: Board, number: str, caption: str, cell: Box, shade: Colour, loo
         board.page.values[caption] = mark
 
 
-def _in_circle(board: Board, number: str, box: Box, shade: Colour, look: _Look) -> tuple[Mark | None, Box]:
+def _in_circle(board: Board, number: str, box: Box, shade: Color, look: _Look) -> tuple[Mark | None, Box]:
     """Print `number` in a circle at the top of `box`; return it and the place for its caption."""
     left, top, right, bottom = box
     radius = min((right - left) / 2, (bottom - top) * 0.36)
@@ -186,7 +186,7 @@ def _in_circle(board: Board, number: str, box: Box, shade: Colour, look: _Look) 
 
 
 def _on_the_left(
-    board: Board, number: str, box: Box, shade: Colour, ink: Colour, look: _Look
+    board: Board, number: str, box: Box, shade: Color, ink: Color, look: _Look
 ) -> tuple[Mark | None, Box]:
     """Print `number`, perhaps after an icon, on the left of `box`; return it and the place for its caption."""
     left, top, right, bottom = box
@@ -203,7 +203,7 @@ def _on_the_left(
 
 
 def _on_top(
-    board: Board, number: str, box: Box, shade: Colour, ink: Colour, look: _Look
+    board: Board, number: str, box: Box, shade: Color, ink: Color, look: _Look
 ) -> tuple[Mark | None, Box]:
     """Print `number`, perhaps below an icon, at the top of `box`; return it and the place for its caption."""
     left, top, right, bottom = box
@@ -218,6 +218,6 @@ def _on_top(
     return mark, (left, y + letters.size * 0.25, right, bottom)
 
 
-def _spot(shade: Colour, palette: Sequence[Colour]) -> Colour:
-    """Return a colour of `palette` that is seen on `shade`, for icons."""
+def _spot(shade: Color, palette: Sequence[Color]) -> Color:
+    """Return a color of `palette` that is seen on `shade`, for icons."""
     return next(c for c in (palette[2] if on(shade) == DARK else palette[3], palette[0]) if c != shade)

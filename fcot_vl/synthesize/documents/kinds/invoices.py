@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from fcot_vl.synthesize.documents.content import money
 from fcot_vl.synthesize.documents.kinds.business_sheet import CURRENCIES, BusinessSheet, new_business_sheet
-from fcot_vl.synthesize.documents.page import BLACK, WHITE, Colour, Page, join_row
+from fcot_vl.synthesize.documents.page import BLACK, WHITE, Color, Page, join_row
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
@@ -94,7 +94,7 @@ def _side_by_side(sheet: BusinessSheet, pairs: list[tuple[str, str, str]]) -> No
 
 
 def _seller(sheet: BusinessSheet) -> None:
-    """Print the seller's name and address and the word invoice, perhaps on a band of colour."""
+    """Print the seller's name and address and the word invoice, perhaps on a band of color."""
     rng, content, canvas, page = sheet.rng, sheet.content, sheet.canvas, sheet.page
     head = sheet.family.type(sheet.body.size * rng.uniform(1.2, 1.5), bold=True)
     large = sheet.family.type(sheet.body.size * rng.uniform(1.5, 2.1), bold=rng.random() < 0.8)
@@ -260,7 +260,7 @@ def _totals(sheet: BusinessSheet, total: int, sign: str, pad: float) -> None:
     for name, label, value in sums:
         last = name == "total"
         letters = sheet.bold if last else sheet.body
-        ink: Colour = BLACK
+        ink: Color = BLACK
         if last and rng.random() < 0.4:
             box = (x, round(sheet.y - sheet.step * 0.08), sheet.right, round(sheet.y + sheet.step * 1.1))
             dark = sheet.accent != BLACK and rng.random() < 0.6

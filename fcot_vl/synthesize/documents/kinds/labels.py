@@ -8,7 +8,7 @@ from fcot_vl.synthesize.documents.board import DARK, PALETTES, Board, Box, on
 from fcot_vl.synthesize.documents.content import money
 from fcot_vl.synthesize.documents.drawings import bar_code
 from fcot_vl.synthesize.documents.kinds.sign_plate import RED, YELLOW, plate, size_for
-from fcot_vl.synthesize.documents.page import WHITE, Colour, Mark
+from fcot_vl.synthesize.documents.page import WHITE, Color, Mark
 
 
 def price_tag(board: Board) -> None:
@@ -72,7 +72,7 @@ def product_label(board: Board) -> None:
     _pairs(board, rng.sample(pairs, len(pairs)), (left, end + 8 * unit, right, bottom), ink)
 
 
-def _pairs(board: Board, pairs: Sequence[tuple[str, str]], box: Box, ink: Colour) -> None:
+def _pairs(board: Board, pairs: Sequence[tuple[str, str]], box: Box, ink: Color) -> None:
     """Print names with their values, one row each, as many as fit into `box`."""
     rng, unit = board.rng, board.unit
     left, top, right, bottom = box

@@ -102,7 +102,7 @@ def _letter_head(sheet: TextSheet) -> str:
 
 
 def _company_head(sheet: TextSheet) -> None:
-    """Print the head of a company's paper: a mark, its name and address; perhaps on a band of colour."""
+    """Print the head of a company's paper: a mark, its name and address; perhaps on a band of color."""
     rng, content, size = sheet.rng, sheet.content, sheet.body.size
     align = rng.choice(("left", "center", "right"))
     head = sheet.family.type(size * rng.uniform(1.3, 1.75), bold=rng.random() < 0.8)

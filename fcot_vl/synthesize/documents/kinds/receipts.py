@@ -1,4 +1,4 @@
-"""Receipts: a shop's head, items with prices, tax and total, thanks; printed on a narrow roll."""
+"""Receipts on a narrow roll: shop, items with prices, tax and total."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
 
 
 class _Receipt(Sheet):
-    """One receipt being printed; `y` is the baseline of its last line."""
+    """A receipt being printed. `y` is the baseline of its last line."""
 
     def __init__(self, content: Content, canvas: Canvas, family: Family) -> None:
         rng, (width, height) = content.rng, canvas.size

@@ -1,4 +1,4 @@
-"""Kinds of documents by name."""
+"""Functions that print a page, by kind of document."""
 
 from __future__ import annotations
 

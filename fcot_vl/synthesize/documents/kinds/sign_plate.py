@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fcot_vl.synthesize.documents.board import Board, Box, on
-from fcot_vl.synthesize.documents.page import WHITE, Colour
+from fcot_vl.synthesize.documents.page import WHITE, Color
 
 RED, YELLOW, GREEN, BLUE, BROWN = (186, 28, 36), (250, 204, 30), (0, 98, 62), (14, 76, 152), (98, 58, 32)
-GROUNDS: tuple[Colour, ...] = (
+GROUNDS: tuple[Color, ...] = (
     WHITE,
     (250, 246, 232),
     RED,
@@ -19,7 +19,7 @@ GROUNDS: tuple[Colour, ...] = (
 )
 
 
-def plate(board: Board, ground: Colour, ink: Colour | None = None) -> tuple[Box, Colour]:
+def plate(board: Board, ground: Color, ink: Color | None = None) -> tuple[Box, Color]:
     """Paint a plate as large as the board, perhaps with a frame or screws; return the place for print, and the ink."""
     rng, unit, wide, high = board.rng, board.unit, board.width, board.height
     ink = ink or on(ground)

@@ -1,4 +1,4 @@
-"""Signs and labels of eight sorts."""
+"""Signs and labels: draws one of eight sorts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slides: a title page, bullets, or a big number with bullets."""
+"""Slides: title pages and bullets, perhaps beside a big number or a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fcot_vl.synthesize.documents.board import GREY, PALETTES, Board, Box, on
 from fcot_vl.synthesize.documents.drawings import icon
 from fcot_vl.synthesize.documents.kinds import facts
-from fcot_vl.synthesize.documents.page import WHITE, Colour, Page
+from fcot_vl.synthesize.documents.page import WHITE, Color, Page
 from fcot_vl.synthesize.documents.typefaces import Family
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
@@ -46,7 +46,7 @@ def make(rng: random.Random, split: Split, families: Sequence[Family] | None = N
 
 
 def _print(board: Board) -> Page:
-    """A slide: a title page, bullets, or a big number with bullets."""
+    """Draw a title page, bullets, or bullets beside a big number or a picture."""
     rng, content, fields = board.rng, board.content, board.page.fields
     dark, main, accent, tint = rng.choice(PALETTES)
     wide, high, unit = board.width, board.height, board.unit
@@ -103,8 +103,8 @@ def _print(board: Board) -> Page:
     return board.finish()
 
 
-def _title_page(board: Board, title: str, ground: Colour, main: Colour, accent: Colour) -> None:
-    """Title, who presents it and when."""
+def _title_page(board: Board, title: str, ground: Color, main: Color, accent: Color) -> None:
+    """Print a title, who presents it, and when."""
     rng, content = board.rng, board.content
     wide, high = board.width, board.height
     ink = on(ground)
@@ -130,8 +130,8 @@ def _title_page(board: Board, title: str, ground: Colour, main: Colour, accent: 
             board.page.fields[name] = mark[-len(presenter) :] if name == "presenter" else mark
 
 
-def _big_number(board: Board, box: Box, ink: Colour) -> float:
-    """A number that fills the left of a slide, with its caption; returns where the rest may begin."""
+def _big_number(board: Board, box: Box, ink: Color) -> float:
+    """Print a number with its caption on the left of a slide; return the x where the rest may begin."""
     rng = board.rng
     number, caption = facts.number(rng), facts.caption(board)
     marks = board.stack([(number, rng.uniform(50, 80), True), (caption, 18, False)], box, ink, "center", 1.3)
@@ -141,8 +141,8 @@ def _big_number(board: Board, box: Box, ink: Colour) -> float:
     return box[2] + 26 * board.unit
 
 
-def _bullets(board: Board, box: Box, ink: Colour, spot: Colour) -> None:
-    """Two to six points, each of one or two lines."""
+def _bullets(board: Board, box: Box, ink: Color, spot: Color) -> None:
+    """Print two to six points, as many as fit into `box`."""
     rng = board.rng
     left, top, right, bottom = box
     points = []
@@ -180,8 +180,8 @@ def _bullets(board: Board, box: Box, ink: Colour, spot: Colour) -> None:
         y = below + gap
 
 
-def _footer(board: Board, margin: float, ink: Colour) -> None:
-    """A line at the bottom: company, date, number of the slide."""
+def _footer(board: Board, margin: float, ink: Color) -> None:
+    """Print a line at the bottom: company, date, number of the slide."""
     rng, content, fields = board.rng, board.content, board.page.fields
     board.group()
     letters = board.type(rng.uniform(11, 13))

@@ -1,4 +1,4 @@
-"""Plain tables: a title, headers and rows of text and numbers, ruled in several ways, perhaps with a note around it."""
+"""Tables: a title, headers, and rows of text and numbers, ruled in several styles, perhaps with notes around them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
-from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Colour, Page, join_row
+from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Color, Page, join_row
 from fcot_vl.synthesize.documents.sheet import Sheet, size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS
@@ -14,8 +14,8 @@ from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
 _GRIDS = ((3, 2), (3, 2), (4, 3), (4, 3), (4, 2), (2, 2), (3, 3), (3, 4), (2, 3), (2, 1), (3, 1), (5, 2))
-_PAPERS: tuple[Colour, ...] = (WHITE, WHITE, WHITE, (252, 250, 243), (247, 249, 252))
-_ACCENTS: tuple[Colour, ...] = (
+_PAPERS: tuple[Color, ...] = (WHITE, WHITE, WHITE, (252, 250, 243), (247, 249, 252))
+_ACCENTS: tuple[Color, ...] = (
     (40, 40, 44),
     (28, 64, 120),
     (16, 96, 84),
@@ -23,7 +23,7 @@ _ACCENTS: tuple[Colour, ...] = (
     (92, 52, 116),
     (170, 86, 14),
 )
-# What the rows are: header of the first column, and what a title calls it.
+# Header of the first column, and its name in a title.
 _ROWS = (
     ("Item", "items"),
     ("Product", "products"),
@@ -60,7 +60,7 @@ _PERIODS = (
     ("Q1", "Q2", "Q3", "Q4"),
     ("Jan", "Feb", "Mar", "Apr", "May"),
 )
-_COLOURS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
+_COLORS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
 _STATUS = ("Open", "Closed", "Planned", "Sold out", "Active", "Pending")
 _PAD = 0.55  # space beside the text of a cell, times the size of the type
 _SUBJECTS = (
@@ -105,7 +105,7 @@ class _Table(Sheet):
         self.bold_head = rng.random() < 0.75
 
     def labels(self, count: int) -> tuple[str, str, list[str]]:
-        """Header of the first column, what its rows are called, and `count` different labels."""
+        """Draw the header of the first column, the name of its rows in a title, and `count` different labels."""
         rng, content = self.rng, self.content
         header, what = rng.choice(_ROWS)
         if header == "Year":
@@ -122,15 +122,15 @@ class _Table(Sheet):
         return header, what, list(found)
 
     def numbers(self, low: int, high: int, decimals: int, count: int) -> list[str]:
-        """`count` different numbers as printed."""
+        """Draw `count` different numbers from `low` to below `high`, as printed."""
         factor = 10**decimals
         drawn = self.rng.sample(range(low * factor, high * factor), count)
         return [f"{value / factor:.{decimals}f}" for value in drawn]
 
     def texts(self, header: str, count: int) -> list[str]:
-        """`count` cells of a column of text."""
+        """Draw `count` cells of a column of text."""
         rng, content = self.rng, self.content
-        listed = {"Colour": _COLOURS, "Status": _STATUS, "Day": DAYS}.get(header)
+        listed = {"Colour": _COLORS, "Status": _STATUS, "Day": DAYS}.get(header)
         if listed is not None:
             return [rng.choice(listed) for _ in range(count)]
         maker = {"Manager": content.name, "Supplier": content.company, "Code": content.code}.get(
@@ -139,7 +139,7 @@ class _Table(Sheet):
         return [maker() for _ in range(count)]
 
     def cells(self, rows: int, columns: int) -> tuple[list[list[str]], list[bool], str]:
-        """The table by columns, headers first; which columns are numbers; what the table is about."""
+        """Draw the table by columns, headers first; return it, True for each column of numbers, and the title."""
         rng = self.rng
         header, what, labels = self.labels(rows)
         made, numeric = [[header, *labels]], [False]
@@ -265,9 +265,9 @@ class _Table(Sheet):
         """
         rng, pen, total = self.rng, self.canvas.pen, sum(wide)
         style = rng.choice(("grid", "rules", "zebra", "none", "book"))
-        line: Colour = rng.choice((BLACK, self.accent, (150, 150, 155)))
+        line: Color = rng.choice((BLACK, self.accent, (150, 150, 155)))
         filled = style in ("grid", "zebra", "rules") and rng.random() < 0.5
-        tint: Colour = rng.choice(((238, 240, 244), (244, 240, 230), (228, 236, 246)))
+        tint: Color = rng.choice(((238, 240, 244), (244, 240, 230), (228, 236, 246)))
         aligned = rng.choice(("right", "right", "left", "center"))
         pad, top, thick = self.body.size * _PAD, self.y, 1 + (self.scale > 1.2 and rng.random() < 0.4)
         self.page.blocks.append([])

@@ -1,4 +1,4 @@
-"""A sheet of running text: what letters and reports have in common."""
+"""Base of letters and reports: a sheet of running text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
-from fcot_vl.synthesize.documents.page import BLACK, Canvas, Colour
+from fcot_vl.synthesize.documents.page import BLACK, Canvas, Color
 from fcot_vl.synthesize.documents.sheet import Sheet, characters_for, size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
 from fcot_vl.synthesize.documents.words import Split
@@ -15,8 +15,8 @@ from fcot_vl.synthesize.ocr.typeset import Type
 
 TYPICAL = "the quick brown fox, 12"  # 23 characters, to estimate the width of text
 _GRIDS = ((3, 4), (3, 4), (3, 4), (2, 3), (2, 3), (2, 3), (3, 3), (2, 2), (2, 4))
-_PAPERS: tuple[Colour, ...] = ((255, 255, 255),) * 5 + ((253, 251, 243), (250, 250, 250), (247, 244, 234))
-_ACCENTS: tuple[Colour, ...] = (
+_PAPERS: tuple[Color, ...] = ((255, 255, 255),) * 5 + ((253, 251, 243), (250, 250, 250), (247, 244, 234))
+_ACCENTS: tuple[Color, ...] = (
     BLACK,
     (24, 50, 96),
     (120, 24, 32),
@@ -45,7 +45,7 @@ class TextSheet(Sheet):
 
         Args:
             characters: length of the text.
-            fixed: number of lines that are printed besides.
+            fixed: number of lines that are printed in addition.
             largest: largest size, in pixels of the tiles.
         """
         size = largest * self.scale
@@ -92,7 +92,7 @@ class TextSheet(Sheet):
 def new_text_sheet(
     kind: str, rng: random.Random, split: Split, families: Sequence[Family] | None
 ) -> tuple[TextSheet, int]:
-    """Return an empty sheet, and about how many characters to print on it."""
+    """Return an empty sheet, and the approximate number of characters to print on it."""
     columns, rows = rng.choice(_GRIDS)
     scale = rng.uniform(0.9, 1.03 if columns == rows == 2 else 1.5)
     full = rng.uniform(1.2, 2.6) if rng.random() < 0.55 else rng.uniform(0.45, 1.4)
