@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import random
 import re
+from collections.abc import Callable
 
 from fcot_vl.synthesize.documents.vocabulary import COMMON, ITEMS, MONTHS
 from fcot_vl.synthesize.documents.words import Split, code, split_of, word
@@ -115,10 +116,7 @@ class Content:
 
     def items(self, count: int) -> list[str]:
         """Draw the names of `count` different things that are sold."""
-        found: dict[str, None] = {}
-        while len(found) < count:
-            found[self.item()] = None
-        return list(found)
+        return different(self.item, count)
 
     def words(self, least: int, most: int) -> list[str]:
         """Draw `least` to `most` words, half of them common English, half of the split."""
@@ -151,14 +149,15 @@ class Content:
         text = " ".join(words)
         return text[0].upper() + text[1:] + rng.choice("......!?")
 
-    def paragraph(self, characters: int) -> str:
-        """Draw sentences that have at least `characters` characters together."""
-        text = self.sentence()
-        while len(text) < characters:
-            text += " " + self.sentence()
-        return text
-
 
 def money(cents: int, sign: str = "") -> str:
     """Format an amount in hundredths as ``1,234.50``, with `sign` before it."""
     return f"{sign}{cents / 100:,.2f}"
+
+
+def different(draw: Callable[[], str], count: int) -> list[str]:
+    """Return `count` different texts that `draw` returns."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[draw()] = None
+    return list(found)

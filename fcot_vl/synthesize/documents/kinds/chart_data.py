@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from fcot_vl.synthesize.documents.content import Content
+from fcot_vl.synthesize.documents.content import Content, different
 from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS, MONTHS
 
 
@@ -58,10 +57,10 @@ def _labels(content: Content, form: str, count: int) -> tuple[list[str], str]:
     if kind == "quarter" and count <= 4:
         return [f"Q{i + 1}" for i in range(count)], "quarter"
     if kind == "person":
-        return _different(lambda: content.word(7).capitalize(), count), "person"
+        return different(lambda: content.word(7).capitalize(), count), "person"
     if kind in ("city", "region"):
-        return _different(content.city, count), kind
-    return _different((lambda: rng.choice(ITEMS)) if rng.random() < 0.7 else content.item, count), "product"
+        return different(content.city, count), kind
+    return different((lambda: rng.choice(ITEMS)) if rng.random() < 0.7 else content.item, count), "product"
 
 
 def _values(rng: random.Random, form: str, count: int, tens: bool) -> tuple[list[float], list[str], str, str]:
@@ -91,11 +90,3 @@ def _values(rng: random.Random, form: str, count: int, tens: bool) -> tuple[list
         prefix,
         suffix,
     )
-
-
-def _different(draw: Callable[[], str], count: int) -> list[str]:
-    """Return `count` different texts that `draw` gives."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[draw()] = None
-    return list(found)

@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 
 from fcot_vl.synthesize.documents.content import Content
+from fcot_vl.synthesize.documents.kinds.table_data import draw_cells
 from fcot_vl.synthesize.documents.page import BLACK, WHITE, Canvas, Color, Page, join_row
 from fcot_vl.synthesize.documents.sheet import Sheet, size_of
 from fcot_vl.synthesize.documents.typefaces import Family, pick
-from fcot_vl.synthesize.documents.vocabulary import DAYS, ITEMS
 from fcot_vl.synthesize.documents.words import Split
 from fcot_vl.synthesize.ocr.typeset import Type
 
@@ -23,56 +23,7 @@ _ACCENTS: tuple[Color, ...] = (
     (92, 52, 116),
     (170, 86, 14),
 )
-# Header of the first column, and its name in a title.
-_ROWS = (
-    ("Item", "items"),
-    ("Product", "products"),
-    ("Name", "members"),
-    ("Employee", "employees"),
-    ("City", "cities"),
-    ("Branch", "branches"),
-    ("Year", "years"),
-    ("Company", "companies"),
-)
-_TEXTS = ("Manager", "Town", "Supplier", "Colour", "Status", "Code", "Day")
-# Header of a column of numbers: least, most, decimals.
-_NUMBERS: dict[str, tuple[int, int, int]] = {
-    "Price": (1, 400, 2),
-    "Stock": (1, 900, 0),
-    "Sold": (5, 5000, 0),
-    "Cost": (10, 900, 2),
-    "Units": (1, 400, 0),
-    "Days": (1, 120, 0),
-    "Score": (1, 100, 1),
-    "Orders": (10, 4000, 0),
-    "Visitors": (100, 90000, 0),
-    "Weight (kg)": (1, 250, 1),
-    "Length (m)": (1, 90, 2),
-    "Share (%)": (1, 95, 1),
-    "Revenue": (1000, 99000, 0),
-    "Hours": (1, 200, 0),
-    "Points": (1, 300, 0),
-    "Returns": (1, 80, 0),
-    "Rating": (1, 10, 1),
-}
-_PERIODS = (
-    ("2019", "2020", "2021", "2022", "2023"),
-    ("Q1", "Q2", "Q3", "Q4"),
-    ("Jan", "Feb", "Mar", "Apr", "May"),
-)
-_COLORS = ("Red", "Blue", "Green", "Black", "White", "Grey", "Yellow", "Brown")
-_STATUS = ("Open", "Closed", "Planned", "Sold out", "Active", "Pending")
 _PAD = 0.55  # space beside the text of a cell, times the size of the type
-_SUBJECTS = (
-    "Sales",
-    "Deliveries",
-    "Results",
-    "Overview",
-    "Stock list",
-    "Annual figures",
-    "Survey",
-    "Statistics",
-)
 
 
 def make(rng: random.Random, split: Split, families: Sequence[Family] | None = None) -> Page:
@@ -104,68 +55,10 @@ class _Table(Sheet):
         self.ink = rng.choice((BLACK, BLACK, (34, 34, 40)))
         self.bold_head = rng.random() < 0.75
 
-    def labels(self, count: int) -> tuple[str, str, list[str]]:
-        """Draw the header of the first column, the name of its rows in a title, and `count` different labels."""
-        rng, content = self.rng, self.content
-        header, what = rng.choice(_ROWS)
-        if header == "Year":
-            first = rng.randint(1985, 2026 - count)
-            return header, what, [str(first + i) for i in range(count)]
-        if header in ("Item", "Product"):
-            return header, what, rng.sample(ITEMS, count) if rng.random() < 0.6 else content.items(count)
-        maker = {"Name": content.name, "Employee": content.name, "Company": content.company}.get(
-            header, content.city
-        )
-        found: dict[str, None] = {}
-        while len(found) < count:
-            found[maker()] = None
-        return header, what, list(found)
-
-    def numbers(self, low: int, high: int, decimals: int, count: int) -> list[str]:
-        """Draw `count` different numbers from `low` to below `high`, as printed."""
-        factor = 10**decimals
-        drawn = self.rng.sample(range(low * factor, high * factor), count)
-        return [f"{value / factor:.{decimals}f}" for value in drawn]
-
-    def texts(self, header: str, count: int) -> list[str]:
-        """Draw `count` cells of a column of text."""
-        rng, content = self.rng, self.content
-        listed = {"Colour": _COLORS, "Status": _STATUS, "Day": DAYS}.get(header)
-        if listed is not None:
-            return [rng.choice(listed) for _ in range(count)]
-        maker = {"Manager": content.name, "Supplier": content.company, "Code": content.code}.get(
-            header, content.city
-        )
-        return [maker() for _ in range(count)]
-
-    def cells(self, rows: int, columns: int) -> tuple[list[list[str]], list[bool], str]:
-        """Draw the table by columns, headers first; return it, True for each column of numbers, and the title."""
-        rng = self.rng
-        header, what, labels = self.labels(rows)
-        made, numeric = [[header, *labels]], [False]
-        subject = rng.choice(_SUBJECTS)
-        if header != "Year" and columns > 2 and rng.random() < 0.3:
-            low, high, decimals = rng.choice(list(_NUMBERS.values()))
-            for period in rng.choice(_PERIODS)[: columns - 1]:
-                made.append([period, *self.numbers(low, high, decimals, rows)])
-                numeric.append(True)
-        else:
-            texts = rng.sample(_TEXTS, min(columns - 2, rng.choice((0, 0, 1, 1, 2)))) if columns > 2 else []
-            heads = [*texts, *rng.sample(list(_NUMBERS), columns - 1 - len(texts))]
-            if rng.random() < 0.3:
-                rng.shuffle(heads)
-            for head in heads:
-                column = self.texts(head, rows) if head in texts else self.numbers(*_NUMBERS[head], rows)
-                made.append([head, *column])
-                numeric.append(head not in texts)
-        about = rng.choice((f"{subject} by {header.lower()}", f"{subject} of {self.content.company()}"))
-        about = rng.choice((about, f"{subject}: {self.content.word().capitalize()} {what}"))
-        return made, numeric, about
-
     def print(self, rows: int, columns: int, full: bool) -> None:
         """Print title, table and what is around it, as large as fits; small and close where the page is `full`."""
         rng, scale = self.rng, self.scale
-        made, numeric, about = self.cells(rows, columns)
+        made, numeric, about = draw_cells(self.content, rows, columns)
         about = about[0].upper() + about[1:]
         room, width = self.bottom - self.y, self.width
         spread = rng.uniform(1.25, 1.6) if full else rng.uniform(1.5, 2.1)
