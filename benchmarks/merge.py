@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from fcot_vl.common.stage import git_commit, hardware, now
+from fcot_vl.common.provenance import provenance
 from fcot_vl.merge.checkpoint import Shard, StoredTensor
 from fcot_vl.merge.writer import ShardWriter
 
@@ -141,7 +141,7 @@ def measure(folder: Path, size: str, method: str, n: int, rounds: int) -> dict[s
     result |= {"imported_gb": round(imported, 2), "largest_float32_gb": round(largest, 2)}
     result["bound_gb"] = round(imported + (n + 1) * largest, 2)
     assert result["ours_peak_gb"] <= result["bound_gb"], result
-    return result | {"commit": git_commit(), "hardware": hardware(), "date": now()}
+    return result | {**provenance()}
 
 
 def main() -> None:

@@ -35,7 +35,8 @@ from shapes import SHAPES, processor_for, random_page, random_teacher
 from fcot_vl.bench.aggregation import spread
 from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.timers import Clock
-from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
+from fcot_vl.common.files import write_json
+from fcot_vl.common.provenance import provenance, versions
 from fcot_vl.models.flops import cache_bytes
 from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.method import Method
@@ -206,10 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
         "peers": figures,
         "threads": torch.get_num_threads(),
         "flops_per_second": rate,
-        "commit": git_commit(),
-        "hardware": hardware(),
+        **provenance(),
         "versions": versions(),
-        "date": now(),
     }
     if given.output:
         write_json(given.output, result)

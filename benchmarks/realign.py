@@ -353,7 +353,8 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(arguments.child, SIZES[arguments.sizes[0]], arguments.steps)))
         return
-    from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
+    from fcot_vl.common.files import write_json
+    from fcot_vl.common.provenance import provenance, versions
 
     result = {
         "benchmark": "realign",
@@ -362,10 +363,8 @@ def main() -> None:
             if arguments.together
             else {"sizes": {n: compare(n, arguments.rounds, arguments.steps) for n in arguments.sizes}}
         ),
-        "commit": git_commit(),
-        "hardware": hardware(),
+        **provenance(),
         "versions": versions(),
-        "date": now(),
     }
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from fcot_vl.common.stage import git_commit, hardware, now, versions, write_json
+from fcot_vl.common.files import write_json
+from fcot_vl.common.provenance import provenance, versions
 from fcot_vl.data.dataset import SampleFolder, write_shard
 from fcot_vl.synthesize.ocr import KINDS, make_sample
 from fcot_vl.synthesize.ocr.write import synthesize_ocr
@@ -106,10 +107,8 @@ def main() -> None:
         + f" --workers {arguments.workers}",
         "start_seconds": round(start, 2),
         "kinds": found,
-        "commit": git_commit(),
-        "hardware": hardware(),
+        **provenance(),
         "versions": versions(),
-        "date": now(),
     }
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

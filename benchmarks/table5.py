@@ -32,7 +32,7 @@ from shapes import SHAPES, processor_for, random_page, random_student, random_te
 
 from fcot_vl.bench.measure import Candidate
 from fcot_vl.bench.tables import by_image_set, wide_console
-from fcot_vl.common.stage import git_commit, hardware, now, versions
+from fcot_vl.common.provenance import git_commit, now, provenance, versions
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.tokenization import tokenize_question
 from fcot_vl.models.flops import cache_bytes, decode_weight_bytes, prefill_flops, projector_flops, vit_flops
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     wide_console().print(by_image_set(results))
-    about = {"commit": git_commit(), "hardware": hardware(), "versions": versions(), "date": now()}
+    about = {**provenance(), "versions": versions()}
     print(json.dumps({"benchmark": "table5", "sizes": results, **about}))
 
 

@@ -1,16 +1,27 @@
-"""Hashes that detect whether weights have changed; the hashes of files are defined in `fcot_vl.common.stage`."""
+"""Hashes of files and weights, which detect whether they have changed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.common.stage import hash_file, hash_files
 
-__all__ = ["hash_file", "hash_files", "hash_module", "hash_tensors"]
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 over the names and bytes of files, independent of their order."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import hash_files
+from fcot_vl.common.files import replacing
+from fcot_vl.common.hashing import hash_files
 from fcot_vl.data.images import LazyImage
 
 _text = {"dtype": "string", "_type": "Value"}
@@ -117,9 +118,8 @@ def write_shard(path: Path, samples: Iterable[Sample], encoding: str = "PNG") ->
             scan).
     """
     table = pa.Table.from_pylist([_row(s, encoding) for s in samples], schema=SCHEMA)
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def _read_shard(path: Path) -> pa.Table:

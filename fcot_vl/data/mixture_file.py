@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from fcot_vl.common.files import replacing
 from fcot_vl.data.dataset import SampleFolder, Samples, TaskFolder
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.sampling_weights import subset_counts
@@ -158,9 +159,8 @@ def write_mixture(
         lines.append(f"  - {text.strip()}")
     if settings:
         lines.append(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip())
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _relative(key: str, value: Any, folder: Path) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcot_vl.common.stage import read_rows
+from fcot_vl.common.files import read_rows
 
 FLOOR, CAP = 0.25, 4.0  # ours: the paper gives no thresholds
 GENERATION_TOKENS = 64  # ours: mean answer tokens from which a group is a generation task

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import read_rows
+from fcot_vl.common.files import read_rows, replacing
 from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import ImageError
@@ -53,12 +53,8 @@ def skipped_row(origin: Origin, error: BaseException) -> dict[str, Any]:
 def write_skipped(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Replace the `skipped.jsonl` of a folder atomically and return its path."""
     path = folder / FILE
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(_line(row) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     return path
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fcot_vl.common.files import read_rows
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.common.stage import open_stage, read_rows
+from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Origin, Sample, SampleFolder, write_shard
 from fcot_vl.data.skip_log import FILE as SKIPPED
 from fcot_vl.data.skip_log import skipped_row, write_skipped

@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from fcot_vl.common.files import write_rows
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row, write_skipped
 from fcot_vl.data.sources.base import origin_of
 from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
 from fcot_vl.evaluate.generator import Answerer, Question, batches
-from fcot_vl.evaluate.predictions import PREDICTIONS, Files, write_lines
+from fcot_vl.evaluate.predictions import PREDICTIONS, Files
 from fcot_vl.evaluate.processes import Processes
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples
 from fcot_vl.evaluate.tasks.minidoc import task_of
@@ -127,7 +128,7 @@ class Asking:
         self._refuse_many()
         self.questions = [question for question in self.questions if "skipped" not in done[question.id]]
         rows = [row for row in rows if "skipped" not in row]
-        write_lines(files.folder / PREDICTIONS, rows)
+        write_rows(files.folder / PREDICTIONS, rows)
         return rows
 
     def _refuse_many(self) -> None:

@@ -7,13 +7,11 @@ into `predictions.jsonl`, so an evaluation may resume with any number of process
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcot_vl.common.stage import read_rows
+from fcot_vl.common.files import append_rows, read_rows, write_rows
 
 PREDICTIONS, TIMES = "predictions.jsonl", "times.jsonl"
 
@@ -45,9 +43,9 @@ class Files:
         for path in (self.folder / PREDICTIONS, *shares[PREDICTIONS]):
             for row in read_rows(path):
                 rows.setdefault(row["id"], row)
-        write_lines(self.folder / PREDICTIONS, rows.values())
+        write_rows(self.folder / PREDICTIONS, rows.values())
         times = [row for path in (self.folder / TIMES, *shares[TIMES]) for row in read_rows(path)]
-        write_lines(self.folder / TIMES, times)
+        write_rows(self.folder / TIMES, times)
         for path in (*shares[PREDICTIONS], *shares[TIMES]):
             path.unlink()
 
@@ -57,8 +55,8 @@ class Files:
 
     def add(self, rows: Sequence[dict[str, Any]], seconds: float) -> None:
         """Append the rows of a batch and the seconds it took."""
-        append_lines(self._own[PREDICTIONS], rows)
-        append_lines(self._own[TIMES], [{"questions": len(rows), "seconds": seconds}])
+        append_rows(self._own[PREDICTIONS], rows)
+        append_rows(self._own[TIMES], [{"questions": len(rows), "seconds": seconds}])
 
     def seconds_per_question(self) -> float | None:
         """Return the mean seconds per question of one process over the joined rows, or None if nothing was timed."""
@@ -70,19 +68,3 @@ class Files:
 def _of(name: str, rank: int | str) -> str:
     stem, _, suffix = name.partition(".")
     return f"{stem}.{rank}.{suffix}"
-
-
-def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append rows; they are on disk when this function returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace the file atomically; a reader sees either the old or the new one."""
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    append_lines(partial, list(rows))
-    partial.replace(path)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import hash_file
+from fcot_vl.common.hashing import hash_file
 
 PLACEHOLDERS = ("question", "answer", "task", "examples")
 PROMPTS = Path(__file__).parent / "prompts"

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.files import write_json
 from fcot_vl.common.plotting import FAINT, INK, clean, finish, legend
-from fcot_vl.common.stage import made_here, write_json
+from fcot_vl.common.provenance import made_here
 
 # Outcomes of a sampled answer. Those in `RIGHT` are correct.
 FAILED, CUT_OFF, WRONG, BARE = "failed", "cut off", "wrong", "bare answer"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import write_json
+from fcot_vl.common.files import write_json
 from fcot_vl.merge.checkpoint import FLOATS, INDEX, Checkpoint, CheckpointError, Shard, StoredTensor
 
 CODES = {dtype: code for code, dtype in FLOATS.items()}

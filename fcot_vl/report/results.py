@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import read_rows
+from fcot_vl.common.files import read_rows
 from fcot_vl.report.run_data import LossCurve, ModelResults, RunData
 from fcot_vl.report.variant import DEFAULT_OPTIONS, Variant
 

@@ -22,8 +22,10 @@ from fcot_vl.bench.aggregation import Runs, batch_summary, summary, together
 from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.tables import tables, wide_console
 from fcot_vl.bench.timers import memory_rate
+from fcot_vl.common.files import write_json
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.common.stage import git_commit, hardware, now, open_stage, write_json
+from fcot_vl.common.provenance import provenance
+from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
 from fcot_vl.inference.loading import load_for_inference
 
@@ -112,9 +114,7 @@ def bench(
             {"name": name, "pages": len(found), "contenders": rows(singly[name], batched.get(name))}
             for name, found in sets.items()
         ],
-        "commit": git_commit(),
-        "hardware": hardware(),
-        "date": now(),
+        **provenance(),
     }
     write_json(out / RESULT, result)
     last = result["contenders"][-1]

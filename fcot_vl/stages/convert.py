@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration
 
+from fcot_vl.common.files import replacing, write_json
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.common.stage import open_stage, write_json
+from fcot_vl.common.stage import open_stage
 from fcot_vl.convert.chat_templates import CONVERSATIONS, Conversation, chat_template
 from fcot_vl.convert.checkpoint import Checkpoint, CheckpointError
 from fcot_vl.convert.config import image_processor, internvl_config, language_model_of
@@ -186,10 +187,8 @@ def _write_weights(checkpoint: Checkpoint, plan: Plan, output: Path) -> None:
                     parts = becomes.cut(checkpoint.read(name))
                     shard |= {t: p.contiguous() for t, p in zip(becomes.targets, parts, strict=True)}
                     progress.advance(bar)
-                partial = (output / file).with_suffix(".partial")
-                save_file(shard, partial, {"format": "pt"})
-                partial.chmod(0o644)
-                partial.replace(output / file)
+                with replacing(output / file) as partial:
+                    save_file(shard, partial, {"format": "pt"})
             else:
                 progress.advance(bar, len(names))
     if len(files) > 1:

@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.files import read_rows, write_json
 from fcot_vl.common.plotting import FAINT, clean, finish
-from fcot_vl.common.stage import git_commit, hardware, now, open_stage, read_rows, read_stage, write_json
+from fcot_vl.common.provenance import provenance
+from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.stages.evaluate import data_hash, evaluate, weights_hash
 from fcot_vl.train.snapshots import CHECKPOINTS
@@ -82,9 +84,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
             "data_hash": inputs["data"],
             "questions": len(samples),
             "compress_ratio": results[0]["compress_ratio"],
-            "commit": git_commit(),
-            "hardware": hardware(),
-            "date": now(),
+            **provenance(),
         }
         write_json(output / "curves.json", content)
         draw(content, output / "curves.png")

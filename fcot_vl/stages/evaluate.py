@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import git_commit, hardware, now, open_stage, read_stage, write_json
+from fcot_vl.common.files import write_json
+from fcot_vl.common.provenance import provenance
+from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
 from fcot_vl.data.skip_log import MAX_SKIPPED
 from fcot_vl.evaluate.evaluator import Asking
@@ -129,9 +131,7 @@ def evaluate(
             **asking.summary(rows),
             **asking.answerer.costs(asking.questions),
             "seconds_per_sample": files.seconds_per_question(),
-            "commit": git_commit(),
-            "hardware": hardware(),
-            "date": now(),
+            **provenance(),
         }
         if isinstance(samples, BenchmarkSamples) and samples.hidden:
             write_json(out / SUBMISSION, samples.benchmark.submission(rows))

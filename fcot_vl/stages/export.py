@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.files import write_json
 from fcot_vl.common.stage import FILE as STAGE_FILE
-from fcot_vl.common.stage import open_stage, read_stage, write_json
+from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.models.auto import Family, family_of, read_config
 from fcot_vl.models.base import CompressedConfig
 from fcot_vl.version import __version__

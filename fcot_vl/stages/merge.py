@@ -14,8 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.files import write_json
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.common.stage import hardware, now, open_stage, write_json
+from fcot_vl.common.provenance import hardware, now
+from fcot_vl.common.stage import open_stage
 from fcot_vl.merge import plots as figure
 from fcot_vl.merge import shapley
 from fcot_vl.merge.checkpoint import Checkpoint, CheckpointError

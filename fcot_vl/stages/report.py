@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fcot_vl.common.stage import open_stage, read_stage, write_json
+from fcot_vl.common.files import write_json
+from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.report.examples import find_examples
 from fcot_vl.report.figures.draw import draw_examples, draw_figures
 from fcot_vl.report.markdown import render

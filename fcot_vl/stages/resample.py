@@ -17,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage
+from fcot_vl.common.files import write_json
+from fcot_vl.common.hashing import hash_file
 from fcot_vl.common.plotting import FAINT, INK, clean, finish
-from fcot_vl.common.stage import hash_file, made_here, open_stage, write_json
+from fcot_vl.common.provenance import made_here
+from fcot_vl.common.stage import open_stage
 from fcot_vl.data.mixture_file import Part, take_apart, write_mixture, write_subset
 from fcot_vl.data.sampling_weights import CAP, FLOOR, Group, is_generation, read_groups, sampling_weights
 from fcot_vl.data.sources.open_data import open_data

@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from fcot_vl.common.stage import git_commit, hardware, now, write_json
+from fcot_vl.common.files import write_json
+from fcot_vl.common.provenance import provenance
 from fcot_vl.data.images import open_image
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 from fcot_vl.models.compressors.registry import WINDOWED
@@ -81,7 +82,7 @@ def visualize(
         model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
         found.append(look(name, model, processor, page, question, max_new_tokens))
     output.mkdir(parents=True, exist_ok=True)
-    record = {"question": question, "commit": git_commit(), "hardware": hardware(), "date": now()}
+    record = {"question": question, **provenance()}
     described = [
         {
             "model": one.model,

@@ -20,8 +20,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.files import replacing, write_json
 from fcot_vl.common.hashing import hash_file
-from fcot_vl.common.stage import write_json
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it is incomplete
 
@@ -148,12 +148,9 @@ def remove_checkpoints(folder: Path) -> None:
 
 def save_model_folder(folder: Path, *parts: Any) -> None:
     """Save a model and its processor as one folder, which appears atomically."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    with replacing(folder) as partial:
+        for part in parts:
+            part.save_pretrained(partial)
 
 
 def save_model_files(folder: Path, *parts: Any) -> None:

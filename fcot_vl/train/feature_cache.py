@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.logging import tqdm
 
+from fcot_vl.common.files import replacing
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
 
@@ -85,11 +86,8 @@ def cache_features(
                     shard[str(index)] = _features(sample, visual_features, processor)
                     blank += [str(index)] * is_blank
                     progress.update()
-                partial = _shard(folder, start).with_suffix(
-                    f".{os.getpid()}.partial"
-                )  # runs may share a cache
-                save_file(shard, partial, metadata={BLANK: ",".join(blank)} if blank else None)
-                partial.replace(_shard(folder, start))
+                with replacing(_shard(folder, start), str(os.getpid())) as partial:  # runs may share a cache
+                    save_file(shard, partial, metadata={BLANK: ",".join(blank)} if blank else None)
         size = sum(_shard(folder, start).stat().st_size for start in starts)
         stage.finish({"pages": len(samples), "bytes": size})
     return FeatureCache(folder, len(samples))

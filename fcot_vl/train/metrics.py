@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fcot_vl.common.stage import read_rows
+from fcot_vl.common.files import read_rows, write_rows
 from fcot_vl.train.mfu import peak_flops
 
 
@@ -120,9 +120,7 @@ class LossLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         rows = [row for row in self.rows() if row["step"] <= state.global_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        partial.replace(self.path)
+        write_rows(self.path, rows)
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
 
     def on_step_end(

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from fcot_vl.common.files import replacing
+
 KEPT, CHECKPOINTS = "kept", "checkpoints"
 
 
@@ -57,9 +59,8 @@ class KeepWeights(TrainerCallback):
         if state.is_world_process_zero:
             self.folder.mkdir(exist_ok=True)
             path = self.folder / f"step-{state.global_step:06d}.safetensors"
-            partial = path.with_suffix(".partial")
-            save_file(weights, partial, metadata={"format": "pt"})
-            partial.replace(path)
+            with replacing(path) as partial:
+                save_file(weights, partial, metadata={"format": "pt"})
 
 
 def make_folders(folder: Path, save: Callable[[dict[str, Tensor], Path], None]) -> int:

@@ -470,7 +470,9 @@ def test_an_interrupted_run_goes_on_and_writes_internvl(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
     kept = (folder / "pages-00000.parquet").stat().st_mtime_ns
     (folder / "pages-00001.parquet").unlink()
-    (folder / "pages-00002.parquet").rename(folder / "pages-00002.partial")  # killed before it was whole
+    (folder / "pages-00002.parquet").rename(
+        folder / ".pages-00002.parquet.partial"
+    )  # killed before it was whole
     (folder / "stage.json").write_text((folder / "stage.json").read_text().replace('"done"', '"running"'))
     synthesize_ocr(folder, ["table"], 5, shard_size=2, internvl=True)
     assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == before

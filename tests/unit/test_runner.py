@@ -209,7 +209,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
 ) -> None:
     model, processor = teacher
     whole = evaluate(model, SAMPLES, tmp_path / "whole", batch_size=2, processor=processor)
-    append, done = predictions.append_lines, []
+    append, done = predictions.append_rows, []
 
     def full_at_the_third(path: Path, rows: Any) -> None:
         if path.name == "predictions.jsonl":
@@ -221,7 +221,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
         append(path, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(predictions, "append_lines", full_at_the_third)
+        patched.setattr(predictions, "append_rows", full_at_the_third)
         with pytest.raises(OSError, match="No space left"):
             evaluate(model, SAMPLES, tmp_path / "out", batch_size=2, processor=processor)
     resumed = evaluate(model, SAMPLES, tmp_path / "out", batch_size=2, processor=processor)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from fcot_vl.common import stage
-from fcot_vl.common.stage import StageError, open_stage, read_rows, read_stage, write_json
+from fcot_vl.common import provenance
+from fcot_vl.common.files import append_rows, read_rows, replacing, write_json, write_rows
+from fcot_vl.common.stage import StageError, open_stage, read_stage
 
 SETTINGS: dict[str, Any] = {"ratio": 2, "steps": [1, 2], "path": Path("a/b"), "shape": (3, 4)}
 
@@ -118,24 +119,24 @@ def test_an_installed_copy_does_not_claim_a_strangers_commit(
         command = ["git", "-C", str(tmp_path), *identity, *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    module = tmp_path / "common" / "stage.py"
+    module = tmp_path / "common" / "provenance.py"
     module.parent.mkdir()
     module.touch()
-    monkeypatch.setattr(stage, "__file__", str(module))
-    stage.git_commit.cache_clear()
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    provenance.git_commit.cache_clear()
     try:
         git("init", "-q")
         git("commit", "-q", "--allow-empty", "-m", "theirs")
-        assert stage.git_commit() is None
-        git("add", "common/stage.py")
+        assert provenance.git_commit() is None
+        git("add", "common/provenance.py")
         git("commit", "-q", "-m", "ours")
-        stage.git_commit.cache_clear()
-        assert stage.git_commit() == git("rev-parse", "HEAD")
+        provenance.git_commit.cache_clear()
+        assert provenance.git_commit() == git("rev-parse", "HEAD")
         module.write_text("changed = 1\n")
-        stage.git_commit.cache_clear()
-        assert stage.git_commit() == git("rev-parse", "HEAD") + "-dirty"
+        provenance.git_commit.cache_clear()
+        assert provenance.git_commit() == git("rev-parse", "HEAD") + "-dirty"
     finally:
-        stage.git_commit.cache_clear()
+        provenance.git_commit.cache_clear()
 
 
 def test_rows_of_a_log(tmp_path: Path) -> None:
@@ -148,3 +149,39 @@ def test_rows_of_a_log(tmp_path: Path) -> None:
     path.write_text(f"{whole}\n{{\n{whole}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is not JSON"):
         read_rows(path)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    (tmp_path / ".a.txt.partial").write_text("left by a killed process")
+    with replacing(path) as partial:
+        assert not partial.exists()
+        partial.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+    def killed() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for text in ("first", "second"):
+        with replacing(path) as partial:
+            partial.mkdir()
+            (partial / f"{text}.txt").write_text(text)
+    assert [file.name for file in path.iterdir()] == ["second.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_are_written_and_appended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"a": "\u2028ß"}])
+    append_rows(path, [{"b": 2}])
+    assert read_rows(path) == [{"a": "\u2028ß"}, {"b": 2}]

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.stage import hash_files
+from fcot_vl.common.hashing import hash_files
 from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fcot_vl.common.stage import write_json
+from fcot_vl.common.files import replacing, write_json
 
 ROLES = {"user": "human", "assistant": "gpt"}
 
@@ -27,15 +27,13 @@ def write_internvl(shards: list[Path], folder: Path, name: str) -> int:
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     annotations = folder / "annotations.jsonl"
-    partial = annotations.with_suffix(".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(annotations) as partial, partial.open("w", encoding="utf-8") as file:
         for shard in shards:
             (folder / "images" / shard.stem).mkdir(exist_ok=True)
             for row in _rows(shard):
                 file.write(json.dumps(_line(row, folder, shard.stem), ensure_ascii=False) + "\n")
                 count += 1
-    partial.replace(annotations)
     meta = {
         "root": str(folder.resolve()),
         "annotation": str(annotations.resolve()),
