@@ -24,7 +24,7 @@ KILLED = """
 import json, os, random, signal, sys
 from pathlib import Path
 from training_case import realign_config
-from fcot_vl.train import trainer
+from fcot_vl.train import checkpointing, trainer
 from fcot_vl.stages.realign import realign
 
 output, model, data, kills, settings = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
@@ -49,20 +49,20 @@ def train_until(step, where):
             die()
     trainer.LossLog.on_step_end = on_step_end
     if where == "weights":
-        save = trainer.save_file
+        save = checkpointing.save_file
         def save_file(weights, path, **kwargs):
             if step_of(path.parent) >= step:
                 path.write_bytes(b"half")
                 die()
             save(weights, path, **kwargs)
-        trainer.save_file = save_file
+        checkpointing.save_file = save_file
     if where == "seal":
-        write = trainer.write_json
+        write = checkpointing.write_json
         def write_json(path, value):
             if path.name == "files.json" and step_of(path.parent) >= step:
                 die()
             write(path, value)
-        trainer.write_json = write_json
+        checkpointing.write_json = write_json
     realign(realign_config(output, **json.loads(settings)), model, data)
 
 rng = random.Random(0)
