@@ -1,4 +1,4 @@
-"""Tiny InternVLs with each decoder, and batches of pages for them: what the tests of the peers share."""
+"""Tiny InternVLs with each decoder, and batches of pages for them: what the tests of the baselines share."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from fcot_vl.inference.loading import stop_ids
 from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of
-from fcot_vl.prune.method import OTHER_PAGE, Method
+from fcot_vl.prune.method import IMAGE_METHODS, Method
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -94,7 +94,7 @@ class Answerer:
         total = sum(counts)
         kept = self.shown.visual_tokens(sample.images, counts)
         by_layer = [kept] * self.n_layers
-        if self.method.name not in OTHER_PAGE:
+        if self.method.name not in IMAGE_METHODS:
             by_layer = tokens_by_layer(self.method.drops(self.n_layers), self.n_layers, total)
         return Question(
             index,

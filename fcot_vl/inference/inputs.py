@@ -20,7 +20,7 @@ from fcot_vl.data.tokenization import Prompt
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.fewer_tiles import tile_limit
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.method import OTHER_PAGE, Method
+from fcot_vl.prune.method import IMAGE_METHODS, Method
 from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_page
 
 Images = Sequence[Image.Image]
@@ -42,7 +42,7 @@ class Shown:
         """Return the nominal number of visual tokens kept of images that have `counts` tokens when shown whole."""
         if self.method.keep is None or not sum(counts):
             return sum(counts)
-        if self.method.name not in OTHER_PAGE:
+        if self.method.name not in IMAGE_METHODS:
             return n_kept(self.method.keep, sum(counts))
         spent = self._cells if self.method.name == "smaller_page" else self._tokens_of_fewer_tiles
         return sum(spent(image, n) for image, n in zip(images, counts, strict=True))

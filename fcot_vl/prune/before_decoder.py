@@ -1,6 +1,6 @@
 """Base of the methods that act before the decoder: features of a tile in, fewer and possibly merged features out.
 
-These methods act between the projector and the first decoder layer. The engine drops at layer 0, so the placeholders of
+These methods act between the projector and the first decoder layer. The hooks drop at layer 0, so the placeholders of
 the prompt are removed together with the features, and the KV cache holds only the kept tokens. As in FastV, kept tokens
 keep their position ids. A merged token has the position of the token that absorbed the others.
 
@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Choice, Prompt
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.selection import Choice, PrefillTokens
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenGroup:
     """Visual tokens that share a budget: those of a tile, or of a row if the ViT is not used.
 
     Attributes:
@@ -48,13 +48,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Reduced:
+class ReducedTokens:
     """Visual tokens that are left.
 
     Attributes:
         kept_N: Mask of the kept tokens, bool.
         features_NC: Features, if kept tokens were rewritten.
-        size_N: See `prompt.Choice`.
+        size_N: See `Choice` in `selection.py`.
     """
 
     kept_N: Tensor
@@ -62,11 +62,11 @@ class Reduced:
     size_N: Tensor | None = None
 
 
-Reduce = Callable[[Piece, int], Reduced]  # (tokens, number of tokens to keep) -> exactly that many
+Reduce = Callable[[TokenGroup, int], ReducedTokens]  # (tokens, number of tokens to keep) -> exactly that many
 
 
 def apply_before_decoder(
-    model: nn.Module, method: str, keep: float, reduce: Reduce, watch: VitWatch | None = None
+    model: nn.Module, method: str, keep: float, reduce: Reduce, probe: VitAttentionProbe | None = None
 ) -> PruneHandle:
     """Apply `reduce` between projector and decoder until the returned handle is removed.
 
@@ -74,23 +74,23 @@ def apply_before_decoder(
         model: Model to prune.
         method: Name of the method.
         keep: Share of visual tokens to keep, (0, 1].
-        reduce: Function that reduces a `Piece` to a number of tokens.
-        watch: Watch of the model's ViT, whose attention and keys are passed to `reduce` tile by tile. If None, the ViT
+        reduce: Function that reduces a `TokenGroup` to a number of tokens.
+        probe: Probe of the model's ViT, whose attention and keys are passed to `reduce` tile by tile. If None, the ViT
             is not used, and `reduce` receives whole rows.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    def select(prompt: Prompt) -> Choice:
-        assert prompt.hidden_BLC is not None
-        found = None if watch is None else watch.take(sum(prompt.counts()))
-        return _reduce_rows(prompt, prompt.hidden_BLC, found, keep, reduce)
+    def select(prefill: PrefillTokens) -> Choice:
+        assert prefill.hidden_BLC is not None
+        found = None if probe is None else probe.pop(sum(prefill.counts()))
+        return _reduce_rows(prefill, prefill.hidden_BLC, found, keep, reduce)
 
     handle = PruneHandle(method, keep, 0, len(decoder_of(model).layers))
     install(model, handle, select)
-    if watch is not None:
-        handle.hooks += watch.hooks()
+    if probe is not None:
+        handle.hooks += probe.hooks()
     return handle
 
 
@@ -100,15 +100,19 @@ def shares_of(budget: int, n_tiles: int) -> list[int]:
 
 
 def _reduce_rows(
-    prompt: Prompt, hidden_BLC: Tensor, found: tuple[Tensor, Tensor] | None, keep: float, reduce: Reduce
+    prefill: PrefillTokens,
+    hidden_BLC: Tensor,
+    found: tuple[Tensor, Tensor] | None,
+    keep: float,
+    reduce: Reduce,
 ) -> Choice:
-    kept_BL, merged_BLC = prompt.image_BL.clone(), hidden_BLC.clone()
+    kept_BL, merged_BLC = prefill.image_BL.clone(), hidden_BLC.clone()
     size_BL = torch.ones(kept_BL.shape, device=hidden_BLC.device)
     n_sized, first_tile = 0, 0
-    for row, count in enumerate(prompt.counts()):
+    for row, count in enumerate(prefill.counts()):
         if count == 0:
             continue
-        where = prompt.image_BL[row].nonzero()[:, 0]
+        where = prefill.image_BL[row].nonzero()[:, 0]
         n_tiles = 1 if found is None else count // found[0].shape[1]
         budget = n_kept(keep, count)
         if budget < count:
@@ -120,7 +124,7 @@ def _reduce_rows(
                 sides = (
                     (nothing, nothing) if found is None else tuple(part[first_tile + tile] for part in found)
                 )
-                left = _reduced(reduce, Piece(features[tile], *sides), n)
+                left = _reduced_group(reduce, TokenGroup(features[tile], *sides), n)
                 kept_BL[row, place] = left.kept_N
                 if left.features_NC is not None:
                     merged_BLC[row, place] = left.features_NC.to(merged_BLC.dtype)
@@ -131,12 +135,12 @@ def _reduce_rows(
     return Choice(kept_BL, merged_BLC, size_BL if n_sized else None)
 
 
-def _reduced(reduce: Reduce, piece: Piece, n: int) -> Reduced:
-    n_tokens = len(piece.features_NC)
+def _reduced_group(reduce: Reduce, group: TokenGroup, n: int) -> ReducedTokens:
+    n_tokens = len(group.features_NC)
     if n in (0, n_tokens):
-        return Reduced(torch.full((n_tokens,), bool(n), device=piece.features_NC.device))
-    left = reduce(piece, n)
-    assert int(left.kept_N.sum()) == n, "a peer kept other than its budget"
+        return ReducedTokens(torch.full((n_tokens,), bool(n), device=group.features_NC.device))
+    left = reduce(group, n)
+    assert int(left.kept_N.sum()) == n, f"a method kept {int(left.kept_N.sum())} tokens of a budget of {n}"
     return left
 
 

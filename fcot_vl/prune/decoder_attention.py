@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 
-class DecoderWatch:
-    """Watch of the projections and positions of one decoder layer in prefill.
+class DecoderAttentionProbe:
+    """Record the projections and positions of one decoder layer in prefill.
 
-    `ahead` computes the projections before the layer runs.
+    `project_ahead` computes the projections before the layer runs.
 
     Raises:
         ValueError: If the layer has neither separate nor fused (Phi-3) query and key projections.
@@ -27,54 +27,55 @@ class DecoderWatch:
         self.fused = hasattr(self.module, "qkv_proj")
         if not self.fused and not (hasattr(self.module, "q_proj") and hasattr(self.module, "k_proj")):
             raise ValueError(
-                "ranking by attention needs a decoder with q_proj and k_proj, or qkv_proj (Llama and its kin)."
+                "ranking by attention needs a decoder with q_proj and k_proj, or qkv_proj (such as "
+                f"Llama or Phi-3); this one has {type(self.module).__name__}."
             )
         self.position_embeddings: tuple[Tensor, Tensor] | None = None
         self.query_BLD: Tensor | None = None
         self.key_BLD: Tensor | None = None
 
     def hooks(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Register the hooks, after those of the engine, so that they see the positions that the engine shortened."""
-        see_positions = self.layer.register_forward_pre_hook(self.see_positions, with_kwargs=True)
+        """Register the hooks, after those of `hooks.py`, so that they see the shortened positions."""
+        position_hook = self.layer.register_forward_pre_hook(self.record_positions, with_kwargs=True)
         if self.fused:
-            return [see_positions, self.module.qkv_proj.register_forward_hook(self.see_all)]
+            return [position_hook, self.module.qkv_proj.register_forward_hook(self.record_qkv)]
         return [
-            see_positions,
-            self.module.q_proj.register_forward_hook(self.see_query),
-            self.module.k_proj.register_forward_hook(self.see_key),
+            position_hook,
+            self.module.q_proj.register_forward_hook(self.record_query),
+            self.module.k_proj.register_forward_hook(self.record_key),
         ]
 
-    def hooks_below(self, below: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
-        """Register the hook that `ahead` needs.
+    def position_hooks(self, below: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        """Register the hook that `project_ahead` needs.
 
         It reads the positions of the layer below, where nothing has been dropped yet.
         """
-        return [below.register_forward_pre_hook(self.see_positions, with_kwargs=True)]
+        return [below.register_forward_pre_hook(self.record_positions, with_kwargs=True)]
 
-    def ahead(self, hidden_BLC: Tensor) -> None:
+    def project_ahead(self, hidden_BLC: Tensor) -> None:
         """Compute and record the query and key of the layer for its upcoming input."""
         normed_BLC = self.layer.input_layernorm(hidden_BLC)
         if self.fused:
-            self.see_all(self.module, (), self.module.qkv_proj(normed_BLC))
+            self.record_qkv(self.module, (), self.module.qkv_proj(normed_BLC))
         else:
-            self.see_query(self.module, (), self.module.q_proj(normed_BLC))
-            self.see_key(self.module, (), self.module.k_proj(normed_BLC))
+            self.record_query(self.module, (), self.module.q_proj(normed_BLC))
+            self.record_key(self.module, (), self.module.k_proj(normed_BLC))
 
-    def see_positions(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record_positions(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.position_embeddings = kwargs["position_embeddings"]
 
-    def see_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def record_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.query_BLD = output if output.shape[1] > 1 else None
 
-    def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def record_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.key_BLD = output if output.shape[1] > 1 else None
 
-    def see_all(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def record_qkv(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         config, width = self.module.config, self.module.head_dim
         sizes = [width * config.num_attention_heads, *[width * config.num_key_value_heads] * 2]
         query_BLD, key_BLD, _ = output.split(sizes, dim=-1)
-        self.see_query(module, args, query_BLD)
-        self.see_key(module, args, key_BLD)
+        self.record_query(module, args, query_BLD)
+        self.record_key(module, args, key_BLD)
 
     def last_row(self, valid_BL: Tensor) -> Tensor:
         """Return the attention of every row's last valid token over the row, mean over heads, float32 [B, L]."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
+from fcot_vl.prune.before_decoder import ReducedTokens, TokenGroup, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import first_best
 
@@ -32,9 +32,9 @@ def apply_divprune(model: nn.Module, keep: float) -> PruneHandle:
         ValueError: If a value is out of range.
     """
 
-    def reduce(piece: Piece, n: int) -> Reduced:
-        features_NC = piece.features_NC
-        return Reduced(as_mask(most_diverse(features_NC, n), len(features_NC), features_NC.device))
+    def reduce(group: TokenGroup, n: int) -> ReducedTokens:
+        features_NC = group.features_NC
+        return ReducedTokens(as_mask(most_diverse(features_NC, n), len(features_NC), features_NC.device))
 
     return apply_before_decoder(model, "divprune", keep, reduce)
 

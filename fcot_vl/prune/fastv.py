@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fcot_vl.prune.decoder_attention import DecoderWatch
+from fcot_vl.prune.decoder_attention import DecoderAttentionProbe
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt, keep_top
+from fcot_vl.prune.selection import PrefillTokens, keep_top
 
 
 def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:
@@ -40,12 +40,12 @@ def apply_fastv(model: nn.Module, keep: float, layer: int = 2) -> PruneHandle:
     if layer >= n_layers:
         raise ValueError(f"layer must lie in 1..{n_layers - 1} of this decoder, got {layer}.")
     watched = decoder.layers[layer - 1]
-    watch = DecoderWatch(watched)
+    probe = DecoderAttentionProbe(watched)
 
-    def select(prompt: Prompt) -> Tensor:
-        return keep_top(prompt, watch.last_row(prompt.valid_BL), keep)
+    def select(prefill: PrefillTokens) -> Tensor:
+        return keep_top(prefill, probe.last_row(prefill.valid_BL), keep)
 
     handle = PruneHandle("fastv", keep, layer, n_layers)
     install(model, handle, select)
-    handle.hooks += watch.hooks()
+    handle.hooks += probe.hooks()
     return handle

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt
+from fcot_vl.prune.selection import PrefillTokens
 
 
 def tile_limit(tokens_at: Callable[[int], int], most: int, budget: int) -> int:
@@ -44,8 +44,8 @@ def apply_fewer_tiles(model: nn.Module, keep: float) -> PruneHandle:
         ValueError: If a value is out of range.
     """
 
-    def select(prompt: Prompt) -> Tensor:
-        return prompt.image_BL
+    def select(prefill: PrefillTokens) -> Tensor:
+        return prefill.image_BL
 
     handle = PruneHandle("fewer_tiles", keep, 0, len(decoder_of(model).layers))
     install(model, handle, select)

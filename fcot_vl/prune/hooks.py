@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.handle import PruneHandle
-from fcot_vl.prune.selection import Choice, Prompt, Select
+from fcot_vl.prune.selection import Choice, PrefillTokens, Select
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a module's forward
 
@@ -55,13 +55,15 @@ def install(model: Any, handle: PruneHandle, *selects: Select) -> None:
     """
     decoder = decoder_of(model)
     _check(decoder, handle)
-    guest = _Guest(model, decoder, handle, selects)
+    pruning = _PruningHooks(model, decoder, handle, selects)
     if (vision_tower := getattr(model.model, "vision_tower", None)) is not None:
-        handle.hooks.append(vision_tower.register_forward_pre_hook(guest.see_tiles, with_kwargs=True))
-    handle.hooks.append(model.model.register_forward_pre_hook(guest.see_prompt, with_kwargs=True))
-    handle.hooks.append(decoder.register_forward_pre_hook(guest.enter_decoder, with_kwargs=True))
+        handle.hooks.append(
+            vision_tower.register_forward_pre_hook(pruning.record_pixel_values, with_kwargs=True)
+        )
+    handle.hooks.append(model.model.register_forward_pre_hook(pruning.record_prompt, with_kwargs=True))
+    handle.hooks.append(decoder.register_forward_pre_hook(pruning.enter_decoder, with_kwargs=True))
     for layer in decoder.layers[handle.drops[0][0] :]:
-        handle.hooks.append(layer.register_forward_pre_hook(guest.enter_layer, with_kwargs=True))
+        handle.hooks.append(layer.register_forward_pre_hook(pruning.enter_layer, with_kwargs=True))
 
 
 def _check(decoder: Any, handle: PruneHandle) -> None:
@@ -80,33 +82,33 @@ def _check(decoder: Any, handle: PruneHandle) -> None:
         )
     if "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {}):
         raise ValueError(
-            "pruning needs positions of one dimension; Qwen-VL's decoder counts rows and columns of a picture."
+            "pruning needs positions of one dimension; Qwen-VL's decoder counts rows and columns of an image."
         )
     kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise ValueError(f"pruning needs full attention in every decoder layer, found {sorted(kinds)}.")
     for hook in decoder._forward_pre_hooks.values():
-        if isinstance(getattr(hook, "__self__", None), _Guest):
+        if isinstance(getattr(hook, "__self__", None), _PruningHooks):
             raise ValueError("the model is pruned already: call remove() on that handle first.")
 
 
 # --------------------------------------------------------------------------------------------------- the hooks
 
 
-class _Stage:
+class _DropPoint:
     """One drop: its choice of tokens, and the state of the layers up to the next drop, from prefill to last step."""
 
     def __init__(self, first_layer: nn.Module, select: Select) -> None:
         self.first_layer, self.select = first_layer, select
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.active = False  # True if the sequence in its layers is shorter than the whole one
         self.valid_BK: Tensor | None = None  # mask of the keys that are not filler
         self.bias_BK: Tensor | None = None  # bias added to the attention logits of a key, if any
-        self.forget_call()
+        self.reset_call()
 
-    def forget_call(self) -> None:
+    def reset_call(self) -> None:
         self.index_BS: Tensor | None = None  # during a prefill: kept tokens, as indices of the input
         self.origin_BS: Tensor | None = None  # the same tokens, as indices of the whole prompt
         self.hidden_BLC: Tensor | None = None  # during a prefill: hidden states that the method rewrote
@@ -114,18 +116,18 @@ class _Stage:
         self.positions: dict[str, Any] = {}
 
 
-class _Guest:
+class _PruningHooks:
     """The hooks and their state from prefill to the last decoding step."""
 
     def __init__(self, model: Any, decoder: Any, handle: PruneHandle, selects: Sequence[Select]) -> None:
         self.handle = handle
         layers = [layer for layer, _ in handle.drops]
-        self.stages = [
-            _Stage(decoder.layers[layer], select) for layer, select in zip(layers, selects, strict=True)
+        self.points = [
+            _DropPoint(decoder.layers[layer], select) for layer, select in zip(layers, selects, strict=True)
         ]
-        self.stage_of = {
-            layer: stage
-            for stage, (first, after) in zip(self.stages, pairwise([*layers, handle.n_layers]), strict=True)
+        self.point_of = {
+            layer: point
+            for point, (first, after) in zip(self.points, pairwise([*layers, handle.n_layers]), strict=True)
             for layer in decoder.layers[first:after]
         }
         self.last_layer = decoder.layers[-1]
@@ -133,26 +135,26 @@ class _Guest:
         self.eager = decoder.config._attn_implementation == "eager"
         self.input_ids_BL: Tensor | None = None
         self.pixel_values: Tensor | None = None
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        self.prompt: Prompt | None = None  # during a prefill, until the last drop is reached
-        self.waiting: list[_Stage] = []  # during a prefill: drops not reached yet
+    def reset(self) -> None:
+        self.prefill: PrefillTokens | None = None  # during a prefill, until the last drop is reached
+        self.waiting: list[_DropPoint] = []  # during a prefill: drops not reached yet
         self.origin_BS: Tensor | None = (
             None  # during a prefill: indices of the remaining tokens in the whole prompt
         )
         self.n_seen = 0  # number of tokens passed to the whole model
         self.cache: weakref.ref[Any] | None = None  # cache that the last prefill filled
-        for stage in self.stages:
-            stage.forget()
+        for point in self.points:
+            point.reset()
 
     # The hooks, in the order in which a forward pass calls them.
 
-    def see_tiles(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record_pixel_values(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Read at the vision tower because `generate()` encodes images before it calls the model.
         self.pixel_values = kwargs.get("pixel_values", args[0] if args else None)
 
-    def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.input_ids_BL = kwargs.get("input_ids", args[0] if args else None)
 
     def enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
@@ -162,15 +164,15 @@ class _Guest:
             raise ValueError("pruning needs a growing KV cache, a static one reserves the dropped keys too.")
         new_valid_BQ = _new_valid(kwargs.get("attention_mask"), embeds_BQC)
         if cache is None or cache.get_seq_length() == 0:
-            self.start(new_valid_BQ)
-        elif any(stage.active for stage in self.stages):
-            self.go_on(cache, kwargs.get("attention_mask"), new_valid_BQ)
+            self.start_prefill(new_valid_BQ)
+        elif any(point.active for point in self.points):
+            self.continue_decoding(cache, kwargs.get("attention_mask"), new_valid_BQ)
         n_before = self.n_seen
         self.n_seen += n_new
         if self.handle.drops[0][0] > 0:
             return None
-        self.drop(self.stages[0], embeds_BQC)
-        if not self.stages[0].active:
+        self.drop(self.points[0], embeds_BQC)
+        if not self.points[0].active:
             return None
         # No layer has the full length, so the mask and positions that the decoder would size by the cache of its
         # first layer do not apply. A four-dimensional mask is passed through unchanged; layers get their own.
@@ -180,37 +182,37 @@ class _Guest:
         return args, kwargs
 
     def enter_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        hidden_BQC, stage = args[0], self.stage_of[module]
-        if module is stage.first_layer:
-            self.drop(stage, hidden_BQC)
-            if stage.active:
-                hidden_BQC = self.prepare_call(stage, hidden_BQC, kwargs)
-        if not stage.active:
+        hidden_BQC, point = args[0], self.point_of[module]
+        if module is point.first_layer:
+            self.drop(point, hidden_BQC)
+            if point.active:
+                hidden_BQC = self.prepare_call(point, hidden_BQC, kwargs)
+        if not point.active:
             return None
-        kwargs |= stage.positions
-        kwargs["attention_mask"] = stage.mask
+        kwargs |= point.positions
+        kwargs["attention_mask"] = point.mask
         if module is self.last_layer:
-            for done in self.stages:
-                done.forget_call()
+            for done in self.points:
+                done.reset_call()
         return (hidden_BQC, *args[1:]), kwargs
 
     # Implementation of the hooks.
 
-    def start(self, valid_BL: Tensor) -> None:
-        self.forget()
+    def start_prefill(self, valid_BL: Tensor) -> None:
+        self.reset()
         if self.input_ids_BL is None:
             raise ValueError("pruning finds visual tokens by their id: pass input_ids, not inputs_embeds.")
         input_ids_BL = self.input_ids_BL.to(valid_BL.device)
         image_BL = (input_ids_BL == self.image_token_id) & valid_BL
-        prompt = Prompt(image_BL, valid_BL, input_ids_BL, self.pixel_values)
+        prefill = PrefillTokens(image_BL, valid_BL, input_ids_BL, self.pixel_values)
         self.pixel_values = None
-        self.handle.total = prompt.counts()
+        self.handle.total = prefill.counts()
         if any(self.handle.total):
-            self.prompt, self.handle.kept_at, self.waiting = prompt, [], list(self.stages)
+            self.prefill, self.handle.kept_at, self.waiting = prefill, [], list(self.points)
         else:
-            self.handle.kept_at = [self.handle.total] * len(self.stages)
+            self.handle.kept_at = [self.handle.total] * len(self.points)
 
-    def go_on(self, cache: Any, attention_mask: Tensor | None, new_valid_BQ: Tensor) -> None:
+    def continue_decoding(self, cache: Any, attention_mask: Tensor | None, new_valid_BQ: Tensor) -> None:
         n_tokens = self.n_seen + new_valid_BQ.shape[1]
         if self.cache is None or self.cache() is not cache:
             raise ValueError("this KV cache was not filled by the pruned model's last prefill.")
@@ -219,61 +221,63 @@ class _Guest:
                 f"the attention mask covers {attention_mask.shape[1]} tokens, the pruned cache and the new "
                 f"tokens stand for {n_tokens}: pass new tokens only and the mask of the whole text."
             )
-        for stage in self.stages:
-            if stage.valid_BK is not None:
-                stage.valid_BK = torch.cat([stage.valid_BK, new_valid_BQ], dim=1)
-            if stage.bias_BK is not None:
-                stage.bias_BK = torch.cat(
-                    [stage.bias_BK, torch.zeros_like(new_valid_BQ, dtype=torch.float)], 1
+        for point in self.points:
+            if point.valid_BK is not None:
+                point.valid_BK = torch.cat([point.valid_BK, new_valid_BQ], dim=1)
+            if point.bias_BK is not None:
+                point.bias_BK = torch.cat(
+                    [point.bias_BK, torch.zeros_like(new_valid_BQ, dtype=torch.float)], 1
                 )
 
-    def drop(self, stage: _Stage, hidden_BLC: Tensor) -> None:
+    def drop(self, point: _DropPoint, hidden_BLC: Tensor) -> None:
         """In a prefill, call the method's selection and lay out the rows of the shortened sequence."""
-        if not self.waiting or self.waiting[0] is not stage:
+        if not self.waiting or self.waiting[0] is not point:
             return
         self.waiting.pop(0)
-        assert self.prompt is not None
-        prompt = self.prompt
-        chosen = stage.select(replace(prompt, hidden_BLC=hidden_BLC))
-        kept_BL = (chosen.kept_BL if isinstance(chosen, Choice) else chosen) & prompt.image_BL
+        assert self.prefill is not None
+        prefill = self.prefill
+        chosen = point.select(replace(prefill, hidden_BLC=hidden_BLC))
+        kept_BL = (chosen.kept_BL if isinstance(chosen, Choice) else chosen) & prefill.image_BL
         self.handle.kept_at.append(kept_BL.sum(dim=1).tolist())
         if self.origin_BS is not None or self.handle.kept != self.handle.total:
-            self.shorten(stage, prompt, kept_BL, chosen if isinstance(chosen, Choice) else None)
+            self.shorten(point, prefill, kept_BL, chosen if isinstance(chosen, Choice) else None)
         if not self.waiting:
-            self.prompt = self.origin_BS = None
+            self.prefill = self.origin_BS = None
 
-    def shorten(self, stage: _Stage, prompt: Prompt, kept_BL: Tensor, choice: Choice | None) -> None:
-        stay_BL = kept_BL | (prompt.valid_BL & ~prompt.image_BL)
+    def shorten(
+        self, point: _DropPoint, prefill: PrefillTokens, kept_BL: Tensor, choice: Choice | None
+    ) -> None:
+        stay_BL = kept_BL | (prefill.valid_BL & ~prefill.image_BL)
         n_longest = int(stay_BL.sum(dim=1).max())
         # A stable sort by `stay_BL` moves the kept tokens to the right end and preserves their order.
         index_BS = stay_BL.to(torch.uint8).argsort(dim=1, stable=True)[:, -n_longest:]
-        stage.index_BS, stage.active = index_BS, True
-        stage.valid_BK = stay_BL.gather(1, index_BS)
-        stage.origin_BS = index_BS if self.origin_BS is None else self.origin_BS.gather(1, index_BS)
+        point.index_BS, point.active = index_BS, True
+        point.valid_BK = stay_BL.gather(1, index_BS)
+        point.origin_BS = index_BS if self.origin_BS is None else self.origin_BS.gather(1, index_BS)
         if choice is not None:
-            stage.hidden_BLC = choice.hidden_BLC
+            point.hidden_BLC = choice.hidden_BLC
             if choice.size_BL is not None:
-                stage.bias_BK = choice.size_BL.float().log().gather(1, index_BS)
-        self.origin_BS = stage.origin_BS
-        kept_BS, ids_BS = kept_BL.gather(1, index_BS), prompt.input_ids_BL.gather(1, index_BS)
-        self.prompt = Prompt(kept_BS, stage.valid_BK, ids_BS, None)
+                point.bias_BK = choice.size_BL.float().log().gather(1, index_BS)
+        self.origin_BS = point.origin_BS
+        kept_BS, ids_BS = kept_BL.gather(1, index_BS), prefill.input_ids_BL.gather(1, index_BS)
+        self.prefill = PrefillTokens(kept_BS, point.valid_BK, ids_BS, None)
 
-    def prepare_call(self, stage: _Stage, hidden_BQC: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def prepare_call(self, point: _DropPoint, hidden_BQC: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """At the layer of a drop, prepare the shortened hidden states, positions and mask of this call."""
         cache = kwargs.get("past_key_values")
-        if stage.index_BS is not None:
-            assert stage.origin_BS is not None
+        if point.index_BS is not None:
+            assert point.origin_BS is not None
             self.cache = None if cache is None else weakref.ref(cache)
-            n_rows = len(stage.index_BS)
-            given_BLC = hidden_BQC if stage.hidden_BLC is None else stage.hidden_BLC.to(hidden_BQC.dtype)
-            hidden_BQC = _take(given_BLC, stage.index_BS)
+            n_rows = len(point.index_BS)
+            given_BLC = hidden_BQC if point.hidden_BLC is None else point.hidden_BLC.to(hidden_BQC.dtype)
+            hidden_BQC = _take(given_BLC, point.index_BS)
             rotary = kwargs["position_embeddings"]
-            rotary = tuple(_take(part.expand(n_rows, -1, -1), stage.origin_BS) for part in rotary)
-            stage.positions = {"position_embeddings": rotary}
+            rotary = tuple(_take(part.expand(n_rows, -1, -1), point.origin_BS) for part in rotary)
+            point.positions = {"position_embeddings": rotary}
             if (ids_BL := kwargs.get("position_ids")) is not None:
-                stage.positions["position_ids"] = ids_BL.expand(n_rows, -1).gather(1, stage.origin_BS)
-        assert stage.valid_BK is not None
-        stage.mask = _causal_mask(stage.valid_BK, stage.bias_BK, hidden_BQC, self.eager)
+                point.positions["position_ids"] = ids_BL.expand(n_rows, -1).gather(1, point.origin_BS)
+        assert point.valid_BK is not None
+        point.mask = _causal_mask(point.valid_BK, point.bias_BK, hidden_BQC, self.eager)
         return hidden_BQC
 
 

@@ -37,7 +37,7 @@ BY_KEEP: dict[str, Callable[[Any, float], PruneHandle]] = {  # methods that need
     "smaller_page": apply_smaller_page,
     "fewer_tiles": apply_fewer_tiles,
 }
-OTHER_PAGE = ("smaller_page", "fewer_tiles")  # methods that show the model another image
+IMAGE_METHODS = ("smaller_page", "fewer_tiles")  # methods that show the model another image
 METHODS = ("none", "fastv", "random", *BY_KEEP)
 
 
@@ -138,7 +138,7 @@ class Method:
             return apply_fastv(model, self.keep, self.layer)
         if self.name == "random":
             return apply_random(model, self.keep, self.seed)
-        if self.name in OTHER_PAGE:
+        if self.name in IMAGE_METHODS:
             named = self.name.replace("_", " ").replace("smaller", "a smaller")
             if getattr(model.config, "compress_ratio", 1) != 1:
                 raise ValueError(f"{named}: a control for the teacher; this model is compressed already.")

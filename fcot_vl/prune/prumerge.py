@@ -28,10 +28,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine, evenly
+from fcot_vl.prune.before_decoder import (
+    ReducedTokens,
+    TokenGroup,
+    apply_before_decoder,
+    as_mask,
+    cosine,
+    evenly,
+)
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import best_first
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 
 NEIGHBOURS = 32 / 576  # share of a tile's tokens
 
@@ -46,7 +53,9 @@ def apply_prumerge(model: nn.Module, keep: float) -> PruneHandle:
     Raises:
         ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
-    return apply_before_decoder(model, "prumerge", keep, prune_and_merge, VitWatch(model, one_head=True))
+    return apply_before_decoder(
+        model, "prumerge", keep, prune_and_merge, VitAttentionProbe(model, one_head=True)
+    )
 
 
 def outliers(attention_N: Tensor) -> Tensor:
@@ -55,9 +64,9 @@ def outliers(attention_N: Tensor) -> Tensor:
     return attention_N > high + 1.5 * (high - low)
 
 
-def prune_and_merge(piece: Piece, n: int) -> Reduced:
+def prune_and_merge(group: TokenGroup, n: int) -> ReducedTokens:
     """Reduce a tile to n tokens, all rewritten; with a budget of one, there is no mean of the dropped tokens."""
-    attention_N, features_NC = piece.attention_N, piece.features_NC
+    attention_N, features_NC = group.attention_N, group.features_NC
     n_tokens, n_whole = len(attention_N), max(1, n - 1)
     order_N = attention_N.argsort(descending=True, stable=True)
     first = order_N[: min(n_whole, int(outliers(attention_N).sum()))]
@@ -65,7 +74,7 @@ def prune_and_merge(piece: Piece, n: int) -> Reduced:
     spread = rest[evenly(len(rest), n_whole - len(first))]
     kept_N = as_mask(torch.cat([first, spread]), n_tokens, features_NC.device)
     kept, dropped = kept_N.nonzero()[:, 0], (~kept_N).nonzero()[:, 0]
-    weight_MN = near(piece.keys_Nd, kept) * attention_N
+    weight_MN = near(group.keys_Nd, kept) * attention_N
     weight_MN[torch.arange(len(kept)), kept] = 1
     merged_NC = features_NC.clone()
     merged_NC[kept] = weight_MN @ features_NC / weight_MN.sum(dim=1, keepdim=True)
@@ -73,7 +82,7 @@ def prune_and_merge(piece: Piece, n: int) -> Reduced:
         share = attention_N[dropped].clamp(min=1e-9)
         merged_NC[dropped[-1]] = share @ features_NC[dropped] / share.sum()
         kept_N[dropped[-1]] = True
-    return Reduced(kept_N, merged_NC)
+    return ReducedTokens(kept_N, merged_NC)
 
 
 def near(keys_Nd: Tensor, kept: Tensor) -> Tensor:

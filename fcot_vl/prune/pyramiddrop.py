@@ -18,10 +18,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import Drop
-from fcot_vl.prune.decoder_attention import DecoderWatch
+from fcot_vl.prune.decoder_attention import DecoderAttentionProbe
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt, keep_counts
+from fcot_vl.prune.selection import PrefillTokens, keep_counts
 
 AT = (1 / 4, 1 / 2, 3 / 4)  # fractions of the depth of the decoder
 
@@ -51,15 +51,15 @@ def apply_pyramiddrop(model: nn.Module, keep: float) -> PruneHandle:
     decoder = decoder_of(model)
     drops = pyramid_drops(keep, len(decoder.layers))
     handle = PruneHandle("pyramiddrop", keep, drops[0][0], len(decoder.layers), drops)
-    watches = [DecoderWatch(decoder.layers[layer]) for layer, _ in drops]
+    probes = [DecoderAttentionProbe(decoder.layers[layer]) for layer, _ in drops]
 
-    def best(watch: DecoderWatch, share: float, prompt: Prompt) -> Tensor:
-        assert prompt.hidden_BLC is not None
-        watch.ahead(prompt.hidden_BLC)
-        return keep_counts(prompt, watch.last_row(prompt.valid_BL), handle.budget(share))
+    def best(probe: DecoderAttentionProbe, share: float, prefill: PrefillTokens) -> Tensor:
+        assert prefill.hidden_BLC is not None
+        probe.project_ahead(prefill.hidden_BLC)
+        return keep_counts(prefill, probe.last_row(prefill.valid_BL), handle.budget(share))
 
-    selects = [partial(best, watch, share) for watch, (_, share) in zip(watches, drops, strict=True)]
+    selects = [partial(best, probe, share) for probe, (_, share) in zip(probes, drops, strict=True)]
     install(model, handle, *selects)
-    for watch, (layer, _) in zip(watches, drops, strict=True):
-        handle.hooks += watch.hooks_below(decoder.layers[layer - 1])
+    for probe, (layer, _) in zip(probes, drops, strict=True):
+        handle.hooks += probe.position_hooks(decoder.layers[layer - 1])
     return handle

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt, keep_top, row_fingerprints
+from fcot_vl.prune.selection import PrefillTokens, keep_top, row_fingerprints
 
 
 def apply_random(model: nn.Module, keep: float, seed: int = 0) -> PruneHandle:
@@ -30,15 +30,15 @@ def apply_random(model: nn.Module, keep: float, seed: int = 0) -> PruneHandle:
         ValueError: If a value is out of range.
     """
 
-    def select(prompt: Prompt) -> Tensor:
-        counts = prompt.counts()
-        score_BL = torch.zeros(prompt.image_BL.shape, device=prompt.image_BL.device)
-        for row, fingerprint in enumerate(row_fingerprints(prompt)):
+    def select(prefill: PrefillTokens) -> Tensor:
+        counts = prefill.counts()
+        score_BL = torch.zeros(prefill.image_BL.shape, device=prefill.image_BL.device)
+        for row, fingerprint in enumerate(row_fingerprints(prefill)):
             # torch's CPU generator uses only 32 bits of a seed, too few for both numbers.
             generator = np.random.default_rng((seed, fingerprint))
             scores = torch.from_numpy(generator.random(counts[row], dtype=np.float32))
-            score_BL[row, prompt.image_BL[row]] = scores.to(score_BL.device)
-        return keep_top(prompt, score_BL, keep)
+            score_BL[row, prefill.image_BL[row]] = scores.to(score_BL.device)
+        return keep_top(prefill, score_BL, keep)
 
     handle = PruneHandle("random", keep, 0, len(decoder_of(model).layers))
     install(model, handle, select)

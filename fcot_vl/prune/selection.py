@@ -16,7 +16,7 @@ from fcot_vl.prune.budget import n_kept
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PrefillTokens:
     """Input of a method's choice: the tokens of one prefill.
 
     At a second drop, all fields hold only the tokens that the first drop left.
@@ -60,21 +60,21 @@ class Choice:
 
 # Cosines closer than this are equal up to rounding, which differs between instruction sets.
 TIE = 1e-5
-Select = Callable[[Prompt], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
+Select = Callable[[PrefillTokens], Tensor | Choice]  # a tensor is bool [B, L]: the visual tokens to keep
 
 
-def keep_top(prompt: Prompt, score_BL: Tensor, keep: float) -> Tensor:
+def keep_top(prefill: PrefillTokens, score_BL: Tensor, keep: float) -> Tensor:
     """Return the mask [B, L] of the `n_kept` best-scored visual tokens of every row; ties go to the earlier token."""
-    return keep_counts(prompt, score_BL, [n_kept(keep, n) for n in prompt.counts()])
+    return keep_counts(prefill, score_BL, [n_kept(keep, n) for n in prefill.counts()])
 
 
-def keep_counts(prompt: Prompt, score_BL: Tensor, counts: Sequence[int]) -> Tensor:
+def keep_counts(prefill: PrefillTokens, score_BL: Tensor, counts: Sequence[int]) -> Tensor:
     """Return the mask [B, L] of the best-scored visual tokens of every row, as many as given in `counts`."""
-    score_BL = score_BL.masked_fill(~prompt.image_BL, -torch.inf)
+    score_BL = score_BL.masked_fill(~prefill.image_BL, -torch.inf)
     order_BL = score_BL.argsort(dim=1, descending=True, stable=True)
     rank_BL = order_BL.argsort(dim=1)
     wanted_B = torch.tensor(counts, device=rank_BL.device)
-    return prompt.image_BL & (rank_BL < wanted_B[:, None])
+    return prefill.image_BL & (rank_BL < wanted_B[:, None])
 
 
 def first_best(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
@@ -100,13 +100,13 @@ def best_first(score_MN: Tensor, tie: float | Tensor = TIE) -> Tensor:
     return order_MN.gather(-1, key_MN.argsort(dim=-1))
 
 
-def row_fingerprints(prompt: Prompt) -> list[int]:
+def row_fingerprints(prefill: PrefillTokens) -> list[int]:
     """Compute one number below 2**32 per row from its tokens and pixels only, independent of its batch and padding."""
-    counts = prompt.counts()
-    tiles = prompt.pixel_values
+    counts = prefill.counts()
+    tiles = prefill.pixel_values
     tokens_per_tile = sum(counts) // len(tiles) if tiles is not None and len(tiles) else 0
     fingerprints, first_tile = [], 0
-    for ids_L, valid_L, count in zip(prompt.input_ids_BL, prompt.valid_BL, counts, strict=True):
+    for ids_L, valid_L, count in zip(prefill.input_ids_BL, prefill.valid_BL, counts, strict=True):
         fingerprint = zlib.crc32(ids_L[valid_L].cpu().numpy().tobytes())
         if tiles is not None and tokens_per_tile:
             next_tile = first_tile + count // tokens_per_tile

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt
+from fcot_vl.prune.selection import PrefillTokens
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ def apply_smaller_page(model: nn.Module, keep: float) -> SmallerPageHandle:
     handle = SmallerPageHandle("smaller_page", keep, 0, len(decoder_of(model).layers))
     handle.kept_per_row = []
 
-    def select(prompt: Prompt) -> Tensor:
-        counts = prompt.counts()
+    def select(prefill: PrefillTokens) -> Tensor:
+        counts = prefill.counts()
         if counts != [len(kept) for kept in handle.kept_per_row]:
             raise ValueError(
                 f"the rows have {counts} visual tokens, handle.kept_per_row describes "
                 f"{[len(kept) for kept in handle.kept_per_row]}: set it before every prefill."
             )
-        kept_BL = torch.zeros_like(prompt.image_BL)
-        kept_BL[prompt.image_BL] = torch.cat(handle.kept_per_row).to(kept_BL.device)
+        kept_BL = torch.zeros_like(prefill.image_BL)
+        kept_BL[prefill.image_BL] = torch.cat(handle.kept_per_row).to(kept_BL.device)
         return kept_BL
 
     install(model, handle, select)

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from fcot_vl.prune.budget import Drop, shares_by_layer
-from fcot_vl.prune.decoder_attention import DecoderWatch
+from fcot_vl.prune.decoder_attention import DecoderAttentionProbe
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import TIE, Choice, Prompt, best_first, first_best, keep_counts
+from fcot_vl.prune.selection import TIE, Choice, PrefillTokens, best_first, first_best, keep_counts
 
 AT = (3 / 32, 7 / 32, 16 / 32)  # first layer without the dropped tokens, as fractions of the depth
 RECYCLED, PER_CLUSTER = 0.3, 10
@@ -75,19 +75,19 @@ def apply_sparsevlm(model: nn.Module, keep: float) -> PruneHandle:
     decoder = decoder_of(model)
     drops = sparse_drops(keep, len(decoder.layers))
     handle = PruneHandle("sparsevlm", keep, drops[0][0], len(decoder.layers), drops)
-    watches = [DecoderWatch(decoder.layers[layer - 1]) for layer, _ in drops]
+    probes = [DecoderAttentionProbe(decoder.layers[layer - 1]) for layer, _ in drops]
     raters = Raters()
 
-    def choose(watch: DecoderWatch, share: float, prompt: Prompt) -> Choice:
+    def choose(probe: DecoderAttentionProbe, share: float, prefill: PrefillTokens) -> Choice:
         return keep_and_recycle(
-            prompt, watch.rows(prompt.valid_BL, raters.among(prompt)), handle.budget(share)
+            prefill, probe.rows(prefill.valid_BL, raters.among(prefill)), handle.budget(share)
         )
 
-    selects = [partial(choose, watch, share) for watch, (_, share) in zip(watches, drops, strict=True)]
+    selects = [partial(choose, probe, share) for probe, (_, share) in zip(probes, drops, strict=True)]
     install(model, handle, *selects)
-    handle.hooks.append(decoder.register_forward_pre_hook(raters.see_prompt, with_kwargs=True))
-    for watch in watches:
-        handle.hooks += watch.hooks()
+    handle.hooks.append(decoder.register_forward_pre_hook(raters.record_prompt, with_kwargs=True))
+    for probe in probes:
+        handle.hooks += probe.hooks()
     return handle
 
 
@@ -98,37 +98,37 @@ class Raters:
         self.embeds_BLC: Tensor | None = None  # input of the decoder, until the raters are chosen
         self.chosen: list[Tensor] = []  # mask of the raters among the words of each row, bool
 
-    def see_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         embeds_BLC = kwargs["inputs_embeds"]
         self.embeds_BLC = embeds_BLC if embeds_BLC.shape[1] > 1 else None
 
-    def among(self, prompt: Prompt) -> Tensor:
+    def among(self, prefill: PrefillTokens) -> Tensor:
         """Return the raters of a prompt, bool [B, L]; at least one per row. Visual tokens may be dropped already."""
-        words_BL = words(prompt)
+        words_BL = words(prefill)
         if self.embeds_BLC is not None:
-            image = [row[image] for row, image in zip(self.embeds_BLC, prompt.image_BL, strict=True)]
+            image = [row[image] for row, image in zip(self.embeds_BLC, prefill.image_BL, strict=True)]
             text = [row[words] for row, words in zip(self.embeds_BLC, words_BL, strict=True)]
-            self.chosen = [most_alike(*row) for row in zip(text, image, strict=True)]
+            self.chosen = [most_similar(*row) for row in zip(text, image, strict=True)]
             self.embeds_BLC = None
         rater_BL = torch.zeros_like(words_BL)
         rater_BL[words_BL] = torch.cat(self.chosen)
         return rater_BL
 
 
-def words(prompt: Prompt) -> Tensor:
+def words(prefill: PrefillTokens) -> Tensor:
     """Return the mask of the words after the last visual token, bool [B, L].
 
     In a row without any, the last token is selected.
     """
-    places = torch.arange(prompt.image_BL.shape[1], device=prompt.image_BL.device)
-    last_image_B = (places * prompt.image_BL).max(dim=1).values
-    last_B = (places * prompt.valid_BL).max(dim=1).values
-    behind_BL = prompt.valid_BL & ~prompt.image_BL & (places > last_image_B[:, None])
+    places = torch.arange(prefill.image_BL.shape[1], device=prefill.image_BL.device)
+    last_image_B = (places * prefill.image_BL).max(dim=1).values
+    last_B = (places * prefill.valid_BL).max(dim=1).values
+    behind_BL = prefill.valid_BL & ~prefill.image_BL & (places > last_image_B[:, None])
     none_B = ~behind_BL.any(dim=1)
     return behind_BL | (none_B[:, None] & (places == last_B[:, None]))
 
 
-def most_alike(text_TC: Tensor, image_NC: Tensor) -> Tensor:
+def most_similar(text_TC: Tensor, image_NC: Tensor) -> Tensor:
     """Return the mask of the words whose similarity to the visual tokens is above the mean over words, bool [T].
 
     If there is no such word, as with a single word, all words are selected.
@@ -150,16 +150,18 @@ def recycled(n_before: int, n_after: int) -> tuple[int, int]:
     return n_pool, n_clusters
 
 
-def keep_and_recycle(prompt: Prompt, score_BL: Tensor, counts: list[int]) -> Choice:
+def keep_and_recycle(prefill: PrefillTokens, score_BL: Tensor, counts: list[int]) -> Choice:
     """Keep the best-scored tokens of every row and clusters of the next best ones, `counts` together."""
-    assert prompt.hidden_BLC is not None
-    hidden_BLC = prompt.hidden_BLC.clone()
-    plans = [recycled(before, after) for before, after in zip(prompt.counts(), counts, strict=True)]
+    assert prefill.hidden_BLC is not None
+    hidden_BLC = prefill.hidden_BLC.clone()
+    plans = [recycled(before, after) for before, after in zip(prefill.counts(), counts, strict=True)]
     kept_BL = keep_counts(
-        prompt, score_BL, [n - clusters for n, (_, clusters) in zip(counts, plans, strict=True)]
+        prefill, score_BL, [n - clusters for n, (_, clusters) in zip(counts, plans, strict=True)]
     )
-    left = prompt.image_BL & ~kept_BL
-    pool_BL = keep_counts(prompt, score_BL.masked_fill(~left, -torch.inf), [pool for pool, _ in plans]) & left
+    left = prefill.image_BL & ~kept_BL
+    pool_BL = (
+        keep_counts(prefill, score_BL.masked_fill(~left, -torch.inf), [pool for pool, _ in plans]) & left
+    )
     for row, (_, n_clusters) in enumerate(plans):
         if n_clusters:
             pool = pool_BL[row].nonzero()[:, 0]

@@ -27,10 +27,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
+from fcot_vl.prune.before_decoder import ReducedTokens, TokenGroup, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import best_first, first_best
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 
 
 def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
@@ -43,7 +43,7 @@ def apply_tome(model: nn.Module, keep: float) -> PruneHandle:
     Raises:
         ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
-    return apply_before_decoder(model, "tome", keep, merge_pairs, VitWatch(model))
+    return apply_before_decoder(model, "tome", keep, merge_pairs, VitAttentionProbe(model))
 
 
 def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:
@@ -54,12 +54,12 @@ def match(keys_Nd: Tensor, n_merged: int) -> tuple[Tensor, Tensor]:
     return 2 * best, 2 * partner[best] + 1
 
 
-def merge_pairs(piece: Piece, n: int) -> Reduced:
+def merge_pairs(group: TokenGroup, n: int) -> ReducedTokens:
     """Reduce a tile to n tokens, with the number of tokens that each represents."""
-    device, n_tokens = piece.features_NC.device, len(piece.features_NC)
+    device, n_tokens = group.features_NC.device, len(group.features_NC)
     place = torch.arange(n_tokens, device=device)  # indices of the remaining tokens in the tile
     size = torch.ones(n_tokens, 1, device=device)
-    weighted, keys = piece.features_NC, piece.keys_Nd  # both scaled by size, which does not change a cosine
+    weighted, keys = group.features_NC, group.keys_Nd  # both scaled by size, which does not change a cosine
     while len(place) > n:
         source, target = match(keys, min(len(place) - n, len(place) // 2))
         stays = ~as_mask(source, len(place), device)
@@ -67,6 +67,6 @@ def merge_pairs(piece: Piece, n: int) -> Reduced:
             part.index_add(0, target, part[source])[stays] for part in (weighted, keys, size)
         )
         place = place[stays]
-    features_NC, size_N = piece.features_NC.clone(), torch.ones(n_tokens, device=device)
+    features_NC, size_N = group.features_NC.clone(), torch.ones(n_tokens, device=device)
     features_NC[place], size_N[place] = weighted / size, size[:, 0]
-    return Reduced(as_mask(place, n_tokens, device), features_NC, size_N)
+    return ReducedTokens(as_mask(place, n_tokens, device), features_NC, size_N)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of, install
-from fcot_vl.prune.selection import Prompt
+from fcot_vl.prune.selection import PrefillTokens
 
 
 def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:
@@ -27,10 +27,10 @@ def apply_uniform(model: nn.Module, keep: float) -> PruneHandle:
         ValueError: If a value is out of range.
     """
 
-    def select(prompt: Prompt) -> Tensor:
-        kept_BL = torch.zeros_like(prompt.image_BL)
-        for row, n_tokens in enumerate(prompt.counts()):
-            where = prompt.image_BL[row].nonzero()[:, 0]
+    def select(prefill: PrefillTokens) -> Tensor:
+        kept_BL = torch.zeros_like(prefill.image_BL)
+        for row, n_tokens in enumerate(prefill.counts()):
+            where = prefill.image_BL[row].nonzero()[:, 0]
             wanted = n_kept(keep, n_tokens)
             chosen = [(2 * i + 1) * n_tokens // (2 * wanted) for i in range(wanted)]
             kept_BL[row, where[chosen]] = True

@@ -21,10 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask, cosine
+from fcot_vl.prune.before_decoder import ReducedTokens, TokenGroup, apply_before_decoder, as_mask, cosine
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import first_best
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 
 CONTEXTUAL = 10 / 64  # share of the budget
 
@@ -39,7 +39,7 @@ def apply_visionzip(model: nn.Module, keep: float) -> PruneHandle:
     Raises:
         ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
-    return apply_before_decoder(model, "visionzip", keep, zip_tokens, VitWatch(model))
+    return apply_before_decoder(model, "visionzip", keep, zip_tokens, VitAttentionProbe(model))
 
 
 def split_budget(n: int) -> tuple[int, int]:
@@ -48,20 +48,20 @@ def split_budget(n: int) -> tuple[int, int]:
     return n - contextual, contextual
 
 
-def zip_tokens(piece: Piece, n: int) -> Reduced:
+def zip_tokens(group: TokenGroup, n: int) -> ReducedTokens:
     """Reduce a tile to n tokens, with the contextual ones rewritten."""
-    features_NC, device = piece.features_NC, piece.features_NC.device
+    features_NC, device = group.features_NC, group.features_NC.device
     n_dominant, n_contextual = split_budget(n)
-    order_N = piece.attention_N.argsort(descending=True, stable=True)
+    order_N = group.attention_N.argsort(descending=True, stable=True)
     rest = order_N[n_dominant:].sort().values
     step = max(1, len(rest) // max(1, n_contextual))
     targets = rest[::step][:n_contextual]
     kept_N = as_mask(torch.cat([order_N[:n_dominant], targets]), len(features_NC), device)
     if n_contextual == 0:
-        return Reduced(kept_N)
+        return ReducedTokens(kept_N)
     others = rest[~kept_N[rest]]
-    taker = first_best(cosine(piece.keys_Nd[others], piece.keys_Nd[targets]))
-    return Reduced(kept_N, merge_halves(features_NC, targets, others, targets[taker]))
+    taker = first_best(cosine(group.keys_Nd[others], group.keys_Nd[targets]))
+    return ReducedTokens(kept_N, merge_halves(features_NC, targets, others, targets[taker]))
 
 
 def merge_halves(features_NC: Tensor, targets: Tensor, others: Tensor, takers: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.prune.before_decoder import Piece, Reduced, apply_before_decoder, as_mask
+from fcot_vl.prune.before_decoder import ReducedTokens, TokenGroup, apply_before_decoder, as_mask
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import best_first
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 
 AT_ONCE = 8  # number of duplicates removed per round
 
@@ -34,17 +34,17 @@ def apply_vispruner(model: nn.Module, keep: float) -> PruneHandle:
     Raises:
         ValueError: If a value is out of range, or the model does not have InternVL's ViT.
     """
-    return apply_before_decoder(model, "vispruner", keep, important_and_diverse, VitWatch(model))
+    return apply_before_decoder(model, "vispruner", keep, important_and_diverse, VitAttentionProbe(model))
 
 
-def important_and_diverse(piece: Piece, n: int) -> Reduced:
+def important_and_diverse(group: TokenGroup, n: int) -> ReducedTokens:
     """Reduce a tile to n tokens: the smaller half by attention, the other half without duplicates."""
     n_important = n // 2
-    order_N = piece.attention_N.argsort(descending=True, stable=True)
+    order_N = group.attention_N.argsort(descending=True, stable=True)
     rest = order_N[n_important:]
-    diverse = rest[without_duplicates(piece.features_NC[rest], n - n_important)]
+    diverse = rest[without_duplicates(group.features_NC[rest], n - n_important)]
     kept = torch.cat([order_N[:n_important], diverse])
-    return Reduced(as_mask(kept, len(order_N), kept.device))
+    return ReducedTokens(as_mask(kept, len(order_N), kept.device))
 
 
 def without_duplicates(features_NC: Tensor, n: int) -> Tensor:

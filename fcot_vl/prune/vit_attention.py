@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 
-class VitWatch:
-    """Watch of the layer of a model's ViT whose output the projector reads.
+class VitAttentionProbe:
+    """Record attention and keys of the layer of a model's ViT whose output the projector reads.
 
     Args:
-        model: Model to watch.
+        model: Model to read from.
         one_head: Whether to treat all heads as one of the ViT's full width, instead of computing each head separately
             and averaging.
 
@@ -32,7 +32,7 @@ class VitWatch:
         layers = getattr(getattr(getattr(model.model, "vision_tower", None), "encoder", None), "layer", None)
         if not hasattr(config, "downsample_ratio") or layers is None:
             raise ValueError(
-                f"{type(model).__name__} has another vision tower; peers that ask the ViT are written for InternVL's: "
+                f"{type(model).__name__} has no InternVL ViT, whose attention this method needs: "
                 "choose fastv, pyramiddrop, sparsevlm, divprune, random or uniform."
             )
         layer: int = config.vision_feature_layer  # counted from the embeddings, which are 0
@@ -42,8 +42,8 @@ class VitWatch:
         self.side = config.vision_config.image_size[0] // config.vision_config.patch_size[0] // self.merged
         if self.side**2 != config.image_seq_length:
             raise ValueError(
-                f"a tile has {config.image_seq_length} visual tokens here, the ViT gives {self.side**2}: peers that "
-                "ask the ViT need the uncompressed model."
+                f"a tile has {config.image_seq_length} visual tokens here, the ViT gives {self.side**2}: methods that "
+                "use the ViT's attention need the uncompressed model."
             )
         self.query_THd: Tensor | None = None
         self.found: tuple[Tensor, Tensor] | None = None
@@ -51,14 +51,14 @@ class VitWatch:
     def hooks(self) -> list[torch.utils.hooks.RemovableHandle]:
         """Register the hooks."""
         return [
-            self.attention.q_norm.register_forward_hook(self.see_query),
-            self.attention.k_norm.register_forward_hook(self.see_key),
+            self.attention.q_norm.register_forward_hook(self.record_query),
+            self.attention.k_norm.register_forward_hook(self.record_key),
         ]
 
-    def see_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def record_query(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.query_THd = output[:, 0].unflatten(-1, (-1, self.width)).float()
 
-    def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def record_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         assert self.query_THd is not None
         key_TPHd = output.unflatten(-1, (-1, self.width)).float()
         score_THP = torch.einsum("thd,tphd->thp", self.query_THd, key_TPHd) * self.width**-0.5
@@ -72,7 +72,7 @@ class VitWatch:
         x = x_TPd.unflatten(1, (self.side, self.merged, self.side, self.merged))
         return x.mean(dim=(2, 4)).flatten(1, 2)
 
-    def take(self, n_visual: int) -> tuple[Tensor, Tensor]:
+    def pop(self, n_visual: int) -> tuple[Tensor, Tensor]:
         """Return (attention [T, N], keys [T, N, d]) of the tiles of a prefill with that many visual tokens.
 
         Raises:
@@ -83,7 +83,7 @@ class VitWatch:
         if found is None or found[0].numel() != n_visual:
             seen = 0 if found is None else found[0].numel()
             raise ValueError(
-                f"the prompt has {n_visual} visual tokens, the ViT was seen to make {seen}: a peer that asks the ViT "
-                "needs pixel_values and one beam."
+                f"the prompt has {n_visual} visual tokens, the ViT made {seen}: a method that uses the ViT's attention "
+                "needs pixel_values (not precomputed features) and one beam."
             )
         return found

@@ -1,4 +1,4 @@
-"""Every training-free peer on every decoder against layers run by hand; each one's choice against naive formulas."""
+"""Every training-free baseline on every decoder against layers run by hand; each choice against naive formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcot_vl.prune.before_decoder import Piece, shares_of
+from fcot_vl.prune.before_decoder import TokenGroup, shares_of
 from fcot_vl.prune.budget import shares_by_layer, tokens_by_layer
 from fcot_vl.prune.divprune import most_diverse
 from fcot_vl.prune.fewer_tiles import tile_limit
@@ -22,12 +22,12 @@ from fcot_vl.prune.hooks import decoder_of
 from fcot_vl.prune.method import Method
 from fcot_vl.prune.prumerge import NEIGHBOURS, outliers, prune_and_merge
 from fcot_vl.prune.pyramiddrop import pyramid_drops
-from fcot_vl.prune.selection import TIE, Choice, Prompt, best_first, first_best
+from fcot_vl.prune.selection import TIE, Choice, PrefillTokens, best_first, first_best
 from fcot_vl.prune.sparsevlm import Raters, cluster, keep_and_recycle, recycled, sparse_drops
 from fcot_vl.prune.tome import match, merge_pairs
 from fcot_vl.prune.visionzip import split_budget, zip_tokens
 from fcot_vl.prune.vispruner import important_and_diverse, without_duplicates
-from fcot_vl.prune.vit_attention import VitWatch
+from fcot_vl.prune.vit_attention import VitAttentionProbe
 from tests.prune_case import (
     DECODERS,
     IMAGE,
@@ -51,28 +51,28 @@ PEERS = {
         for name in ("uniform", "divprune", "visionzip", "vispruner", "prumerge", "tome")
     },
 }
-ASKS_VIT = ("visionzip", "vispruner", "prumerge", "tome")
+USES_VIT = ("visionzip", "vispruner", "prumerge", "tome")
 Chosen = tuple[
     Tensor, Tensor | None, Tensor | None
 ]  # of a row's visual tokens: kept, rewritten states, sizes
 
 
 @contextmanager
-def watched(model: Any) -> Iterator[list[tuple[Prompt, Any]]]:
-    """What the applied peer is asked and answers, drop by drop."""
-    guest = next(iter(decoder_of(model)._forward_pre_hooks.values())).__self__
-    asked: list[tuple[Prompt, Any]] = []
-    for stage in guest.stages:
+def watched(model: Any) -> Iterator[list[tuple[PrefillTokens, Any]]]:
+    """Record the input and the choice of the applied baseline, drop by drop."""
+    pruning = next(iter(decoder_of(model)._forward_pre_hooks.values())).__self__
+    asked: list[tuple[PrefillTokens, Any]] = []
+    for point in pruning.points:
 
-        def select(prompt: Prompt, plain: Any = stage.select) -> Any:
+        def select(prompt: PrefillTokens, plain: Any = point.select) -> Any:
             asked.append((prompt, plain(prompt)))
             return asked[-1][1]
 
-        stage.select = select
+        point.select = select
     yield asked
 
 
-def chosen_in_row(asked: tuple[Prompt, Any], row: int) -> Chosen:
+def chosen_in_row(asked: tuple[PrefillTokens, Any], row: int) -> Chosen:
     prompt, answer = asked
     image = prompt.image_BL[row]
     if not isinstance(answer, Choice):
@@ -115,9 +115,9 @@ def by_hand(model: Any, inputs: dict[str, Tensor], row: int, drops: dict[int, Ch
 
 
 @pytest.mark.parametrize("decoder", list(DECODERS))
-@pytest.mark.parametrize("peer", PEERS)
-def test_a_batch_decodes_as_if_dropped_tokens_were_never_there(peer: str, decoder: str) -> None:
-    model, method, n_new = make_model(decoder), PEERS[peer], 4
+@pytest.mark.parametrize("baseline", PEERS)
+def test_a_batch_decodes_as_if_dropped_tokens_were_never_there(baseline: str, decoder: str) -> None:
+    model, method, n_new = make_model(decoder), PEERS[baseline], 4
     drops = method.drops(N_LAYERS)
     with method.apply(model) as handle, watched(model) as asked:
         new, logits, filled = run(model, RAGGED, n_new)
@@ -137,12 +137,12 @@ def test_a_batch_decodes_as_if_dropped_tokens_were_never_there(peer: str, decode
         torch.testing.assert_close(logits[row], expected, atol=3e-4, rtol=3e-4)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_keeping_everything_is_bit_equal_and_remove_restores_exactly(peer: str) -> None:
-    model, method = make_model(), PEERS[peer]
+@pytest.mark.parametrize("baseline", PEERS)
+def test_keeping_everything_is_bit_equal_and_remove_restores_exactly(baseline: str) -> None:
+    model, method = make_model(), PEERS[baseline]
     _, plain, _ = run(model, RAGGED, 3)
     hooks = count_hooks(model)
-    with Method(peer, 1.0, method.layer).apply(model) as handle:
+    with Method(baseline, 1.0, method.layer).apply(model) as handle:
         _, whole, filled = run(model, RAGGED, 3)
     assert torch.equal(whole, plain)
     assert handle.kept == handle.total
@@ -157,10 +157,10 @@ def test_keeping_everything_is_bit_equal_and_remove_restores_exactly(peer: str) 
     assert count_hooks(model) == hooks
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_a_row_does_not_depend_on_the_batch_around_it(peer: str) -> None:
+@pytest.mark.parametrize("baseline", PEERS)
+def test_a_row_does_not_depend_on_the_batch_around_it(baseline: str) -> None:
     model, pages = make_model(), ((1, 3, 4), (3, 2, 6))
-    with PEERS[peer].apply(model):
+    with PEERS[baseline].apply(model):
         _, together, _ = run(model, batch_of(*pages), 2)
         for row, page in enumerate(pages):
             torch.testing.assert_close(
@@ -168,18 +168,18 @@ def test_a_row_does_not_depend_on_the_batch_around_it(peer: str) -> None:
             )
 
 
-@pytest.mark.parametrize("peer", ["pyramiddrop", "sparsevlm", "tome"])
-def test_eager_attention_gives_the_same(peer: str) -> None:
+@pytest.mark.parametrize("baseline", ["pyramiddrop", "sparsevlm", "tome"])
+def test_eager_attention_gives_the_same(baseline: str) -> None:
     logits = []
     for attention in ("sdpa", "eager"):
         model = make_model("qwen2", attention)
-        with PEERS[peer].apply(model):
+        with PEERS[baseline].apply(model):
             logits.append(run(model, RAGGED, 3)[1])
     torch.testing.assert_close(*logits, atol=3e-4, rtol=3e-4)
 
 
-@pytest.mark.parametrize("peer", ["pyramiddrop", "tome"])
-def test_right_padding_and_several_new_tokens_at_once(peer: str) -> None:
+@pytest.mark.parametrize("baseline", ["pyramiddrop", "tome"])
+def test_right_padding_and_several_new_tokens_at_once(baseline: str) -> None:
     model, inputs = make_model(), batch_of((2, 3, 4), (1, 3, 2))
     valid = inputs["attention_mask"].bool()
     ids, mask = torch.zeros_like(inputs["input_ids"]), torch.zeros_like(inputs["attention_mask"])
@@ -188,7 +188,7 @@ def test_right_padding_and_several_new_tokens_at_once(peer: str) -> None:
         ids[row, :n], mask[row, :n] = inputs["input_ids"][row][valid[row]], 1
     more = torch.tensor([[9, 11, 13], [8, 20, 30]])
     longer = torch.cat([inputs["attention_mask"], torch.ones(2, 3, dtype=torch.long)], 1)
-    with torch.no_grad(), PEERS[peer].apply(model), watched(model) as asked:
+    with torch.no_grad(), PEERS[baseline].apply(model), watched(model) as asked:
         places = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         out = model(**inputs, position_ids=places)
         right = model(input_ids=ids, attention_mask=mask, pixel_values=inputs["pixel_values"])
@@ -201,7 +201,7 @@ def test_right_padding_and_several_new_tokens_at_once(peer: str) -> None:
             position_ids=longer.cumsum(1)[:, -3:] - 1,
             past_key_values=out.past_key_values,
         )
-    layers = [layer for layer, _ in PEERS[peer].drops(N_LAYERS)]
+    layers = [layer for layer, _ in PEERS[baseline].drops(N_LAYERS)]
     for row in range(2):
         chosen = {layer: chosen_in_row(a, row) for layer, a in zip(layers, asked, strict=True)}
         expected = by_hand(model, inputs, row, chosen, more[row])[1:]
@@ -236,34 +236,34 @@ def test_the_vits_row_is_that_of_the_layer_the_projector_reads(
     tower, read = model.model.vision_tower, []
     projector = model.model.multi_modal_projector
     hook = projector.register_forward_pre_hook(lambda module, args: read.append(args[0]))
-    watch = VitWatch(model)
-    hooks = [hook, *watch.hooks()]
+    probe = VitAttentionProbe(model)
+    hooks = [hook, *probe.hooks()]
     with torch.no_grad():
         model.get_image_features(RAGGED["pixel_values"])
         states = tower(pixel_values=RAGGED["pixel_values"], output_hidden_states=True).hidden_states
     for hook in hooks:
         hook.remove()
-    number = next(n for n, layer in enumerate(tower.encoder.layer) if layer.attention is watch.attention)
+    number = next(n for n, layer in enumerate(tower.encoder.layer) if layer.attention is probe.attention)
     corner = states[number + 1][:, 1]  # what that layer made of the first patch
     torch.testing.assert_close(read[0][:, 0, : corner.shape[1]], corner)
-    maps, _, keys = attention_maps(model, watch.attention)
-    attention_TN, keys_TNd = watch.take(6 * PER_TILE)
+    maps, _, keys = attention_maps(model, probe.attention)
+    attention_TN, keys_TNd = probe.pop(6 * PER_TILE)
     cls, keys = maps[:, :, 0, 1:].mean(dim=1), keys[:, 1:].unflatten(-1, (2, -1)).mean(dim=2)
     for token in range(PER_TILE):
         torch.testing.assert_close(attention_TN[:, token], cls[:, patches_of(token)].sum(dim=1))
         torch.testing.assert_close(keys_TNd[:, token], keys[:, patches_of(token)].mean(dim=1))
-    with pytest.raises(ValueError, match="pixel_values and one beam"):
-        watch.take(6 * PER_TILE)
+    with pytest.raises(ValueError, match="needs pixel_values"):
+        probe.pop(6 * PER_TILE)
 
 
 def test_prumerge_takes_the_vits_heads_as_one() -> None:
     model = make_model("qwen2", "eager")
-    watch = VitWatch(model, one_head=True)
-    hooks = watch.hooks()
-    _, queries, keys = attention_maps(model, watch.attention)
+    probe = VitAttentionProbe(model, one_head=True)
+    hooks = probe.hooks()
+    _, queries, keys = attention_maps(model, probe.attention)
     for hook in hooks:
         hook.remove()
-    attention_TN, keys_TNd = watch.take(6 * PER_TILE)
+    attention_TN, keys_TNd = probe.pop(6 * PER_TILE)
     score_TP = (keys @ queries[:, 0, :, None])[..., 0] / queries.shape[-1] ** 0.5
     cls = score_TP.softmax(dim=-1)[:, 1:]
     for token in range(PER_TILE):
@@ -272,22 +272,22 @@ def test_prumerge_takes_the_vits_heads_as_one() -> None:
 
 
 def layer_maps(model: Any, inputs: dict[str, Tensor], layer: int) -> Tensor:
-    """Eager attention of one decoder layer [B, heads, L, L] without any peer."""
+    """Eager attention of one decoder layer [B, heads, L, L] without any baseline."""
     with torch.no_grad():
         return model(**inputs, output_attentions=True).attentions[layer]
 
 
-@pytest.mark.parametrize(("peer", "ahead"), [("fastv", -1), ("pyramiddrop", 0), ("sparsevlm", -1)])
-def test_decoder_peers_rank_by_the_layer_of_their_paper(peer: str, ahead: int) -> None:
+@pytest.mark.parametrize(("baseline", "ahead"), [("fastv", -1), ("pyramiddrop", 0), ("sparsevlm", -1)])
+def test_decoder_baselines_rank_by_the_layer_of_their_paper(baseline: str, ahead: int) -> None:
     model, inputs = make_model("qwen2", "eager"), batch_of((3, 3, 12))
-    method = PEERS[peer]
+    method = PEERS[baseline]
     with method.apply(model), watched(model) as asked, torch.no_grad():
         model(**inputs)
     prompt, answer = asked[0]
     image = prompt.image_BL[0]
     maps = layer_maps(model, inputs, method.drops(N_LAYERS)[0][0] + ahead)[0].mean(dim=0)
     rows = maps[-1:]
-    if peer == "sparsevlm":
+    if baseline == "sparsevlm":
         embeds = model.model.language_model.embed_tokens(inputs["input_ids"][0])
         embeds[image] = model.get_image_features(inputs["pixel_values"]).pooler_output.flatten(0, 1)
         share = (embeds[image] @ embeds[-12:].T).softmax(dim=1).mean(dim=0)
@@ -295,21 +295,21 @@ def test_decoder_peers_rank_by_the_layer_of_their_paper(peer: str, ahead: int) -
     score = rows.mean(dim=0)[image]
     kept = answer.kept_BL[0, image] if isinstance(answer, Choice) else answer[0, image]
     n_best = int(kept.sum())
-    if peer == "sparsevlm":
+    if baseline == "sparsevlm":
         n_best -= recycled(int(image.sum()), n_best)[1]
     # The two ways to the score round differently: of those as good as the last one kept, either may be taken.
     last = score.sort(descending=True).values[n_best - 1]
     assert kept[score > last + 1e-6].all()
     assert int(kept[score > last - 1e-6].sum()) >= n_best
-    if peer != "sparsevlm":
+    if baseline != "sparsevlm":
         assert not kept[score < last - 1e-6].any()
 
 
 def test_misuse_is_refused() -> None:
     model = make_model()
     hooks = count_hooks(model)
-    for peer in ASKS_VIT:
-        with PEERS[peer].apply(model), pytest.raises(ValueError, match="one beam"):
+    for baseline in USES_VIT:
+        with PEERS[baseline].apply(model), pytest.raises(ValueError, match="one beam"):
             model.generate(**RAGGED, max_new_tokens=2, num_beams=2)
     with pytest.raises(ValueError, match="25% already"):
         Method("sparsevlm", 0.25).apply(model)
@@ -320,12 +320,12 @@ def test_misuse_is_refused() -> None:
     assert count_hooks(model) == hooks
 
 
-# ------------------------------------------------------------------------------------------- each peer's own maths
+# ------------------------------------------------------------------------------------------- each baseline's own maths
 
 
-def piece_of(seed: int, n: int, channels: int = 6) -> Piece:
+def group_of(seed: int, n: int, channels: int = 6) -> TokenGroup:
     generator = torch.Generator().manual_seed(seed)
-    return Piece(
+    return TokenGroup(
         torch.randn(n, channels, generator=generator),
         torch.rand(n, generator=generator).pow(4),
         torch.randn(n, 5, generator=generator),
@@ -378,7 +378,7 @@ def test_a_rows_budget_is_spread_over_its_tiles(budget: int, n_tiles: int) -> No
 @given(SEED, TOKENS, st.data())
 def test_divprune_is_greedy_max_min(seed: int, n_tokens: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, n_tokens))
-    x = piece_of(seed, n_tokens).features_NC
+    x = group_of(seed, n_tokens).features_NC
     apart = [[1 - cos(a, b) for b in x] for a in x]
     lonely = [min(d for j, d in enumerate(row) if j != i) for i, row in enumerate(apart)]
     chosen = [first(range(n_tokens), lonely.__getitem__)]
@@ -406,7 +406,7 @@ def test_rounding_decides_no_tie(seed: int, n_tokens: int, dtype: torch.dtype) -
 
 
 def test_divprune_takes_the_first_of_two_nearest_neighbours() -> None:
-    x = piece_of(
+    x = group_of(
         4, 4
     ).features_NC  # two of them are each other's nearest, and farther than the others' nearest are
     expected = most_diverse(x.double(), 2).tolist()
@@ -416,7 +416,7 @@ def test_divprune_takes_the_first_of_two_nearest_neighbours() -> None:
 
 
 def test_copies_of_a_token_are_chosen_in_their_order() -> None:
-    x = piece_of(1, 5).features_NC.repeat(4, 1)  # blank tiles, whose tokens differ by rounding only
+    x = group_of(1, 5).features_NC.repeat(4, 1)  # blank tiles, whose tokens differ by rounding only
     x = x * (1 + 1e-7 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
     assert sorted(most_diverse(x, 5).tolist()) == [0, 1, 2, 3, 4]
     source, target = match(x, 4)
@@ -430,11 +430,11 @@ def test_visionzip_keeps_the_dominant_and_merges_the_rest_into_even_targets(
     seed: int, n_tokens: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, n_tokens - 1))
-    piece = piece_of(seed, n_tokens)
+    group = group_of(seed, n_tokens)
     n_dominant, n_contextual = split_budget(n)
-    left = zip_tokens(piece, n)
+    left = zip_tokens(group, n)
     assert n_dominant + n_contextual == int(left.kept_N.sum()) == n
-    by_attention = sorted(range(n_tokens), key=lambda i: -float(piece.attention_N[i]))
+    by_attention = sorted(range(n_tokens), key=lambda i: -float(group.attention_N[i]))
     dominant, rest = by_attention[:n_dominant], sorted(by_attention[n_dominant:])
     assert left.kept_N[dominant].all()
     if n_contextual == 0:
@@ -444,13 +444,13 @@ def test_visionzip_keeps_the_dominant_and_merges_the_rest_into_even_targets(
     groups = {t: [t] for t in targets}
     for i in rest:
         if i not in groups:
-            groups[first(targets, lambda t, i=i: cos(piece.keys_Nd[i], piece.keys_Nd[t]))].append(i)
+            groups[first(targets, lambda t, i=i: cos(group.keys_Nd[i], group.keys_Nd[t]))].append(i)
     assert left.features_NC is not None
-    assert torch.equal(left.features_NC[dominant], piece.features_NC[dominant])
+    assert torch.equal(left.features_NC[dominant], group.features_NC[dominant])
     for target, (own, *taken) in groups.items():
         assert left.kept_N[target]
-        mean = piece.features_NC[taken].mean(dim=0) if taken else piece.features_NC[own]
-        torch.testing.assert_close(left.features_NC[target], (piece.features_NC[own] + mean) / 2)
+        mean = group.features_NC[taken].mean(dim=0) if taken else group.features_NC[own]
+        torch.testing.assert_close(left.features_NC[target], (group.features_NC[own] + mean) / 2)
 
 
 def test_visionzip_splits_as_the_paper_does() -> None:
@@ -463,13 +463,13 @@ def test_vispruner_keeps_an_important_half_and_thins_out_the_rest_as_the_referen
     seed: int, n_tokens: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, n_tokens - 1))
-    piece = piece_of(seed, n_tokens)
-    kept = important_and_diverse(piece, n).kept_N
-    order = sorted(range(n_tokens), key=lambda i: -float(piece.attention_N[i]))
+    group = group_of(seed, n_tokens)
+    kept = important_and_diverse(group, n).kept_N
+    order = sorted(range(n_tokens), key=lambda i: -float(group.attention_N[i]))
     important, left = order[: n // 2], order[n // 2 :]
     while len(left) > n - n // 2:
         odd, second = left[::2], left[1::2]
-        like = {i: max(cos(piece.features_NC[i], piece.features_NC[j]) for j in second) for i in odd}
+        like = {i: max(cos(group.features_NC[i], group.features_NC[j]) for j in second) for i in odd}
         most_alike = in_order(odd, like.__getitem__)
         left = most_alike[min(8, len(left) - (n - n // 2)) :] + second
     assert kept.nonzero()[:, 0].tolist() == sorted(important + left)
@@ -484,14 +484,14 @@ def test_vispruner_takes_copies_out_first() -> None:
 @given(SEED, st.integers(8, 64), st.data())
 def test_prumerge_keeps_outliers_and_spreads_the_rest(seed: int, n_tokens: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, n_tokens - 1))
-    piece = piece_of(seed, n_tokens)
-    a = piece.attention_N.numpy()
+    group = group_of(seed, n_tokens)
+    a = group.attention_N.numpy()
     low, high = np.percentile(a, 25), np.percentile(a, 75)
     limit = high + 1.5 * (high - low)
     far = a > limit
     assume(bool((np.abs(a - limit) > 1e-6).all()))
-    assert outliers(piece.attention_N).tolist() == far.tolist()
-    left = prune_and_merge(piece, n)
+    assert outliers(group.attention_N).tolist() == far.tolist()
+    left = prune_and_merge(group, n)
     assert left.features_NC is not None
     n_whole = max(1, n - 1)  # the last one of the budget stands for all that is dropped
     strongest = [i for i in np.argsort(-a, kind="stable") if far[i]][:n_whole]
@@ -502,15 +502,15 @@ def test_prumerge_keeps_outliers_and_spreads_the_rest(seed: int, n_tokens: int, 
     extra = dropped[-1:] if n > 1 else []
     assert sorted(left.kept_N.nonzero()[:, 0].tolist()) == sorted(kept + extra)
     for i in extra:
-        share = piece.attention_N[dropped, None]
-        mean = (piece.features_NC[dropped] * share).sum(0) / share.sum()
+        share = group.attention_N[dropped, None]
+        mean = (group.features_NC[dropped] * share).sum(0) / share.sum()
         torch.testing.assert_close(left.features_NC[i], mean, atol=1e-4, rtol=1e-4)
     n_near = min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5)))
     for i in kept:
         others = [j for j in range(n_tokens) if j != i]
-        near = in_order(others, lambda j, i=i: cos(piece.keys_Nd[i], piece.keys_Nd[j]))[:n_near]
+        near = in_order(others, lambda j, i=i: cos(group.keys_Nd[i], group.keys_Nd[j]))[:n_near]
         weight = torch.tensor([1.0, *(float(a[j]) for j in near)])
-        mean = (piece.features_NC[[i, *near]] * weight[:, None]).sum(0) / weight.sum()
+        mean = (group.features_NC[[i, *near]] * weight[:, None]).sum(0) / weight.sum()
         torch.testing.assert_close(left.features_NC[i], mean, atol=1e-4, rtol=1e-4)
 
 
@@ -518,23 +518,23 @@ def test_prumerge_keeps_outliers_and_spreads_the_rest(seed: int, n_tokens: int, 
 @given(SEED, TOKENS, st.data())
 def test_tome_keeps_the_size_weighted_mean(seed: int, n_tokens: int, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, n_tokens - 1))
-    piece = piece_of(seed, n_tokens)
-    left = merge_pairs(piece, n)
+    group = group_of(seed, n_tokens)
+    left = merge_pairs(group, n)
     assert left.features_NC is not None
     assert left.size_N is not None
     sizes = left.size_N[left.kept_N]
     assert int(left.kept_N.sum()) == n
     assert float(sizes.sum()) == pytest.approx(n_tokens)
     mean = (left.features_NC[left.kept_N] * sizes[:, None]).sum(0) / n_tokens
-    torch.testing.assert_close(mean, piece.features_NC.mean(dim=0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mean, group.features_NC.mean(dim=0), atol=1e-5, rtol=1e-4)
     alone = left.kept_N & (left.size_N == 1)
-    assert torch.equal(left.features_NC[alone], piece.features_NC[alone])
+    assert torch.equal(left.features_NC[alone], group.features_NC[alone])
 
 
 @quick
 @given(SEED, TOKENS)
 def test_tome_matches_the_most_similar_pairs_of_two_sets(seed: int, n_tokens: int) -> None:
-    keys = piece_of(seed, n_tokens).keys_Nd
+    keys = group_of(seed, n_tokens).keys_Nd
     best = {}
     for i in range(0, n_tokens, 2):
         j = first(range(1, n_tokens, 2), lambda j, i=i: cos(keys[i], keys[j]))
@@ -573,11 +573,11 @@ def test_sparsevlm_recycles_as_many_as_the_reference(kept: int) -> None:
     assert recycled(576, kept + clusters) == (pool, clusters)  # ours counts the clusters as kept
 
 
-def prompt_of(seed: int, n_image: int, n_after: int) -> Prompt:
+def prompt_of(seed: int, n_image: int, n_after: int) -> PrefillTokens:
     ids = torch.tensor([[8, 9] + [IMAGE] * n_image + [10] * n_after])
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(1, ids.shape[1], 6, generator=generator)
-    return Prompt(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None, hidden)
+    return PrefillTokens(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None, hidden)
 
 
 @quick
@@ -586,7 +586,7 @@ def test_sparsevlms_raters_are_the_words_most_like_the_picture(seed: int, n_imag
     prompt = prompt_of(seed, n_image, n_after)
     assert prompt.hidden_BLC is not None
     raters = Raters()
-    raters.see_prompt(torch.nn.Identity(), (), {"inputs_embeds": prompt.hidden_BLC})
+    raters.record_prompt(torch.nn.Identity(), (), {"inputs_embeds": prompt.hidden_BLC})
     text, seen = prompt.hidden_BLC[0, -n_after:], prompt.hidden_BLC[0, 2 : 2 + n_image]
     shares = np.zeros(n_after)
     for v in seen:

@@ -16,7 +16,7 @@ from fcot_vl.prune.budget import keep_for_layer_mean, layer_mean_keep, n_kept
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import METHODS, Method
 from fcot_vl.prune.random_drop import apply_random
-from fcot_vl.prune.selection import Prompt, keep_top
+from fcot_vl.prune.selection import PrefillTokens, keep_top
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
 from tests.prune_case import (
@@ -261,7 +261,7 @@ def test_random_is_seeded_and_differs_between_pages_and_seeds() -> None:
 
 def test_random_keeps_every_token_about_equally_often() -> None:
     ids = torch.tensor([prompt_ids(1, 2, 2, seed=s) for s in range(400)])
-    prompt = Prompt(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
+    prompt = PrefillTokens(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
     model = make_model()
     handle = apply_random(model, 0.25, seed=3)
     guest = next(iter(model.model.language_model._forward_pre_hooks.values())).__self__
@@ -318,7 +318,7 @@ def test_budgets() -> None:
 
 def test_ties_go_to_the_earlier_token() -> None:
     ids = torch.tensor([[8, IMAGE, IMAGE, IMAGE, IMAGE, 9]])
-    prompt = Prompt(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
+    prompt = PrefillTokens(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
     scores = torch.tensor([[9.0, 1.0, 2.0, 1.0, 2.0, 9.0]])
     assert keep_top(prompt, scores, 0.75)[0].tolist() == [False, True, True, False, True, False]
 
