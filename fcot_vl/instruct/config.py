@@ -1,17 +1,17 @@
-"""Settings shared by `label`, `rewrite` and `cot`: the answering model, its parallelism and its price."""
+"""Settings shared by `label`, `rewrite` and `cot`: the model that answers, its parallelism and its price."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_vl.instruct.backends.endpoint import EndpointTeacher
-from fcot_vl.instruct.backends.local import Decoding, LocalModel, Teacher
+from fcot_vl.instruct.backends.endpoint import EndpointBackend
+from fcot_vl.instruct.backends.local import Decoding, GenerationBackend, LocalBackend
 
 
 @dataclass(kw_only=True)
-class AskingConfig:
-    """Settings of every verb that asks a model. Only `max_new_tokens` and `seed` belong to the settings of a run.
+class BackendConfig:
+    """Settings of the model that answers. Only `max_new_tokens` and `seed` belong to the settings of a run.
 
     Attributes:
         endpoint, model: OpenAI-compatible server and name of a model there, instead of a local model.
@@ -50,27 +50,35 @@ class AskingConfig:
             ValueError: If settings contradict each other.
         """
         if (self.endpoint is None) != (self.model is None):
-            raise ValueError("--endpoint and --model, the model's name there, go together")
+            raise ValueError(
+                "--endpoint and --model (the name of the model at the endpoint) must be given together"
+            )
         if self.endpoint is not None and local is not None:
-            raise ValueError(f"give either {flag}, loaded here, or --endpoint")
+            raise ValueError(
+                f"{flag} (a model loaded here) and --endpoint exclude each other; give one of them"
+            )
         if min(self.max_new_tokens, self.batch_size, self.requests) < 1:
             raise ValueError("--max-new-tokens, --batch-size and --requests must be at least 1")
         if not self.timeout > 0:
-            raise ValueError(f"--timeout is in seconds and above 0, got {self.timeout:g}")
+            raise ValueError(f"--timeout must be a number of seconds above 0, got {self.timeout:g}")
         if (self.price_in is None) != (self.price_out is None):
-            raise ValueError("--price-in and --price-out, of a million tokens, go together")
+            raise ValueError("--price-in and --price-out (prices per million tokens) must be given together")
         if (
             self.price_in is not None
             and self.price_out is not None
             and min(self.price_in, self.price_out) < 0
         ):
-            raise ValueError("--price-in and --price-out cannot be below 0")
+            raise ValueError(
+                f"--price-in and --price-out must be at least 0, got {self.price_in:g} and {self.price_out:g}"
+            )
 
-    def answering(self, local: type[LocalModel], path: str, temperature: float = 0.0) -> Teacher:
-        """Return the answering teacher: the endpoint if one is given, otherwise the model at `path`."""
+    def create_backend(
+        self, local: type[LocalBackend], path: str, temperature: float = 0.0
+    ) -> GenerationBackend:
+        """Return the backend: the endpoint if one is given, otherwise the model at `path`."""
         decoding = Decoding(self.max_new_tokens, temperature, self.seed)
         if self.endpoint is not None and self.model is not None:
-            return EndpointTeacher(self.endpoint, self.model, decoding, self.requests, self.timeout)
+            return EndpointBackend(self.endpoint, self.model, decoding, self.requests, self.timeout)
         return local(path, decoding, self.batch_size)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Check with rules alone, without a model, that an answer keeps its facts when rewritten. In doubt, it is rejected.
 
-`rewrite` keeps the original if `survives` gives a reason. A false rejection costs one rewrite; a false acceptance costs
-a wrong label. Both texts are first normalised (`tokens`): full-width characters, thousands separators, percent words,
-minus signs and currencies get one form. Every fact of the original must then be in the rewrite as whole tokens. The
-rewrite must not add a number, an option, a negation or a hedge.
+`rewrite` keeps the original if `reason_to_reject` returns one. A false rejection costs one rewrite; a false acceptance
+costs a wrong label. Both texts are first normalised (`tokens`): full-width characters, thousands separators, percent
+words, minus signs and currencies get one form. Every fact of the original must then be in the rewrite as whole tokens.
+The rewrite must not add a number, an option, a negation or a hedge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _words(text: str) -> set[str]:
 
 
 SHORT = 20  # maximum tokens of a short answer; longer ones are only checked for numbers, names and quotations
-ROOM = 300  # characters that a rewrite may have in addition to three times those of the original
+EXTRA_CHARACTERS = 300  # characters that a rewrite may have in addition to three times those of the original
 
 JOINED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f"  # scripts without blanks between words
 FILLER = _words(
@@ -59,7 +59,7 @@ CURRENCIES = {  # one sign per currency, written after the number
 LETTER = re.compile(r"^\W*(?i:option |answer:? )?\(?([A-H])(?:[.):,]+\s*(.*))?$", re.DOTALL)
 
 
-def survives(original: str, rewritten: str, question: str = "") -> str | None:
+def reason_to_reject(original: str, rewritten: str, question: str = "") -> str | None:
     """Return the reason why `rewritten` cannot replace `original`, or None if it can.
 
     Args:
@@ -72,7 +72,7 @@ def survives(original: str, rewritten: str, question: str = "") -> str | None:
     """
     if not rewritten.strip():
         return "empty"
-    if len(rewritten) > 3 * len(original) + ROOM:
+    if len(rewritten) > 3 * len(original) + EXTRA_CHARACTERS:
         return f"too long: {len(rewritten)} characters for {len(original)}"
     before, after, asked = (fold(text) for text in (original, rewritten, question))
     for kind, pattern in (("refusal", REFUSALS), ("about itself", ABOUT_ITSELF)):
@@ -203,12 +203,12 @@ def _numbers(facts: Sequence[str], there: Sequence[str], asked: Sequence[str]) -
 
 def _turned(before: str, after: str, asked: str) -> str | None:
     """Find a negation, a swap of yes and no, or a hedge that the original does not have."""
-    answer, told = (re.findall(r"[a-z]+(?:'t)?", text) for text in (before, after))
+    answer, rewritten = (re.findall(r"[a-z]+(?:'t)?", text) for text in (before, after))
     for one, other in (("yes", {"no", "not"}), ("no", {"yes"}), ("true", {"false"}), ("false", {"true"})):
-        if answer[:1] == [one] and other & set(told) - set(answer):
+        if answer[:1] == [one] and other & set(rewritten) - set(answer):
             return f"negated: {one}"
     surplus = _negations(after) - _negations(before)
-    if answer[:1] == told[:1] == ["no"]:  # "No, it is not."
+    if answer[:1] == rewritten[:1] == ["no"]:  # "No, it is not."
         surplus -= Counter([next((word for word in surplus if word == "not" or word.endswith("n't")), "")])
     negated = sorted(surplus - _negations(asked))
     if negated:
@@ -235,8 +235,8 @@ def _letter(letter: str, original: str, rewritten: str) -> str | None:
     text = unicodedata.normalize("NFKC", rewritten)
     named = set(re.findall(r"(?<![\w'])([B-H])(?![\w'+#])", text))
     # "A" is also a word. It is an option in brackets, before a mark, after "option", or at the end.
-    told = r"(?i:\b(?:option|choice|letter)\s+|选项?\s*|答案[是为]?\s*)"
-    if re.search(rf"\(A\)|\*A\b|{told}\(?A\b|(?<![\w'])A(?:[):]|[.,](?:\s|$)|\s*$)", text):
+    announced = r"(?i:\b(?:option|choice|letter)\s+|选项?\s*|答案[是为]?\s*)"
+    if re.search(rf"\(A\)|\*A\b|{announced}\(?A\b|(?<![\w'])A(?:[):]|[.,](?:\s|$)|\s*$)", text):
         named.add("A")
     if letter not in named:
         return f"option missing: {letter}"
@@ -244,9 +244,9 @@ def _letter(letter: str, original: str, rewritten: str) -> str | None:
     return f"another option: {others[0]}" if others else None
 
 
-def _others(mine: str, there: Sequence[str], question: str) -> str | None:
+def _others(answer: str, there: Sequence[str], question: str) -> str | None:
     """Check that the rewrite names no option of the question other than the answer."""
-    own, line = f" {' '.join(tokens(mine))} ", f" {' '.join(there)} "
+    own, line = f" {' '.join(tokens(answer))} ", f" {' '.join(there)} "
     for option in options_of(question).values():
         words = f" {' '.join(tokens(option))} "
         if words.strip() and words not in own and words in line:

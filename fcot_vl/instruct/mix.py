@@ -10,7 +10,7 @@ from fcot_vl.data.mixture_file import Part, take_apart, write_mixture
 FILE = "mixture.yaml"
 HEADING = (
     "Worked answers beside the data they were made from.",
-    "A weight is how often a record is seen in an epoch: another ratio is another weight.",
+    "A weight is the number of times each sample is seen in an epoch; change it to change the ratio.",
 )
 
 
@@ -29,12 +29,12 @@ def mix(output: Path, data: str, made: int, vanilla_ratio: float | None, seed: i
         Path of the file. Without worked answers, the mixture has only the data.
     """
     parts, settings = take_apart(Path(data), seed)
-    whole = sum(part.weight * len(part.samples) for part in parts)
+    total = sum(part.weight * len(part.samples) for part in parts)
     # With `records`, the weights of a mixture are only relative to other sources. Here they are absolute.
-    vanilla = settings.pop("records", None) or whole
+    vanilla = settings.pop("records", None) or total
     if vanilla_ratio is not None and made:
         vanilla = vanilla_ratio * made / (1 - vanilla_ratio)
-    weights = {part.group: part.weight * vanilla / whole for part in parts}
+    weights = {part.group: part.weight * vanilla / total for part in parts}
     parts = parts if vanilla else []
     comments: dict[str, str] = {}
     if made:

@@ -21,11 +21,11 @@ LONGEST = 600  # maximum characters of the answer of an example
 _BRACES = re.compile(r"\{([A-Za-z_]+)\}")
 
 
-class Templates:
-    """Templates of a verb.
+class PromptTemplates:
+    """Prompt templates of a command.
 
     Args:
-        verb: `rewrite` or `cot`.
+        command: `rewrite` or `cot`.
         own: YAML file whose keys override those of the package.
         tasks: Function that returns the tasks of the data. It is called only if `own` names a task that the package
             does not know.
@@ -39,15 +39,15 @@ class Templates:
     """
 
     def __init__(
-        self, verb: str, own: Path | None = None, tasks: Callable[[], Iterable[str]] = tuple
+        self, command: str, own: Path | None = None, tasks: Callable[[], Iterable[str]] = tuple
     ) -> None:
-        self.by_task = _read(PROMPTS / f"{verb}.yaml")
+        self.by_task = _read(PROMPTS / f"{command}.yaml")
         if own is not None:
-            mine = _read(own)
-            strange = mine.keys() - self.by_task.keys()
-            if strange:
-                _refuse_strange(own, strange, self.by_task.keys(), tasks())
-            self.by_task |= mine
+            given = _read(own)
+            unknown = given.keys() - self.by_task.keys()
+            if unknown:
+                _check_unknown_tasks(own, unknown, self.by_task.keys(), tasks())
+            self.by_task |= given
 
     def fill(self, task: str, **values: str) -> str | None:
         """Return the prompt for a sample of a task, or None if the sample is not to be changed.
@@ -64,7 +64,7 @@ class Templates:
         return dict(sorted(self.by_task.items()))
 
 
-class Style:
+class StyleExamples:
     """Examples of the teacher's tone, drawn for each question by the seed.
 
     Args:
@@ -115,23 +115,23 @@ def _read(path: Path) -> dict[str, str | None]:
         raise ValueError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(
-            f"{path}: templates are `task: text`, or `task: null` to leave a task's answers alone"
+            f"{path}: the file must map tasks to templates: `task: text`, or `task: null` to keep a task's answers"
         )
     for task, template in content.items():
         if not isinstance(task, str) or not (
             template is None or (isinstance(template, str) and template.strip())
         ):
-            raise ValueError(f"{path}: {task}: a template is a text or null, got {template!r}")
+            raise ValueError(f"{path}: {task}: a template must be a text or null, got {template!r}")
         for name in _BRACES.findall(template or ""):
             if name not in PLACEHOLDERS:
                 known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
-                raise ValueError(f"{path}: {task}: unknown placeholder {{{name}}}; known are {known}")
+                raise ValueError(f"{path}: {task}: unknown placeholder {{{name}}}; choose from {known}")
     return content
 
 
-def _refuse_strange(own: Path, strange: set[str], known: Iterable[str], tasks: Iterable[str]) -> None:
+def _check_unknown_tasks(own: Path, unknown: set[str], known: Iterable[str], tasks: Iterable[str]) -> None:
     """Raise an error if a task that the package does not know is not a task of the data: it is probably a typo."""
-    left, seen = set(strange), set()
+    left, seen = set(unknown), set()
     for task in tasks:
         seen.add(task)
         left.discard(task)
@@ -139,5 +139,6 @@ def _refuse_strange(own: Path, strange: set[str], known: Iterable[str], tasks: I
             return
     there = ", ".join(sorted(seen)) or "none"
     raise ValueError(
-        f"{own}: no record has the task {min(left)!r}; tasks of the data: {there}; packaged: {', '.join(sorted(known))}"
+        f"{own}: no sample has the task {min(left)!r}; tasks of the data: {there}; "
+        f"tasks of the package: {', '.join(sorted(known))}"
     )

@@ -23,7 +23,7 @@ LEFT, NO_ANSWER = "left by its task", "no short answer"
 BARS = {"sampled": "#c3cad3", "right": "#0b66a8", "kept": "#0f9d75"}
 
 
-class Yields:
+class SamplingReport:
     """Counts by task.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Pass over the data shared by `label`, `rewrite` and `cot`: shard by shard, resumable, with no question asked twice.
+"""Pass over the data shared by `label`, `rewrite` and `cot`: shard by shard, resumable, every question answered once.
 
 Shard k contains the results of samples 200 k to 200 k + 199. It is written completely or not at all. Every answer is
 appended to the journal of the shard (`*.partial.jsonl`) when it arrives. Until the shard exists, a resumed run reads
@@ -20,21 +20,21 @@ from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Origin, Sample, write_shard
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.skip_log import write_skipped
-from fcot_vl.instruct.backends.local import Asked, Reply, Teacher
+from fcot_vl.instruct.backends.local import GenerationBackend, Reply, Request
 
 SHARD = 200  # samples of the data per file
 Row = dict[str, Any]
-Ask = Callable[[Sequence[Asked], float], list[Reply]]
+Generate = Callable[[Sequence[Request], float], list[Reply]]
 
 
-class Work(Protocol):
-    """Work of a verb on the samples."""
+class ShardWorker(Protocol):
+    """The part of a command that makes rows and samples of a shard."""
 
-    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterable[Sample]]:
+    def process(self, indices: Sequence[int], generate: Generate) -> tuple[list[Row], Iterable[Sample]]:
         """Make rows and samples from the samples of the data at `indices`.
 
         Args:
-            ask: Function that returns a reply to each conversation. Its second argument is the number of samples by
+            generate: Function that returns a reply to each request. Its second argument is the number of samples by
                 which each reply advances the progress bar.
 
         Returns:
@@ -47,46 +47,50 @@ class Work(Protocol):
         """Count a row of a finished shard, from this run or from an interrupted one."""
 
 
-class Shards:
-    """Shards of one run.
+class ShardRunner:
+    """Runner that makes the missing shards of one run.
 
     Args:
-        verb: Prefix of the file names.
+        command: Command that runs, the prefix of the file names.
         output: Output folder of the run.
         samples: Data to read.
-        teacher: Teacher that answers.
+        backend: Model that answers.
         max_skipped: Maximum share of samples that may be skipped or unanswered before the run stops.
     """
 
-    def __init__(self, verb: str, output: Path, samples: Any, teacher: Teacher, max_skipped: float) -> None:
-        self.verb, self.output, self.samples, self.teacher = verb, output, samples, teacher
+    def __init__(
+        self, command: str, output: Path, samples: Any, backend: GenerationBackend, max_skipped: float
+    ) -> None:
+        self.command, self.output, self.samples, self.backend = command, output, samples, backend
         self.max_skipped = max_skipped
-        # A sample that a mixture draws several times is asked once. Its weight only matters for training.
+        # A sample that a mixture draws several times is answered once. Its weight only matters for training.
         self.indices = samples.distinct() if isinstance(samples, Mixture) else list(range(len(samples)))
         self.skipped: list[Row] = []
-        self.troubled: dict[int, Row] = {}  # samples skipped or not fully answered, with the first problem
+        self.problems: dict[int, Row] = {}  # samples skipped or not fully answered, with the first problem
         self.prompt_tokens = self.completion_tokens = 0
 
-    def run(self, work: Work) -> dict[str, Any]:
+    def run(self, worker: ShardWorker) -> dict[str, Any]:
         """Make the missing shards, and count those that exist.
 
         Returns:
             `records`, `skipped`, `prompt_tokens` and `completion_tokens` of the whole run.
 
         Raises:
-            ValueError: If the teacher fails, too many samples are skipped, or a shard cannot be written.
+            ValueError: If the model fails, too many samples are skipped, or a shard cannot be written.
         """
         total = len(self.indices)
         with progress_bar() as progress:
-            bar = progress.add_task("records", total=total)
+            bar = progress.add_task("samples", total=total)
             for first in range(0, total, SHARD):
                 last = min(first + SHARD, total)
                 journal = self.path(first).with_suffix(".partial.jsonl")
                 if not self.path(first).exists():
-                    self._write(first, last, work, journal, lambda count: progress.update(bar, advance=count))
+                    self._write(
+                        first, last, worker, journal, lambda count: progress.update(bar, advance=count)
+                    )
                 journal.unlink(missing_ok=True)
                 progress.update(bar, completed=last)
-                self._count(first, work)
+                self._count(first, worker)
                 self._stop_above()
         return {
             "records": total,
@@ -97,26 +101,28 @@ class Shards:
 
     def path(self, first: int) -> Path:
         """Return the path of the shard that begins with item `first` of the data."""
-        return self.output / f"{self.verb}-{first // SHARD:05d}.parquet"
+        return self.output / f"{self.command}-{first // SHARD:05d}.parquet"
 
-    def _write(self, first: int, last: int, work: Work, path: Path, advance: Callable[[float], None]) -> None:
+    def _write(
+        self, first: int, last: int, worker: ShardWorker, path: Path, advance: Callable[[float], None]
+    ) -> None:
         journal = Journal(path)
 
-        def ask(asked: Sequence[Asked], share: float) -> list[Reply]:
+        def generate(requests: Sequence[Request], share: float) -> list[Reply]:
             got: dict[int, Reply] = {}
 
-            def take(at: int, reply: Reply) -> None:
-                journal.keep(asked[at].key, reply)
+            def on_reply(at: int, reply: Reply) -> None:
+                journal.append(requests[at].key, reply)
                 got[at] = reply
                 advance(share)
 
             known = dict(journal.replies)
-            advance(share * sum(one.key in known for one in asked))
-            self.teacher.answer(asked, known, take)
-            return [known.get(one.key) or got[at] for at, one in enumerate(asked)]
+            advance(share * sum(one.key in known for one in requests))
+            self.backend.answer(requests, known, on_reply)
+            return [known.get(one.key) or got[at] for at, one in enumerate(requests)]
 
         try:
-            rows, samples = work.answer(self.indices[first:last], ask)
+            rows, samples = worker.process(self.indices[first:last], generate)
         finally:
             journal.close()
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -129,7 +135,7 @@ class Shards:
                 f"{self.path(first)}: cannot be written ({one_line(error)}); rerun the same command to resume"
             ) from None
 
-    def _count(self, first: int, work: Work) -> None:
+    def _count(self, first: int, worker: ShardWorker) -> None:
         with self.path(first).with_suffix(".jsonl").open(encoding="utf-8") as file:
             for row in map(json.loads, file):
                 self.prompt_tokens += row.get("prompt_tokens") or 0
@@ -137,9 +143,9 @@ class Shards:
                 if "kind" in row:
                     self.skipped.append(row)
                 if "kind" in row or row.get("failed"):
-                    self.troubled.setdefault(row["index"], row)
+                    self.problems.setdefault(row["index"], row)
                 if "kind" not in row:
-                    work.count(row)
+                    worker.count(row)
 
     def _stop_above(self) -> None:
         """Write `skipped.jsonl` for the finished shards, and stop if too many samples have problems."""
@@ -154,18 +160,18 @@ class Shards:
             for path in getattr(self.samples, "refused", [])
         ]
         path = write_skipped(self.output, [*self.skipped, *refused])
-        troubled = [row.get("kind") or row["failed"] for row in self.troubled.values()]
-        if len(troubled) > self.max_skipped * len(self.indices):
-            worst, count = Counter(troubled).most_common(1)[0]
+        problems = [row.get("kind") or row["failed"] for row in self.problems.values()]
+        if len(problems) > self.max_skipped * len(self.indices):
+            worst, count = Counter(problems).most_common(1)[0]
             example = next(
                 row["reason"]
-                for row in self.troubled.values()
+                for row in self.problems.values()
                 if worst in (row.get("kind"), row.get("failed"))
             )
             raise ValueError(
-                f"{len(troubled):,} of {len(self.indices):,} records were skipped or not answered, more than "
-                f"--max-skipped {self.max_skipped:g} allows: {count:,} {worst}, such as: {example}; "
-                f"named in {path} or the shards' .jsonl"
+                f"{len(problems):,} of {len(self.indices):,} samples were skipped or not answered, more than "
+                f"--max-skipped {self.max_skipped:g} allows: {count:,} {worst}, such as: {example}. All are listed in "
+                f"{path} or the .jsonl files of the shards; fix the data, or raise --max-skipped"
             )
 
 
@@ -183,21 +189,26 @@ class Journal:
         self.path = path
         self.replies: dict[str, Reply] = {}
         self._lock = threading.Lock()
-        whole = b""
+        complete = b""
         if path.exists():
             found = path.read_bytes()
-            whole = found[: found.rfind(b"\n") + 1]
-            for line in whole.split(b"\n"):
+            complete = found[: found.rfind(b"\n") + 1]
+            for line in complete.split(b"\n"):
                 try:
                     row = json.loads(line)
                     key = row.pop("key")
                     self.replies[key] = Reply(**row)
-                except (ValueError, KeyError, TypeError, AttributeError):  # torn by a full disk, asked again
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                ):  # cut off by a full disk, requested again
                     continue
         self._file = path.open("ab")
-        self._file.truncate(len(whole))
+        self._file.truncate(len(complete))
 
-    def keep(self, key: str, reply: Reply) -> None:
+    def append(self, key: str, reply: Reply) -> None:
         """Write an answer to the journal before any other use of it.
 
         Raises:
@@ -222,7 +233,7 @@ class Journal:
         self._file.close()
 
 
-def place(origin: Origin) -> Row:
+def origin_columns(origin: Origin) -> Row:
     """Return the origin of a sample as the first columns of a row."""
     return asdict(origin)
 

@@ -21,12 +21,12 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row
 from fcot_vl.data.sources.base import origin_of
 from fcot_vl.data.sources.open_data import open_data
-from fcot_vl.instruct.answer_selection import Select, choose, distinct, reasoned
-from fcot_vl.instruct.backends.local import Asked, LocalTeacher, Reply
-from fcot_vl.instruct.config import AskingConfig
+from fcot_vl.instruct.answer_selection import Select, choose, distinct_answers, has_reasoning
+from fcot_vl.instruct.backends.local import LocalVlm, Reply, Request
+from fcot_vl.instruct.config import BackendConfig
 from fcot_vl.instruct.fact_check import tokens
 from fcot_vl.instruct.mix import mix
-from fcot_vl.instruct.prompt_templates import Style, Templates
+from fcot_vl.instruct.prompt_templates import PromptTemplates, StyleExamples
 from fcot_vl.instruct.sampling_report import (
     BARE,
     CUT_OFF,
@@ -37,9 +37,9 @@ from fcot_vl.instruct.sampling_report import (
     NO_ANSWER,
     SPARE,
     WRONG,
-    Yields,
+    SamplingReport,
 )
-from fcot_vl.instruct.shard_runner import Ask, Row, Shards, place, tasks_of
+from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns, tasks_of
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.verify import extract_answer, verify
 
@@ -47,8 +47,8 @@ LONGEST = 20  # maximum words of a truth; a rule cannot look for a longer one as
 
 
 @dataclass
-class CotConfig(AskingConfig):
-    """Settings of `cot`, in addition to those of `AskingConfig`.
+class CotConfig(BackendConfig):
+    """Settings of `cot`, in addition to those of `BackendConfig`.
 
     Attributes:
         output: Output folder.
@@ -82,14 +82,14 @@ class CotConfig(AskingConfig):
         if min(self.samples, self.keep) < 1:
             raise ValueError("--samples and --keep must be at least 1")
         if self.select not in get_args(Select):
-            raise ValueError(f"--select is one of {', '.join(get_args(Select))}, got {self.select!r}")
+            raise ValueError(f"unknown --select {self.select!r}; choose from {', '.join(get_args(Select))}")
         if not 0 <= self.temperature < float("inf") or (self.temperature == 0 and self.samples > 1):
             raise ValueError(
                 f"--temperature must be above 0 for {self.samples} different answers, got {self.temperature:g}"
             )
         if self.vanilla_ratio is not None and not 0 <= self.vanilla_ratio < 1:
             raise ValueError(
-                f"--vanilla-ratio is the share of vanilla records, from 0 to below 1, got {self.vanilla_ratio:g}"
+                f"--vanilla-ratio is a share of vanilla samples, at least 0 and below 1, got {self.vanilla_ratio:g}"
             )
 
 
@@ -110,9 +110,9 @@ def cot(config: CotConfig) -> Path:
             remain without an answer.
     """
     samples = open_data(config.data, config.seed)
-    teacher = config.answering(LocalTeacher, config.teacher or str(tiny_teacher_path()), config.temperature)
-    templates = Templates("cot", config.prompts, lambda: tasks_of(samples))
-    style = Style(config.style, config.seed)
+    teacher = config.create_backend(LocalVlm, config.teacher or str(tiny_teacher_path()), config.temperature)
+    templates = PromptTemplates("cot", config.prompts, lambda: tasks_of(samples))
+    style = StyleExamples(config.style, config.seed)
     names = ("samples", "temperature", "keep", "select", "vanilla_ratio", "max_new_tokens")
     settings = {name: getattr(config, name) for name in names}
     settings |= {"templates": templates.fingerprint(), "style": style.fingerprint()}
@@ -121,19 +121,19 @@ def cot(config: CotConfig) -> Path:
     if stage.done:
         print(f"cot: {config.output} is finished, {stage.figures['kept']:,} worked answers", flush=True)
         return config.output
-    shards = Shards("cot", config.output, samples, teacher, config.max_skipped)
+    runner = ShardRunner("cot", config.output, samples, teacher, config.max_skipped)
     print(
-        f"cot: {len(shards.indices):,} records, {config.samples} answers a question by {inputs['teacher']} -> "
+        f"cot: {len(runner.indices):,} samples, {config.samples} answers per question by {inputs['teacher']} -> "
         f"{config.output}",
         flush=True,
     )
-    work = _Work(config, samples, templates, style)
-    figures = shards.run(work)
-    total = work.yields.rows()["all"]
-    work.yields.write(config.output, f"Worked answers by {Path(inputs['teacher']).name}")
+    worker = _Worker(config, samples, templates, style)
+    figures = runner.run(worker)
+    total = worker.report.rows()["all"]
+    worker.report.write(config.output, f"Worked answers by {Path(inputs['teacher']).name}")
     mix(config.output, config.data, total["kept"], config.vanilla_ratio, config.seed)
     stage.finish({**figures, **total, **config.cost(figures["prompt_tokens"], figures["completion_tokens"])})
-    work.yields.print()
+    worker.report.print()
     print(
         f"cot: {total['kept']:,} worked answers -> {config.output}; train with --data {config.output}/mixture.yaml"
     )
@@ -142,7 +142,7 @@ def cot(config: CotConfig) -> Path:
 
 @dataclass
 class _Question:
-    """Question of a sample during sampling. `left` is the reason why it is not asked."""
+    """Question of a sample during sampling. `skipped` is the reason why it gets no answers."""
 
     index: int
     turn: int
@@ -151,24 +151,26 @@ class _Question:
     plain: str
     truths: list[str]
     load: Callable[[], list[Image.Image]]
-    left: str = ""
+    skipped: str = ""
     kept: list[tuple[int, str]] = field(default_factory=list)  # (number of the draw, text)
 
-    def asked(self, samples: int) -> list[Asked]:
-        drawn = range(0 if self.left else samples)
-        return [Asked(f"{self.index}/{self.turn}/{draw}", self.messages, self.load) for draw in drawn]
+    def requests(self, samples: int) -> list[Request]:
+        drawn = range(0 if self.skipped else samples)
+        return [Request(f"{self.index}/{self.turn}/{draw}", self.messages, self.load) for draw in drawn]
 
 
-class _Work:
-    """Work of `cot`: shards of worked answers."""
+class _Worker:
+    """Maker of the shards of `cot`."""
 
-    def __init__(self, config: CotConfig, samples: Any, templates: Templates, style: Style) -> None:
+    def __init__(
+        self, config: CotConfig, samples: Any, templates: PromptTemplates, style: StyleExamples
+    ) -> None:
         self.config, self.samples, self.templates, self.style = config, samples, templates, style
-        self.yields = Yields()
+        self.report = SamplingReport()
         # Draws of one question and questions about one page are consecutive, so its image is decoded once.
-        self._pictures = lru_cache(8)(self._read)
+        self._images = lru_cache(8)(self._read)
 
-    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
+    def process(self, indices: Sequence[int], generate: Generate) -> tuple[list[Row], Iterator[Sample]]:
         questions: list[_Question] = []
         rows: list[Row] = []
         for index in indices:
@@ -176,16 +178,16 @@ class _Work:
                 questions += self._questions(index)
             except Exception as error:  # as in training: unusual files may raise nearly anything
                 rows.append(skipped_row(origin_of(self.samples, index), error))
-        asked = [one for question in questions for one in question.asked(self.config.samples)]
-        replies = iter(ask(asked, len(indices) / max(1, len(asked))))
+        requests = [one for question in questions for one in question.requests(self.config.samples)]
+        replies = iter(generate(requests, len(indices) / max(1, len(requests))))
         for question in questions:
-            origin = place(origin_of(self.samples, question.index))
-            drawn = [next(replies) for _ in question.asked(self.config.samples)]
-            rows += [{**origin, **row} for row in self._judge(question, drawn)]
+            origin = origin_columns(origin_of(self.samples, question.index))
+            question_replies = [next(replies) for _ in question.requests(self.config.samples)]
+            rows += [{**origin, **row} for row in self._rows(question, question_replies)]
         return rows, (self._sample(question, *one) for question in questions for one in question.kept)
 
     def count(self, row: Row) -> None:
-        self.yields.count(row)
+        self.report.count(row)
 
     def _read(self, index: int) -> list[Image.Image]:
         """Return the decoded images of a sample. Threads that share an image must not decode it at the same time."""
@@ -193,7 +195,7 @@ class _Work:
 
     def _questions(self, index: int) -> list[_Question]:
         sample: Sample = self.samples[index]
-        load = partial(self._pictures, index)
+        load = partial(self._images, index)
         task, messages = sample.task, sample.messages
         system = messages[:1] if messages and messages[0]["role"] == "system" else []
         found: list[_Question] = []
@@ -206,12 +208,12 @@ class _Work:
             truths = [truth for truth in truths if truth.strip() and len(tokens(truth)) <= LONGEST]
             examples = self.style.draw(f"{index}/{turn}")
             prompt = self.templates.fill(task, question=plain, answer="".join(truths[:1]), examples=examples)
-            left = LEFT if prompt is None else "" if truths else NO_ANSWER
-            asked = [*system, {"role": "user", "content": prompt or plain}]
-            found.append(_Question(index, turn, task, asked, plain, truths, load, left))
+            skipped = LEFT if prompt is None else "" if truths else NO_ANSWER
+            request_messages = [*system, {"role": "user", "content": prompt or plain}]
+            found.append(_Question(index, turn, task, request_messages, plain, truths, load, skipped))
         return found
 
-    def _judge(self, question: _Question, replies: Sequence[Reply]) -> list[Row]:
+    def _rows(self, question: _Question, replies: Sequence[Reply]) -> list[Row]:
         """Return one row per sampled answer, or one row with the reason why none was sampled.
 
         The answers to keep are added to the question.
@@ -221,14 +223,14 @@ class _Work:
             "task": question.task,
             "question": question.messages[-1]["content"],
         }
-        if question.left:
-            return [{**common, "outcome": question.left}]
+        if question.skipped:
+            return [{**common, "outcome": question.skipped}]
         rows = [
-            {**common, "truths": question.truths, "draw": draw, **self._verdict(question, reply)}
+            {**common, "truths": question.truths, "draw": draw, **self._outcome(question, reply)}
             for draw, reply in enumerate(replies)
         ]
         right = [row for row in rows if row["outcome"] == DUPLICATE]
-        different = [right[at] for at in distinct([row["response"] for row in right])]
+        different = [right[at] for at in distinct_answers([row["response"] for row in right])]
         for row in different:
             row["outcome"] = SPARE
         texts = [row["response"] for row in different]
@@ -238,7 +240,7 @@ class _Work:
         question.kept.sort()
         return rows
 
-    def _verdict(self, question: _Question, reply: Reply) -> Row:
+    def _outcome(self, question: _Question, reply: Reply) -> Row:
         """Return the outcome of a single answer. A correct one counts as a duplicate until it proves to be distinct."""
         if reply.kind:
             return {"outcome": FAILED, "failed": reply.kind, "reason": reply.reason}
@@ -248,7 +250,7 @@ class _Work:
         elif not verify(reply.text, question.truths, question=question.plain):
             outcome = WRONG
         else:
-            outcome = DUPLICATE if reasoned(reply.text, answer) else BARE
+            outcome = DUPLICATE if has_reasoning(reply.text, answer) else BARE
         return {
             "outcome": outcome,
             "response": reply.text,

@@ -1,7 +1,7 @@
 """Stage `label`: a teacher's answers about images, written as Parquet shards of samples.
 
-The stage reads any data (`open_data`) or a folder of images, and training reads its output. `shards.py` describes the
-pass over the data and how an interrupted run is resumed.
+The stage reads any data (`open_data`) or a folder of images, and training reads its output. `shard_runner.py` of
+`instruct` describes the pass over the data and how an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.sources.base import origin_of
 from fcot_vl.data.sources.image_folder import ImageFolder
 from fcot_vl.data.sources.open_data import open_data
-from fcot_vl.instruct.backends.local import Asked, LocalTeacher, Reply
-from fcot_vl.instruct.config import AskingConfig
-from fcot_vl.instruct.shard_runner import Ask, Row, Shards, place
+from fcot_vl.instruct.backends.local import LocalVlm, Reply, Request
+from fcot_vl.instruct.config import BackendConfig
+from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns
 from fcot_vl.models.tiny import tiny_teacher_path
 
 READ_ALL = "Read all text in this picture, line by line, exactly as it is printed."
 
 
 @dataclass
-class LabelConfig(AskingConfig):
-    """Settings of `label`, in addition to those of `AskingConfig`.
+class LabelConfig(BackendConfig):
+    """Settings of `label`, in addition to those of `BackendConfig`.
 
     Attributes:
         output: Output folder.
@@ -53,11 +53,13 @@ class LabelConfig(AskingConfig):
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.images is None):
-            raise ValueError("give either --data or --images, what is to be labelled")
+            raise ValueError("give either --data or --images, the data to label")
         if self.keep_truth and self.questions:
-            raise ValueError("--keep-truth keeps answers to the records' own questions: leave --question out")
+            raise ValueError(
+                "--keep-truth keeps the answers to the samples' own questions; leave out --question"
+            )
         if any(not question.strip() for question in self.questions):
-            raise ValueError("--question is empty")
+            raise ValueError("--question is empty; give the text of a question")
         self.check(self.teacher, "--teacher")
 
 
@@ -77,7 +79,7 @@ def label(config: LabelConfig) -> Path:
         ValueError: If the data, the teacher or a setting cannot be used, or if too many samples are skipped.
     """
     samples = _open(config)
-    teacher = config.answering(LocalTeacher, config.teacher or str(tiny_teacher_path()))
+    teacher = config.create_backend(LocalVlm, config.teacher or str(tiny_teacher_path()))
     settings = {
         "questions": list(config.questions),
         "keep_truth": config.keep_truth,
@@ -88,14 +90,14 @@ def label(config: LabelConfig) -> Path:
     if stage.done:
         print(f"label: {config.output} is finished, {stage.figures['labelled']:,} records", flush=True)
         return config.output
-    shards = Shards("label", config.output, samples, teacher, config.max_skipped)
-    print(f"label: {len(shards.indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
-    work = _Work(config, samples)
-    figures = shards.run(work)
-    figures |= {"labelled": figures["records"] - figures["skipped"], "questions": work.questions}
+    runner = ShardRunner("label", config.output, samples, teacher, config.max_skipped)
+    print(f"label: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}", flush=True)
+    worker = _Worker(config, samples)
+    figures = runner.run(worker)
+    figures |= {"labelled": figures["records"] - figures["skipped"], "questions": worker.questions}
     stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
     print(
-        f"label: {figures['labelled']:,} records, {figures['skipped']:,} skipped -> {config.output}",
+        f"label: {figures['labelled']:,} samples, {figures['skipped']:,} skipped -> {config.output}",
         flush=True,
     )
     return config.output
@@ -105,12 +107,12 @@ def _open(config: LabelConfig) -> Any:
     if config.images is None:
         return open_data(str(config.data), config.seed)
     if not config.images.is_dir():
-        raise ValueError(f"{config.images}: no such folder of pictures")
+        raise ValueError(f"{config.images}: no such folder; --images needs a folder of images")
     return ImageFolder(config.images)
 
 
 @dataclass
-class _Page:
+class _Conversation:
     """Sample that is being labelled: its questions, and the conversation so far."""
 
     index: int
@@ -123,9 +125,9 @@ class _Page:
 
     def skip(self, kind: str, reason: str) -> None:
         self.skipped = True
-        self.rows.append({**place(self.origin), "kind": kind, "reason": reason})
+        self.rows.append({**origin_columns(self.origin), "kind": kind, "reason": reason})
 
-    def take(self, turn: int, reply: Reply, keep_truth: bool) -> None:
+    def add_reply(self, turn: int, reply: Reply, keep_truth: bool) -> None:
         """Add a reply. The sample is skipped if there is none, or if it is unusable but needed as the label."""
         truth = self.truths[turn]
         if reply.kind:
@@ -133,7 +135,7 @@ class _Page:
             return
         self.rows.append(
             {
-                **place(self.origin),
+                **origin_columns(self.origin),
                 "turn": turn,
                 "question": self.questions[turn],
                 "answer": reply.text,
@@ -156,56 +158,70 @@ class _Page:
         self.messages.append({"role": "assistant", "content": answer})
 
 
-class _Work:
-    """Work of `label`: shards of labels."""
+class _Worker:
+    """Maker of the shards of `label`."""
 
     def __init__(self, config: LabelConfig, samples: Any) -> None:
         self.config, self.samples = config, samples
         self.questions = 0
 
-    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
-        pages = [self._page(index) for index in indices]
-        for turn in range(max(len(page.questions) for page in pages)):
-            asked = [page for page in pages if not page.skipped and turn < len(page.questions)]
-            for page in asked:
-                page.messages.append({"role": "user", "content": page.questions[turn]})
-            replies = ask([self._asked(page, turn) for page in asked], 1.0 if turn == 0 else 0.0)
-            for page, reply in zip(asked, replies, strict=True):
-                page.take(turn, reply, self.config.keep_truth)
-        rows = [row for page in pages for row in page.rows]
-        return rows, (self._sample(page) for page in pages if not page.skipped)
+    def process(self, indices: Sequence[int], generate: Generate) -> tuple[list[Row], Iterator[Sample]]:
+        conversations = [self._conversation(index) for index in indices]
+        for turn in range(max(len(conversation.questions) for conversation in conversations)):
+            active = [
+                conversation
+                for conversation in conversations
+                if not conversation.skipped and turn < len(conversation.questions)
+            ]
+            for conversation in active:
+                conversation.messages.append({"role": "user", "content": conversation.questions[turn]})
+            replies = generate(
+                [self._request(conversation, turn) for conversation in active], 1.0 if turn == 0 else 0.0
+            )
+            for conversation, reply in zip(active, replies, strict=True):
+                conversation.add_reply(turn, reply, self.config.keep_truth)
+        rows = [row for conversation in conversations for row in conversation.rows]
+        return rows, (
+            self._sample(conversation) for conversation in conversations if not conversation.skipped
+        )
 
     def count(self, row: Row) -> None:
         self.questions += 1
 
-    def _asked(self, page: _Page, turn: int) -> Asked:
-        return Asked(f"{page.index}/{turn}", list(page.messages), lambda: self.samples[page.index].images)
+    def _request(self, conversation: _Conversation, turn: int) -> Request:
+        return Request(
+            f"{conversation.index}/{turn}",
+            list(conversation.messages),
+            lambda: self.samples[conversation.index].images,
+        )
 
-    def _page(self, index: int) -> _Page:
-        page = _Page(index, origin_of(self.samples, index))
+    def _conversation(self, index: int) -> _Conversation:
+        conversation = _Conversation(index, origin_of(self.samples, index))
         try:
             sample: Sample = self.samples[index]
             own = [message for message in sample.messages if message["role"] == "user"]
             if self.config.questions or not own:
-                page.questions, page.truths = [self._question(page.origin)], [None]
-                return page
+                conversation.questions, conversation.truths = [self._question(conversation.origin)], [None]
+                return conversation
             if sample.messages[0]["role"] == "system":
-                page.messages.append(sample.messages[0])
-            page.questions = [message["content"] for message in own]
+                conversation.messages.append(sample.messages[0])
+            conversation.questions = [message["content"] for message in own]
             truths: list[str | None] = [m["content"] for m in sample.messages if m["role"] == "assistant"]
-            page.truths = truths + [None] * (len(own) - len(truths))
+            conversation.truths = truths + [None] * (len(own) - len(truths))
         except Exception as error:  # as in training: unusual files may raise nearly anything
-            page.skip(kind_of(error), reason_of(error))
-        return page
+            conversation.skip(kind_of(error), reason_of(error))
+        return conversation
 
     def _question(self, origin: Origin) -> str:
         """Draw a question. It depends only on the sample and the seed, not on the position in the data."""
         drawn = random.Random(f"{self.config.seed}/{origin.source}/{origin.id}/{origin.index}")
         return drawn.choice(list(self.config.questions) or [READ_ALL])
 
-    def _sample(self, page: _Page) -> Sample:
-        sample: Sample = self.samples[page.index]
-        if page.truths == [None] and self.config.questions:  # the accepted answers belong to another question
-            return Sample(sample.id, sample.images, page.messages, "", sample.source)
-        sample.messages = page.messages
+    def _sample(self, conversation: _Conversation) -> Sample:
+        sample: Sample = self.samples[conversation.index]
+        if (
+            conversation.truths == [None] and self.config.questions
+        ):  # the accepted answers belong to another question
+            return Sample(sample.id, sample.images, conversation.messages, "", sample.source)
+        sample.messages = conversation.messages
         return sample

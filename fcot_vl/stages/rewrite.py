@@ -1,8 +1,8 @@
 """Stage `rewrite`: the answers of a dataset, rewritten in the teacher's tone by a language model.
 
 In the paper, InternLM2.5-7B rewrites the instruction data with the tone of the teacher (section 3.1.2). The writer only
-sees text. A rewrite that does not keep the facts of the answer (`facts.py`) is discarded, and the original answer is
-kept.
+sees text. A rewrite that does not keep the facts of the answer (`fact_check.py`) is discarded, and the original answer
+is kept.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row
 from fcot_vl.data.sources.base import origin_of
 from fcot_vl.data.sources.open_data import open_data
-from fcot_vl.instruct.backends.local import Asked, LocalWriter, Reply
-from fcot_vl.instruct.config import AskingConfig
-from fcot_vl.instruct.fact_check import survives
-from fcot_vl.instruct.prompt_templates import Style, Templates
-from fcot_vl.instruct.shard_runner import Ask, Row, Shards, place, tasks_of
+from fcot_vl.instruct.backends.local import LocalLlm, Reply, Request
+from fcot_vl.instruct.config import BackendConfig
+from fcot_vl.instruct.fact_check import reason_to_reject
+from fcot_vl.instruct.prompt_templates import PromptTemplates, StyleExamples
+from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns, tasks_of
 
 REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # outcomes of an answer
 
 
 @dataclass
-class RewriteConfig(AskingConfig):
-    """Settings of `rewrite`, in addition to those of `AskingConfig`.
+class RewriteConfig(BackendConfig):
+    """Settings of `rewrite`, in addition to those of `BackendConfig`.
 
     Attributes:
         output: Output folder.
@@ -50,7 +50,7 @@ class RewriteConfig(AskingConfig):
 
     def __post_init__(self) -> None:
         if self.writer is None and self.endpoint is None:
-            raise ValueError("give --writer, a language model loaded here, or --endpoint and --model")
+            raise ValueError("give --writer (a language model loaded here), or --endpoint and --model")
         self.check(self.writer, "--writer")
 
 
@@ -71,9 +71,9 @@ def rewrite(config: RewriteConfig) -> Path:
             remain without an answer.
     """
     samples = open_data(config.data, config.seed)
-    writer = config.answering(LocalWriter, str(config.writer))
-    templates = Templates("rewrite", config.prompts, lambda: tasks_of(samples))
-    style = Style(config.style, config.seed)
+    writer = config.create_backend(LocalLlm, str(config.writer))
+    templates = PromptTemplates("rewrite", config.prompts, lambda: tasks_of(samples))
+    style = StyleExamples(config.style, config.seed)
     settings = {
         "templates": templates.fingerprint(),
         "style": style.fingerprint(),
@@ -87,17 +87,18 @@ def rewrite(config: RewriteConfig) -> Path:
             flush=True,
         )
         return config.output
-    shards = Shards("rewrite", config.output, samples, writer, config.max_skipped)
-    print(f"rewrite: {len(shards.indices):,} records by {inputs['teacher']} -> {config.output}", flush=True)
-    work = _Work(samples, templates, style)
-    figures = shards.run(work) | work.figures()
+    runner = ShardRunner("rewrite", config.output, samples, writer, config.max_skipped)
+    print(f"rewrite: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}", flush=True)
+    worker = _Worker(samples, templates, style)
+    figures = runner.run(worker) | worker.figures()
     stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
     print(
-        f"rewrite: {figures[REWRITTEN]:,} answers rewritten, {figures[KEPT]:,} kept as they were, "
-        f"{figures[LEFT]:,} left by their task, {figures['skipped']:,} records skipped -> {config.output}",
+        f"rewrite: {figures[REWRITTEN]:,} answers rewritten, {figures[KEPT]:,} kept unchanged, "
+        f"{figures[LEFT]:,} without a template for their task, {figures['skipped']:,} samples skipped -> "
+        f"{config.output}",
         flush=True,
     )
-    for reason, count in work.reasons.most_common():
+    for reason, count in worker.reasons.most_common():
         print(f"  {count:,} kept: {reason}", flush=True)
     return config.output
 
@@ -118,15 +119,15 @@ class _Answer:
         return f"{self.index}/{self.at}"
 
 
-class _Work:
-    """Work of `rewrite`: shards of rewritten samples."""
+class _Worker:
+    """Maker of the shards of `rewrite`."""
 
-    def __init__(self, samples: Any, templates: Templates, style: Style) -> None:
+    def __init__(self, samples: Any, templates: PromptTemplates, style: StyleExamples) -> None:
         self.samples, self.templates, self.style = samples, templates, style
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
 
-    def answer(self, indices: Sequence[int], ask: Ask) -> tuple[list[Row], Iterator[Sample]]:
+    def process(self, indices: Sequence[int], generate: Generate) -> tuple[list[Row], Iterator[Sample]]:
         answers: dict[int, list[_Answer]] = {}
         skipped: dict[int, Row] = {}
         for index in indices:
@@ -134,10 +135,12 @@ class _Work:
                 answers[index] = self._answers(index)
             except Exception as error:  # as in training: unusual files may raise nearly anything
                 skipped[index] = skipped_row(origin_of(self.samples, index), error)
-        asked = [one for found in answers.values() for one in found if one.prompt is not None]
-        conversations = [Asked(one.key, [{"role": "user", "content": str(one.prompt)}]) for one in asked]
-        replies = ask(conversations, len(answers) / max(1, len(asked)))
-        by_key = {one.key: reply for one, reply in zip(asked, replies, strict=True)}
+        requested = [one for found in answers.values() for one in found if one.prompt is not None]
+        conversations = [
+            Request(one.key, [{"role": "user", "content": str(one.prompt)}]) for one in requested
+        ]
+        replies = generate(conversations, len(answers) / max(1, len(requested)))
+        by_key = {one.key: reply for one, reply in zip(requested, replies, strict=True)}
         rows: list[Row] = []
         texts: dict[int, dict[int, str]] = {index: {} for index in answers}
         for index in indices:
@@ -145,7 +148,7 @@ class _Work:
                 rows.append(skipped[index])
             for one in answers.get(index, []):
                 row = _row(one, by_key.get(one.key))
-                rows.append({**place(origin_of(self.samples, index)), **row})
+                rows.append({**origin_columns(origin_of(self.samples, index)), **row})
                 if row["outcome"] == REWRITTEN:
                     texts[index][one.at] = row["rewrite"]
         return rows, (self._sample(index, changed) for index, changed in texts.items())
@@ -195,7 +198,7 @@ def _row(one: _Answer, reply: Reply | None) -> Row:
     if reply.kind:
         return {**row, "outcome": KEPT, "reason": f"{reply.kind}: {reply.reason}", "failed": reply.kind}
     if reply.finish == "stop":
-        reason = survives(one.original, reply.text, one.question)
+        reason = reason_to_reject(one.original, reply.text, one.question)
     else:
         reason = f"cut off: ended by {reply.finish!r}"
     return {

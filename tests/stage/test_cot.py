@@ -16,7 +16,7 @@ from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
 from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct import shard_runner as shards
-from fcot_vl.instruct.backends.local import Asked, Decoding, Drawn, LocalTeacher
+from fcot_vl.instruct.backends.local import Decoding, LocalVlm, Request, SeededSampling
 from fcot_vl.stages.cot import CotConfig, cot
 from fcot_vl.synthesize.minidoc import make_sample
 
@@ -114,7 +114,7 @@ def test_broken_pictures_are_named(serve, tmp_path):
     assert {row["failed"] for row in rows(out, "cot") if row["id"] == "r12"} == {"broken picture"}
     assert all(not name.startswith("r12") for name in contents(out))
     (tmp_path / "images" / "13.png").unlink()
-    with pytest.raises(ValueError, match=r"2 of 4 records.*--max-skipped 0.25"):
+    with pytest.raises(ValueError, match=r"2 of 4 samples.*--max-skipped 0.25"):
         run("cot", server, data, tmp_path / "stops", max_skipped=0.25)
 
 
@@ -174,24 +174,26 @@ def test_nothing_right_leaves_the_data_alone(serve, data, tmp_path):
 def test_draws_follow_the_probabilities_and_only_their_own_seed():
     logits = torch.tensor([0.5, 0.3, 0.2]).log() * 0.7
     seeds = list(range(4000))
-    drawn = Drawn(seeds, 0.7, torch.device("cpu"))(torch.zeros(1), logits.expand(4000, 3)).argmax(1)
+    drawn = SeededSampling(seeds, 0.7, torch.device("cpu"))(torch.zeros(1), logits.expand(4000, 3)).argmax(1)
     shares = drawn.bincount(minlength=3) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
-    turned = Drawn(seeds[::-1], 0.7, torch.device("cpu"))(torch.zeros(1), logits.expand(4000, 3)).argmax(1)
+    turned = SeededSampling(seeds[::-1], 0.7, torch.device("cpu"))(
+        torch.zeros(1), logits.expand(4000, 3)
+    ).argmax(1)
     assert torch.equal(turned.flip(0), drawn)
 
 
 def test_draws_do_not_depend_on_their_batch(teacher_folder):
     samples = [make_sample("train", k, 0, "sums") for k in range(2)]
     asked = [
-        Asked(f"{k}/{draw}", samples[k].messages[:1], lambda k=k: samples[k].images)
+        Request(f"{k}/{draw}", samples[k].messages[:1], lambda k=k: samples[k].images)
         for k in range(2)
         for draw in range(3)
     ]
 
     def texts(asked, batch_size, seed=0):
         got = {}
-        teacher = LocalTeacher(str(teacher_folder), Decoding(6, 1.0, seed), batch_size)
+        teacher = LocalVlm(str(teacher_folder), Decoding(6, 1.0, seed), batch_size)
         teacher.answer(asked, {}, lambda at, reply: got.__setitem__(asked[at].key, reply.text))
         return got
 

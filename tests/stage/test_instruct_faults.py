@@ -14,8 +14,8 @@ from scripted_server import DIE, DROP, HALF, HANG
 
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.instruct import shard_runner as shards
-from fcot_vl.instruct.backends.endpoint import EndpointTeacher
-from fcot_vl.instruct.backends.local import Asked, Decoding, Reply
+from fcot_vl.instruct.backends.endpoint import EndpointBackend
+from fcot_vl.instruct.backends.local import Decoding, Reply, Request
 from fcot_vl.instruct.shard_runner import Journal
 
 RECORDS = 6
@@ -73,19 +73,19 @@ def test_every_fault_that_passes_leaves_no_trace(verb, serve, data, tmp_path, un
 @pytest.mark.parametrize("text", UNREADABLE)
 def test_an_unreadable_reply_is_asked_for_again(text, serve):
     server, got = serve(text, text), {}
-    teacher = EndpointTeacher(server.url, "big", Decoding(8), 1)
-    teacher.answer([Asked("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
+    teacher = EndpointBackend(server.url, "big", Decoding(8), 1)
+    teacher.answer([Request("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
     assert got[0].text == "answer to Q?" and len(server.asked) == 3
     server.faults = [text] * 3
-    teacher.answer([Asked("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
+    teacher.answer([Request("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
     assert got[0].kind == "malformed reply" and got[0].reason and not got[0].text
 
 
 def test_half_a_character_does_no_harm(serve):
     odd = '{"choices": [{"message": {"content": "\\ud83d x"}, "finish_reason": "stop"}], "usage": {"a": "b"}}'
     server, got = serve(odd), {}
-    teacher = EndpointTeacher(server.url, "big", Decoding(8), 1)
-    teacher.answer([Asked("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
+    teacher = EndpointBackend(server.url, "big", Decoding(8), 1)
+    teacher.answer([Request("a", [{"role": "user", "content": "Q?"}])], {}, got.__setitem__)
     assert got[0] == Reply("? x", None, "stop")
 
 
@@ -167,7 +167,7 @@ def test_a_reply_that_is_never_readable_costs_no_other_record(verb, serve, data,
     else:
         assert json.loads((out / "yield.json").read_text())["all"]["outcomes"]["failed"] == 1
     server = serve(*['{"choices": []}'] * 3, reply=reply)
-    with pytest.raises(ValueError, match=r"1 of 6 records were skipped or not answered.*malformed reply"):
+    with pytest.raises(ValueError, match=r"1 of 6 samples were skipped or not answered.*malformed reply"):
         run(verb, server, data, tmp_path / "stops", requests=1, max_skipped=0.1)
 
 

@@ -14,10 +14,10 @@ from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import Origin, SampleFolder, write_shard
 from fcot_vl.data.sources.open_data import open_data
 from fcot_vl.instruct import shard_runner as shards
-from fcot_vl.instruct.backends.endpoint import MALFORMED, EndpointTeacher
+from fcot_vl.instruct.backends.endpoint import MALFORMED, EndpointBackend
 from fcot_vl.instruct.backends.local import Decoding, Reply
 from fcot_vl.stages.ask import ask
-from fcot_vl.stages.label import READ_ALL, LabelConfig, _Page, label
+from fcot_vl.stages.label import READ_ALL, LabelConfig, _Conversation, label
 from fcot_vl.synthesize.minidoc import make_sample
 
 TOKENS = 160
@@ -109,7 +109,7 @@ def test_answers_cut_off_are_no_labels_but_the_truth_stays(pages, tmp_path):
     found = rows(kept)
     assert len(found) == sum(len(sample.messages) for sample in before) // 2
     assert all(row["finish_reason"] == "length" and row["truth"] for row in found)
-    with pytest.raises(ValueError, match=r"3 of 3 records were skipped.*cut off"):
+    with pytest.raises(ValueError, match=r"3 of 3 samples were skipped.*cut off"):
         label(LabelConfig(tmp_path / "stops", str(pages), max_new_tokens=1))
 
 
@@ -127,8 +127,8 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             LabelConfig(out, **wrong)
     with pytest.raises(ValueError, match="an endpoint is an address"):
-        EndpointTeacher("127.0.0.1:8000", "m", Decoding(8), 1)
-    with pytest.raises(ValueError, match="no such folder of pictures"):
+        EndpointBackend("127.0.0.1:8000", "m", Decoding(8), 1)
+    with pytest.raises(ValueError, match="needs a folder of images"):
         label(LabelConfig(out, images=tmp_path / "none"))
 
 
@@ -158,8 +158,8 @@ def test_an_endpoint_that_is_busy_is_asked_again(serve, tmp_path, monkeypatch):
 
 
 def test_malformed_replies_are_skipped_and_named(serve, tmp_path):
-    broken = ("<html>", '{"choices": []}', '{"choices": [{"message": {}}]}')
-    server = serve(*[text for text in broken for _ in range(1 + MALFORMED)], 400)
+    error_reply = ("<html>", '{"choices": []}', '{"choices": [{"message": {}}]}')
+    server = serve(*[text for text in error_reply for _ in range(1 + MALFORMED)], 400)
     llava_file(tmp_path / "chat", 8)
     config = at(server, tmp_path / "out", data=str(tmp_path / "chat" / "chat.json"), requests=1)
     out = label(config)
@@ -230,6 +230,6 @@ def test_a_conversation_is_asked_turn_by_turn_and_a_mixture_once(serve, tmp_path
 
 
 def test_a_reply_without_text_is_no_label():
-    page = _Page(0, Origin("a", "b", 0), ["Q?"], [None])
-    page.take(0, Reply("", 1, "stop"), keep_truth=False)
+    page = _Conversation(0, Origin("a", "b", 0), ["Q?"], [None])
+    page.add_reply(0, Reply("", 1, "stop"), keep_truth=False)
     assert page.skipped and page.rows[-1]["kind"] == "empty answer"

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import SampleFolder, write_shard
-from fcot_vl.instruct.backends.local import Asked, Decoding, LocalWriter
+from fcot_vl.instruct.backends.local import Decoding, LocalLlm, Request
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.stages.rewrite import RewriteConfig, rewrite
 from fcot_vl.synthesize.minidoc import make_sample
@@ -112,10 +112,10 @@ def test_a_writer_loaded_here(writer_folder, tmp_path):
     assert all(row["tokens"] <= 6 for row in found)
     single = rewrite(replace(config, output=tmp_path / "single", batch_size=1))
     assert rows(single, "rewrite") == found
-    asked = [Asked("a", [{"role": "user", "content": "x"}])]
+    asked = [Request("a", [{"role": "user", "content": "x"}])]
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match="no language model can be loaded"):
-        LocalWriter(str(tmp_path / "bare"), Decoding(4), 1).answer(asked, {}, print)
+        LocalLlm(str(tmp_path / "bare"), Decoding(4), 1).answer(asked, {}, print)
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path):

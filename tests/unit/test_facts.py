@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_vl.instruct.fact_check import fold, number, options_of, survives, tokens
+from fcot_vl.instruct.fact_check import fold, number, options_of, reason_to_reject, tokens
 
 RIGHT = [  # original, rewrite, question
     ("42", "The total is 42.", ""),
@@ -133,12 +133,12 @@ LONG = (
 
 @pytest.mark.parametrize(("original", "rewritten", "question"), RIGHT)
 def test_a_faithful_rewrite_passes(original: str, rewritten: str, question: str) -> None:
-    assert survives(original, rewritten, question) is None
+    assert reason_to_reject(original, rewritten, question) is None
 
 
 @pytest.mark.parametrize(("original", "rewritten", "question", "kind"), WRONG)
 def test_an_unfaithful_one_does_not(original: str, rewritten: str, question: str, kind: str) -> None:
-    reason = survives(original, rewritten, question)
+    reason = reason_to_reject(original, rewritten, question)
     assert reason is not None and reason.split(":")[0] == kind, reason
 
 
@@ -157,21 +157,21 @@ def test_an_unfaithful_one_does_not(original: str, rewritten: str, question: str
 )
 def test_long_answers_keep_numbers_names_and_quotations(change: tuple[str, str], kind: str) -> None:
     told = LONG.replace("The report", "As you can see, the report").replace("when he spoke", "speaking")
-    assert survives(LONG, told) is None
-    reason = survives(LONG, told.replace(*change))
+    assert reason_to_reject(LONG, told) is None
+    reason = reason_to_reject(LONG, told.replace(*change))
     assert reason is not None and reason.split(":")[0] == kind, reason
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_no_text_breaks_it(original: str, rewritten: str, question: str) -> None:
-    reason = survives(original, rewritten, question)
+    reason = reason_to_reject(original, rewritten, question)
     assert reason is None or reason.split(":")[0].strip()
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
 def test_one_number_is_never_another(one: int, two: int) -> None:
     for text in (f"The total is {two}.", f"The total is {two:,}!", f"答案是{two}。", f"**{two}**"):
-        assert (survives(str(one), text) is None) == (one == two)
+        assert (reason_to_reject(str(one), text) is None) == (one == two)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**6), max_value=10**6))

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_vl.instruct.answer_selection import ALIKE, choose, distinct, likeness, reasoned
+from fcot_vl.instruct.answer_selection import (
+    DUPLICATE_SIMILARITY,
+    choose,
+    distinct_answers,
+    has_reasoning,
+    similarity,
+)
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["add", "the", "two", "prices", "12", "30", "42", "so"]), max_size=8).map(
@@ -20,26 +26,28 @@ TEXTS = st.lists(
 
 @given(TEXTS, st.randoms())
 def test_what_is_distinct_is_unlike_and_covers_the_rest(texts: list[str], shuffled: random.Random) -> None:
-    found = [texts[at] for at in distinct(texts)]
-    assert all(likeness(one, two) < ALIKE for at, one in enumerate(found) for two in found[:at])
-    assert all(any(likeness(text, one) >= ALIKE for one in found) for text in texts)
+    found = [texts[at] for at in distinct_answers(texts)]
+    assert all(
+        similarity(one, two) < DUPLICATE_SIMILARITY for at, one in enumerate(found) for two in found[:at]
+    )
+    assert all(any(similarity(text, one) >= DUPLICATE_SIMILARITY for one in found) for text in texts)
     assert found == sorted(found, key=lambda text: (len(text), text))
     again = list(texts)
     shuffled.shuffle(again)
-    assert [again[at] for at in distinct(again)] == found, "whatever the order they came in"
-    assert distinct(found) == list(range(len(found)))
+    assert [again[at] for at in distinct_answers(again)] == found, "whatever the order they came in"
+    assert distinct_answers(found) == list(range(len(found)))
 
 
 @given(TEXTS, st.integers(1, 5))
 def test_what_is_chosen(texts: list[str], keep: int) -> None:
-    texts = [texts[at] for at in distinct(texts)]
+    texts = [texts[at] for at in distinct_answers(texts)]
     assert choose(texts, keep, "shortest") == list(range(min(keep, len(texts))))
     chosen = choose(texts, keep, "diverse")
     assert len(set(chosen)) == len(chosen) == min(keep, len(texts))
     assert not texts or chosen[0] == 0
     assert choose(texts, keep + 1, "diverse")[:keep] == chosen, "one more changes nothing before it"
     for step in range(1, len(chosen)):  # none left was farther from all before
-        nearest = [max(likeness(text, texts[one]) for one in chosen[:step]) for text in texts]
+        nearest = [max(similarity(text, texts[one]) for one in chosen[:step]) for text in texts]
         left = [at for at in range(len(texts)) if at not in chosen[:step]]
         assert nearest[chosen[step]] == min(nearest[at] for at in left)
 
@@ -57,7 +65,11 @@ def test_what_is_chosen(texts: list[str], keep: int) -> None:
     ],
 )
 def test_likeness(one: str, two: str, same: bool) -> None:
-    assert (likeness(one, two) >= ALIKE) == same == (likeness(two, one) >= ALIKE)
+    assert (
+        (similarity(one, two) >= DUPLICATE_SIMILARITY)
+        == same
+        == (similarity(two, one) >= DUPLICATE_SIMILARITY)
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,4 +94,4 @@ def test_likeness(one: str, two: str, same: bool) -> None:
     ],
 )
 def test_reasoned(response: str, answer: str, is_reasoned: bool) -> None:
-    assert reasoned(response, answer) == is_reasoned
+    assert has_reasoning(response, answer) == is_reasoned

@@ -1,4 +1,4 @@
-"""Teacher behind a server with the OpenAI protocol: vLLM, SGLang and others.
+"""Backend for models behind a server with the OpenAI protocol: vLLM, SGLang and others.
 
 No answer is lost. A reply is passed on in the thread in which it arrives. If the endpoint fails permanently, the
 requests in flight are still awaited.
@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.instruct.backends.local import Asked, Decoding, Known, Reply, Take, broken
+from fcot_vl.instruct.backends.local import Decoding, KnownReplies, OnReply, Reply, Request, error_reply
 
 WAITS = (
     0.5,
@@ -28,14 +28,14 @@ WAITS = (
     8.0,
     8.0,
 )  # seconds before each retry, each shortened by up to a quarter
-MOST_WAIT = 60.0  # maximum seconds that a server may request in Retry-After
+MAX_WAIT = 60.0  # maximum seconds that a server may request in Retry-After
 MALFORMED = 2  # maximum retries after an unreadable reply, because such replies may have been paid for
 TEMPORARY = {408, 409, 425, 429}  # temporary errors; all statuses from 500 are temporary as well
-OF_THIS_RECORD = {400, 413, 422}  # errors that concern one sample only
+SAMPLE_ERRORS = {400, 413, 422}  # errors that concern one sample only
 PNG_BYTES = 4_000_000  # an image larger than this as PNG is sent as JPEG of quality 95
 
 
-class EndpointTeacher:
+class EndpointBackend:
     """Model behind an OpenAI-compatible endpoint, with several requests in flight.
 
     The key is read only from the environment variable `OPENAI_API_KEY`. A request is sent again if the server was too
@@ -75,7 +75,7 @@ class EndpointTeacher:
         """Return the model name without the address: the same model may be served elsewhere when a run is resumed."""
         return {"teacher": f"{self.model} behind an endpoint"}
 
-    def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
+    def answer(self, requests: Sequence[Request], known: KnownReplies, on_reply: OnReply) -> None:
         """Send all unknown conversations to the endpoint.
 
         Raises:
@@ -84,11 +84,13 @@ class EndpointTeacher:
 
         def one(at: int) -> None:
             if not self._stop.is_set():
-                take(at, self._ask(asked[at]))
+                on_reply(at, self._send(requests[at]))
 
         self._stop.clear()
         with ThreadPoolExecutor(self.requests) as pool:
-            waiting = [pool.submit(one, at) for at, question in enumerate(asked) if question.key not in known]
+            waiting = [
+                pool.submit(one, at) for at, request in enumerate(requests) if request.key not in known
+            ]
             try:
                 for future in as_completed(waiting):
                     future.result()
@@ -98,11 +100,11 @@ class EndpointTeacher:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _ask(self, asked: Asked) -> Reply:
+    def _send(self, request: Request) -> Reply:
         try:
-            messages = _with_data_urls(asked.messages, asked.load())
+            messages = _with_data_urls(request.messages, request.load())
         except Exception as error:  # decoders may raise nearly any exception on damaged bytes
-            return broken(error)
+            return error_reply(error)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -110,18 +112,18 @@ class EndpointTeacher:
             "temperature": self.decoding.temperature,
         }
         if self.decoding.temperature > 0:
-            body["seed"] = self.decoding.seed_of(asked.key)
+            body["seed"] = self.decoding.seed_of(request.key)
         malformed, waits = 0, iter(WAITS)
-        while isinstance(outcome := self._once(body), _Failed):
+        while isinstance(outcome := self._send_once(body), _Failed):
             malformed += outcome.malformed
             wait = next(waits, None)
             if outcome.malformed and (wait is None or malformed > MALFORMED):
-                return Reply(kind="malformed reply", reason=outcome.said)
+                return Reply(kind="malformed reply", reason=outcome.message)
             if wait is None or self._stop.wait(max(outcome.wait, wait * random.uniform(0.75, 1.0))):
-                raise ValueError(f"{self.endpoint}: {outcome.said}; rerun the same command to resume")
+                raise ValueError(f"{self.endpoint}: {outcome.message}; rerun the same command to resume")
         return outcome
 
-    def _once(self, body: dict[str, Any]) -> Reply | _Failed:
+    def _send_once(self, body: dict[str, Any]) -> Reply | _Failed:
         """Send a request once.
 
         Raises:
@@ -132,12 +134,12 @@ class EndpointTeacher:
         try:
             return _reply(self._client.chat.completions.create(**body))
         except openai.APIStatusError as error:
-            status, said = error.status_code, one_line(error)
-            if status in OF_THIS_RECORD:
-                return Reply(kind="refused by the endpoint", reason=said)
+            status, message = error.status_code, one_line(error)
+            if status in SAMPLE_ERRORS:
+                return Reply(kind="refused by the endpoint", reason=message)
             if status in TEMPORARY or status >= 500:
-                return _Failed(f"{status}, {said}", _asked_wait(error.response.headers))
-            raise ValueError(f"{self.endpoint}: {status}, {said}") from None
+                return _Failed(f"{status}, {message}", _retry_after(error.response.headers))
+            raise ValueError(f"{self.endpoint}: {status}, {message}") from None
         except openai.APITimeoutError:
             return _Failed(f"no answer within {self.timeout:g} seconds (--timeout)")
         except openai.APIConnectionError as error:
@@ -154,18 +156,18 @@ class _Failed:
         malformed: True if a reply arrived but cannot be read.
     """
 
-    def __init__(self, said: str, wait: float = 0.0, malformed: bool = False) -> None:
-        self.said, self.wait, self.malformed = said, wait, malformed
+    def __init__(self, message: str, wait: float = 0.0, malformed: bool = False) -> None:
+        self.message, self.wait, self.malformed = message, wait, malformed
 
 
-def _asked_wait(headers: Any) -> float:
-    """Return the seconds of `retry-after-ms` or `Retry-After`, at most `MOST_WAIT`.
+def _retry_after(headers: Any) -> float:
+    """Return the seconds of `retry-after-ms` or `Retry-After`, at most `MAX_WAIT`.
 
     A date there gives 0, so that our own waits apply.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, min(float(headers[name]) * unit, MOST_WAIT))
+            return max(0.0, min(float(headers[name]) * unit, MAX_WAIT))
         except (KeyError, ValueError):
             continue
     return 0.0
@@ -193,8 +195,8 @@ def _with_data_urls(messages: Sequence[dict[str, str]], images: Sequence[Image.I
     sent: list[dict[str, Any]] = [dict(message) for message in messages]
     if images:
         first = next(message for message in sent if message["role"] == "user")
-        pictures = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
-        first["content"] = [*pictures, {"type": "text", "text": first["content"]}]
+        parts = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
+        first["content"] = [*parts, {"type": "text", "text": first["content"]}]
     return sent
 
 

@@ -1,6 +1,6 @@
-"""Interface of teachers, and local models (`endpoint.py` has models behind a server).
+"""Interface of the backends that generate answers, and local models (`endpoint.py` has models behind a server).
 
-Every teacher takes conversations that end in a question, and gives a reply to each. A problem with one image or one
+Every backend takes conversations that end in a question, and gives a reply to each. A problem with one image or one
 reply is reported in that reply. A problem that would affect every reply (out of memory, a wrong key) raises an error.
 """
 
@@ -26,7 +26,7 @@ from fcot_vl.inference.loading import load_for_inference, stop_ids
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """Conversation that ends in a question.
 
     Attributes:
@@ -48,7 +48,7 @@ class Reply:
     Attributes:
         text: The answer.
         tokens: Number of tokens of the answer.
-        finish: Finish reason, `stop` if the teacher ended the answer.
+        finish: Finish reason, `stop` if the model ended the answer.
         kind, reason: Category and reason if there is no answer.
         prompt_tokens: Number of tokens of the prompt.
     """
@@ -78,26 +78,28 @@ class Decoding:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:4], "big") >> 1
 
 
-Known = Mapping[str, Reply]  # replies that are already known, by key
-Take = Callable[[int, Reply], None]  # (index of the conversation, its reply); called when the reply arrives
+KnownReplies = Mapping[str, Reply]  # replies that are already known, by key
+OnReply = Callable[
+    [int, Reply], None
+]  # (index of the conversation, its reply); called when the reply arrives
 
 
-class Teacher(Protocol):
-    """Model that answers conversations."""
+class GenerationBackend(Protocol):
+    """Model, local or behind a server, that answers conversations."""
 
     def identity(self) -> dict[str, str]:
         """Return the properties that its answers depend on, for `stage.json`."""
 
-    def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
+    def answer(self, requests: Sequence[Request], known: KnownReplies, on_reply: OnReply) -> None:
         """Give a reply to each conversation that is not in `known`, in any order and from any thread."""
 
 
-def broken(error: BaseException) -> Reply:
+def error_reply(error: BaseException) -> Reply:
     """Return the reply for a conversation whose images or text cannot be used."""
     return Reply(kind=kind_of(error), reason=reason_of(error))
 
 
-class LocalModel:
+class LocalBackend:
     """Base class of local models, which decode left-padded batches of prompts of similar length.
 
     The batches do not depend on which replies are already known: known ones are generated again and ignored. An
@@ -119,31 +121,31 @@ class LocalModel:
         files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
         return {"teacher": self.path, "weights": hash_files(files)}
 
-    def answer(self, asked: Sequence[Asked], known: Known, take: Take) -> None:
+    def answer(self, requests: Sequence[Request], known: KnownReplies, on_reply: OnReply) -> None:
         """Answer all unknown conversations in batches.
 
         Raises:
             ValueError: If the model cannot be loaded or memory runs out.
         """
-        if all(one.key in known for one in asked):
+        if all(one.key in known for one in requests):
             return
-        self.loaded()  # first, so that a model that fails to load is not reported as an error of a sample
+        self.load_model()  # first, so that a model that fails to load is not reported as an error of a sample
         prompts: dict[int, Any] = {}
-        for at, one in enumerate(asked):
+        for at, one in enumerate(requests):
             try:
                 prompts[at] = self.prompt(one)
             except Exception as error:  # as in training: unusual input may raise nearly anything
-                take(at, broken(error))
+                on_reply(at, error_reply(error))
         order = sorted(prompts, key=lambda at: (-self.length(prompts[at]), at))
         for first in range(0, len(order), self.batch_size):
             batch = order[first : first + self.batch_size]
-            if all(asked[at].key in known for at in batch):
+            if all(requests[at].key in known for at in batch):
                 continue
-            for at, reply in self._batch({at: (asked[at], prompts[at]) for at in batch}).items():
-                if asked[at].key not in known:
-                    take(at, reply)
+            for at, reply in self._batch({at: (requests[at], prompts[at]) for at in batch}).items():
+                if requests[at].key not in known:
+                    on_reply(at, reply)
 
-    def prompt(self, asked: Asked) -> Any:
+    def prompt(self, request: Request) -> Any:
         """Tokenise a conversation up to the start of the answer. Errors of its images or text are raised."""
         raise NotImplementedError
 
@@ -151,18 +153,18 @@ class LocalModel:
         """Return the length of a prompt in tokens."""
         raise NotImplementedError
 
-    def loaded(self) -> tuple[Any, Any]:
-        """Return the model and its tokenizer, loaded on first use. A resumed run may have nothing left to ask."""
+    def load_model(self) -> tuple[Any, Any]:
+        """Return the model and its tokenizer, loaded on first use. A resumed run may have no request left."""
         raise NotImplementedError
 
     def inputs(
-        self, batch: dict[int, tuple[Asked, Any]], pad_id: int
+        self, batch: dict[int, tuple[Request, Any]], pad_id: int
     ) -> tuple[dict[str, Tensor], dict[int, Reply]]:
         """Return the model inputs for the usable conversations of a batch, and replies for the others."""
         raise NotImplementedError
 
-    def _batch(self, batch: dict[int, tuple[Asked, Any]]) -> dict[int, Reply]:
-        model, tokenizer = self.loaded()
+    def _batch(self, batch: dict[int, tuple[Request, Any]]) -> dict[int, Reply]:
+        model, tokenizer = self.load_model()
         stops = stop_ids(model, tokenizer)
         pad_id = stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         inputs, replies = self.inputs(batch, pad_id)
@@ -173,28 +175,29 @@ class LocalModel:
             key: value.to(model.device, model.dtype if value.is_floating_point() else None)
             for key, value in inputs.items()
         }
-        draws = LogitsProcessorList()
+        processors = LogitsProcessorList()
         if self.decoding.temperature > 0:
             seeds = [self.decoding.seed_of(batch[at][0].key) for at in left]
-            draws.append(Drawn(seeds, self.decoding.temperature, model.device))
+            processors.append(SeededSampling(seeds, self.decoding.temperature, model.device))
         try:
             with torch.inference_mode():
                 made = model.generate(
                     **inputs,
-                    do_sample=False,  # `Drawn` makes a sampled token the most likely one
+                    do_sample=False,  # `SeededSampling` makes a sampled token the most likely one
                     num_beams=1,
                     max_new_tokens=self.decoding.max_new_tokens,
                     eos_token_id=stops,
                     pad_token_id=pad_id,
-                    logits_processor=draws,
+                    logits_processor=processors,
                 )
         except torch.OutOfMemoryError:
             raise ValueError(
-                f"no memory for {len(left)} answers at once; rerun the same command with a lower --batch-size to resume"
+                f"out of memory with {len(left)} answers at once; "
+                "rerun the same command with a lower --batch-size to resume"
             ) from None
-        asked = inputs["attention_mask"].sum(1).tolist()
+        prompt_lengths = inputs["attention_mask"].sum(1).tolist()
         answers = made[:, inputs["input_ids"].shape[1] :].tolist()
-        for at, tokens, before in zip(left, answers, asked, strict=True):
+        for at, tokens, before in zip(left, answers, prompt_lengths, strict=True):
             end = next((i for i, token in enumerate(tokens) if token in stops), None)
             text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
             used = len(tokens) if end is None else end + 1
@@ -202,7 +205,7 @@ class LocalModel:
         return replies
 
 
-class Drawn(LogitsProcessor):
+class SeededSampling(LogitsProcessor):
     """Logits processor that turns greedy decoding into sampling from softmax(logits / temperature).
 
     It adds Gumbel noise, so that the largest value is a sample. Each answer has its own noise generator. A sampled
@@ -224,29 +227,29 @@ class Drawn(LogitsProcessor):
         return scores.float() / self.temperature - torch.stack(rows).log()
 
 
-class LocalTeacher(LocalModel):
+class LocalVlm(LocalBackend):
     """Teacher or student with images, through transformers."""
 
     _loaded: tuple[Any, Any] | None = None
 
-    def loaded(self) -> tuple[Any, Any]:
-        return self._both()[0], self._both()[1].tokenizer
+    def load_model(self) -> tuple[Any, Any]:
+        return self._load_both()[0], self._load_both()[1].tokenizer
 
-    def _both(self) -> tuple[Any, Any]:
+    def _load_both(self) -> tuple[Any, Any]:
         if self._loaded is None:
             self._loaded = load_for_inference(self.path)
         return self._loaded
 
-    def prompt(self, asked: Asked) -> Any:
-        return tokenize_open(asked.messages, asked.load(), self._both()[1])
+    def prompt(self, request: Request) -> Any:
+        return tokenize_open(request.messages, request.load(), self._load_both()[1])
 
     def length(self, prompt: Any) -> int:
         return int(prompt.length())
 
     def inputs(
-        self, batch: dict[int, tuple[Asked, Any]], pad_id: int
+        self, batch: dict[int, tuple[Request, Any]], pad_id: int
     ) -> tuple[dict[str, Tensor], dict[int, Reply]]:
-        processor = self._both()[1]
+        processor = self._load_both()[1]
         replies: dict[int, Reply] = {}
         prepared: dict[Any, Any] = {}  # prepared images, by their `load` function
         for at, (one, _) in batch.items():
@@ -255,25 +258,25 @@ class LocalTeacher(LocalModel):
                     images = one.load()
                     prepared[one.load] = processor.image_inputs(images) if images else None
             except Exception as error:  # decoders may raise nearly any exception on damaged bytes
-                replies[at] = broken(error)
+                replies[at] = error_reply(error)
         left = [one for at, one in batch.items() if at not in replies]
         if not left:
             return {}, replies
         inputs = pad([prompt.expand() for _, prompt in left], pad_id, side="left")
         del inputs["labels"]
-        pictures = [prepared[one.load] for one, _ in left]
-        inputs |= join_image_inputs([one for one in pictures if one]) | processor.prompt_inputs(
+        prepared_images = [prepared[one.load] for one, _ in left]
+        inputs |= join_image_inputs([one for one in prepared_images if one]) | processor.prompt_inputs(
             inputs["input_ids"]
         )
         return inputs, replies
 
 
-class LocalWriter(LocalModel):
+class LocalLlm(LocalBackend):
     """Text-only language model through transformers: any decoder with a chat template."""
 
     _loaded: tuple[Any, Any] | None = None
 
-    def loaded(self) -> tuple[Any, Any]:
+    def load_model(self) -> tuple[Any, Any]:
         if self._loaded is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -282,23 +285,25 @@ class LocalWriter(LocalModel):
                 model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype)
             except Exception as error:  # missing file, unknown architecture, broken weights, network
                 raise ValueError(
-                    f"{self.path}: no language model can be loaded ({one_line(error)})"
+                    f"{self.path}: no language model can be loaded from here ({one_line(error)})"
                 ) from None
             if not tokenizer.chat_template:
-                raise ValueError(f"{self.path}: its tokenizer has no chat template; take an instruct model")
+                raise ValueError(
+                    f"{self.path}: its tokenizer has no chat template; use an instruction-tuned model"
+                )
             self._loaded = model.eval().to(device), tokenizer
         return self._loaded
 
-    def prompt(self, asked: Asked) -> Tensor:
-        tokenizer = self.loaded()[1]
-        text = tokenizer.apply_chat_template(asked.messages, add_generation_prompt=True, tokenize=False)
+    def prompt(self, request: Request) -> Tensor:
+        tokenizer = self.load_model()[1]
+        text = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False)
         return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def length(self, prompt: Tensor) -> int:
         return len(prompt)
 
     def inputs(
-        self, batch: dict[int, tuple[Asked, Any]], pad_id: int
+        self, batch: dict[int, tuple[Request, Any]], pad_id: int
     ) -> tuple[dict[str, Tensor], dict[int, Reply]]:
         inputs = pad([(prompt, prompt) for _, prompt in batch.values()], pad_id, side="left")
         del inputs["labels"]
