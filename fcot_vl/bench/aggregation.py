@@ -40,16 +40,16 @@ class Runs:
         return {key: statistics.fmean(row[key] for row in rows) for key in keys}
 
 
-def together(runs: Sequence[Runs], n_pages: int) -> Runs:
+def merge_runs(runs: Sequence[Runs], n_pages: int) -> Runs:
     """Merge the runs of one candidate on several image sets, each of at most `n_pages` pages, as if on one set."""
     pages = [number * n_pages + page for number, one in enumerate(runs) for page in one.pages]
     return Runs(pages, [run for one in runs for run in one.measured])
 
 
 def summary(
-    loaded: LoadedCandidate, runs: Runs, first: Runs, new_tokens: int, bytes_per_second: float
+    loaded: LoadedCandidate, runs: Runs, baseline: Runs, new_tokens: int, bytes_per_second: float
 ) -> dict[str, Any]:
-    """Return the row of one candidate; `first` holds the baseline's runs on the same pages in the same order."""
+    """Return the row of one candidate; `baseline` holds its runs on the same pages in the same order."""
     method, counts = loaded.candidate.method, runs.counts()
     floor = counts["decode_bytes"] / bytes_per_second
     config = loaded.model.config
@@ -66,31 +66,31 @@ def summary(
         "seconds": {part: spread(runs.seconds(part)) for part in PARTS},
         "decode_tokens_per_second": spread([1 / value for value in runs.seconds("decode")]),
         "decode_floor_seconds": floor,
-        "faster": {part: spread(_ratios(first.seconds(part), runs.seconds(part))) for part in PAIRED},
-        "bound": _bound(runs, first, new_tokens),
+        "faster": {part: spread(_ratios(baseline.seconds(part), runs.seconds(part))) for part in PAIRED},
+        "bound": _bound(runs, baseline, new_tokens),
     }
 
 
-def batch_summary(runs: Runs, first: Runs, batch_size: int, new_tokens: int) -> dict[str, Any]:
+def batch_summary(runs: Runs, baseline: Runs, batch_size: int, new_tokens: int) -> dict[str, Any]:
     """Return the results of a candidate on batches of `batch_size` pages; bytes are those of the whole batch."""
     counts = runs.counts()
-    whole = runs.seconds("end_to_end")
+    end_to_end = runs.seconds("end_to_end")
     kept = ("prompt_tokens", "kv_cache_bytes", "peak_extra_bytes")
     return {
         "size": batch_size,
         **{key: counts[key] for key in kept if key in counts},
         "seconds": {part: spread(runs.seconds(part)) for part in PARTS},
-        "pages_per_second": spread([batch_size / value for value in whole]),
-        "tokens_per_second": spread([batch_size * new_tokens / value for value in whole]),
+        "pages_per_second": spread([batch_size / value for value in end_to_end]),
+        "tokens_per_second": spread([batch_size * new_tokens / value for value in end_to_end]),
         "decode_tokens_per_second": spread([batch_size / value for value in runs.seconds("decode")]),
-        "faster": {part: spread(_ratios(first.seconds(part), runs.seconds(part))) for part in PAIRED},
+        "faster": {part: spread(_ratios(baseline.seconds(part), runs.seconds(part))) for part in PAIRED},
     }
 
 
-def _bound(runs: Runs, first: Runs, new_tokens: int) -> dict[str, Any] | None:
-    """Return, for each part, the predicted speed-up over the baseline and the measured share of it (see `bound`)."""
+def _bound(runs: Runs, baseline: Runs, new_tokens: int) -> dict[str, Any] | None:
+    """Return, for each part, the predicted speed-up and the measured share of it (see `speedup_bound.py`)."""
     predicted = [
-        predicted_seconds(a, b, new_tokens) for a, b in zip(first.measured, runs.measured, strict=True)
+        predicted_seconds(a, b, new_tokens) for a, b in zip(baseline.measured, runs.measured, strict=True)
     ]
     known = [one for one in predicted if one is not None]
     if len(known) < len(predicted):
@@ -99,7 +99,7 @@ def _bound(runs: Runs, first: Runs, new_tokens: int) -> dict[str, Any] | None:
     for part in BOUND:
         seconds = [one[part] for one in known]
         found[part] = {
-            "faster": spread(_ratios(first.seconds(part), seconds)),
+            "faster": spread(_ratios(baseline.seconds(part), seconds)),
             "share": spread(_ratios(seconds, runs.seconds(part))),
         }
     return found

@@ -18,7 +18,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from fcot_vl.bench.timers import Clock, Peak
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.tokenization import tokenize_question
-from fcot_vl.inference.inputs import Shown
+from fcot_vl.inference.inputs import InputBuilder
 from fcot_vl.models.flops import (
     cache_bytes,
     decode_weight_bytes,
@@ -79,7 +79,7 @@ class LoadedCandidate:
     ) -> None:
         self.candidate = candidate
         if candidate.model not in loaded:
-            loaded[candidate.model] = _endless(*load(candidate.model))
+            loaded[candidate.model] = _without_stop_tokens(*load(candidate.model))
         self.model, self.processor = loaded[candidate.model]
         self.projector_flops = projector_flops(self.model, n_tiles=1)
         self.weight_bytes = decode_weight_bytes(self.model)
@@ -90,7 +90,7 @@ class LoadedCandidate:
         device = self.model.device
         handle = self.candidate.method.apply(self.model)
         peak, clock = Peak(device), Clock(device)
-        hooks = self._watch(clock)
+        hooks = self._timing_hooks(clock)
         try:
             clock.mark("begun")
             inputs = self._inputs(pages, handle)
@@ -123,16 +123,18 @@ class LoadedCandidate:
         return Measurement(seconds, counts if extra is None else counts | {"peak_extra_bytes": extra})
 
     def _inputs(self, pages: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
-        asked = [next(m["content"] for m in page.messages if m["role"] == "user") for page in pages]
+        questions = [next(m["content"] for m in page.messages if m["role"] == "user") for page in pages]
         prompts = [
             tokenize_question(text, page.images, self.processor)
-            for text, page in zip(asked, pages, strict=True)
+            for text, page in zip(questions, pages, strict=True)
         ]
-        shown = Shown(self.processor, self.candidate.method, self.model.generation_config.pad_token_id)
-        inputs = shown.batch(prompts, [page.images for page in pages], handle)
+        builder = InputBuilder(
+            self.processor, self.candidate.method, self.model.generation_config.pad_token_id
+        )
+        inputs = builder.batch(prompts, [page.images for page in pages], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
-    def _watch(self, clock: Clock) -> list[Any]:
+    def _timing_hooks(self, clock: Clock) -> list[Any]:
         def note(name: str) -> Callable[..., None]:
             return lambda *_: clock.mark(name)
 
@@ -189,7 +191,7 @@ class _EveryToken(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def _endless(model: Any, processor: Any) -> tuple[Any, Any]:
+def _without_stop_tokens(model: Any, processor: Any) -> tuple[Any, Any]:
     model.generation_config.eos_token_id = None  # every candidate decodes the same number of tokens
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = 0

@@ -22,25 +22,27 @@ from fcot_vl.bench.measure import Measurement
 BOUND = ("prefill", "ttft", "decode", "end_to_end")
 
 
-def predicted_seconds(first: Measurement, other: Measurement, new_tokens: int) -> dict[str, float] | None:
-    """Predict the seconds of each part in `BOUND` for `other` from the times of `first` on the same pages.
+def predicted_seconds(
+    baseline: Measurement, candidate: Measurement, new_tokens: int
+) -> dict[str, float] | None:
+    """Predict the seconds of each part in `BOUND` for `candidate` from the times of `baseline` on the same pages.
 
-    Returns None if the ViT operations of `other` differ (another ViT, or another number of tiles): the times of `first`
-    do not predict the time of the ViT then.
+    Returns None if the ViT operations of `candidate` differ (another ViT, or another number of tiles): the times of
+    `baseline` do not predict the time of the ViT then.
     """
-    if first.counts["flops_vit"] != other.counts["flops_vit"]:
+    if baseline.counts["flops_vit"] != candidate.counts["flops_vit"]:
         return None
 
     def scaled(part: str, count: str) -> float:
-        return first.seconds[part] * other.counts[count] / first.counts[count]
+        return baseline.seconds[part] * candidate.counts[count] / baseline.counts[count]
 
     prefill, decode = scaled("prefill", "flops_prefill"), scaled("decode", "decode_bytes")
-    saved = first.seconds["prefill"] - prefill
-    saved += first.seconds["projector"] - scaled("projector", "flops_projector")
-    saved_later = (new_tokens - 1) * (first.seconds["decode"] - decode)
+    saved = baseline.seconds["prefill"] - prefill
+    saved += baseline.seconds["projector"] - scaled("projector", "flops_projector")
+    saved_later = (new_tokens - 1) * (baseline.seconds["decode"] - decode)
     return {
         "prefill": prefill,
-        "ttft": first.seconds["ttft"] - saved,
+        "ttft": baseline.seconds["ttft"] - saved,
         "decode": decode,
-        "end_to_end": first.seconds["end_to_end"] - saved - saved_later,
+        "end_to_end": baseline.seconds["end_to_end"] - saved - saved_later,
     }

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcot_vl.data.tokenization import IGNORED, Prompt, image_token_counts
+from fcot_vl.data.tokenization import IGNORED, TokenizedPrompt, image_token_counts
 
 
 @dataclass
@@ -25,7 +25,7 @@ class TokenizedSample:
         group: Number of the group (task or source) that its loss is counted under.
     """
 
-    prompt: Prompt
+    prompt: TokenizedPrompt
     load_images: Callable[[], list[Image.Image]] = field(default=list)
     visual_features: Tensor | None = None
     id: str = ""

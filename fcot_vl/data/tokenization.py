@@ -1,8 +1,8 @@
 """Tokenization of conversations with images.
 
-A conversation becomes a `Prompt` with one placeholder per image. Repeating that placeholder turns the prompt into the
-sequence of the teacher or of a student. All of them therefore share one tokenization and mark exactly the same answer
-tokens.
+A conversation becomes a `TokenizedPrompt` with one placeholder per image. Repeating that placeholder turns the prompt
+into the sequence of the teacher or of a student. All of them therefore share one tokenization and mark exactly the same
+answer tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IGNORED = -100  # label of a position that the loss ignores
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TokenizedPrompt:
     """Tokenised conversation with a single placeholder per image.
 
     Attributes:
@@ -76,7 +76,7 @@ def tokenize_prompt(
     images: Sequence[Image.Image],
     processor: Any,
     ratios: Sequence[int] = (1,),
-) -> Prompt:
+) -> TokenizedPrompt:
     """Tokenise a conversation with the chat template of the processor.
 
     The function finds each answer by rendering the conversation up to it with the generation prompt of the template.
@@ -129,7 +129,7 @@ def tokenize_prompt(
 
 def tokenize_question(
     text: str, images: Sequence[Image.Image], processor: Any, ratios: Sequence[int] = (1,)
-) -> Prompt:
+) -> TokenizedPrompt:
     """Tokenise one question about images, up to the start of the answer."""
     return tokenize_open([{"role": "user", "content": text}], images, processor, ratios)
 
@@ -139,7 +139,7 @@ def tokenize_open(
     images: Sequence[Image.Image],
     processor: Any,
     ratios: Sequence[int] = (1,),
-) -> Prompt:
+) -> TokenizedPrompt:
     """Tokenise a conversation that ends in a question, up to the start of the answer."""
     conversation = _with_images(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
@@ -196,14 +196,14 @@ def _prompt(
     images: Sequence[Image.Image],
     processor: Any,
     ratios: Sequence[int],
-) -> Prompt:
+) -> TokenizedPrompt:
     placeholders = int((token_ids == processor.image_token_id).sum())
     if placeholders != len(images):
         raise ValueError(
             f"the tokenised conversation has {placeholders} image placeholders for {len(images)} pictures: its text "
             f"must not contain {processor.image_token}"
         )
-    return Prompt(
+    return TokenizedPrompt(
         token_ids,
         is_answer,
         image_token_counts(processor, images, ratios),

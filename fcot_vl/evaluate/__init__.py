@@ -1,1 +1,1 @@
-"""Evaluation: metrics, benchmarks, the runner that writes result files, and the report made from them."""
+"""Evaluation: metrics, benchmarks, and the generation, storage and aggregation of predictions."""

@@ -1,7 +1,7 @@
-"""Processing of all questions of an evaluation: planned, divided among processes, answered, joined and summarised.
+"""Evaluate a model on samples: plan the questions, divide them among processes, answer, join and summarise them.
 
-This module lies between the stage in `runner.py` and `answering.py`, which runs the model. A question of a benchmark
-that cannot be asked (a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
+`stages/evaluate.py` calls this module, and `generator.py` runs the model. A question of a benchmark that cannot be used
+(a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
 `skipped.jsonl`, as in training; too many of them stop the evaluation. Samples of a data folder are never skipped.
 """
 
@@ -17,26 +17,26 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row, write_skipped
 from fcot_vl.data.sources.base import origin_of
 from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
-from fcot_vl.evaluate.generator import Answerer, Question, batches
-from fcot_vl.evaluate.predictions import PREDICTIONS, Files
-from fcot_vl.evaluate.processes import Processes
+from fcot_vl.evaluate.generator import Generator, Question, batches
+from fcot_vl.evaluate.predictions import PREDICTIONS, PredictionFiles
+from fcot_vl.evaluate.processes import ProcessGroup
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples
 from fcot_vl.evaluate.tasks.minidoc import task_of
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 
 
-class Asking:
+class Evaluator:
     """Evaluation of one model with one method on one set of samples.
 
     Args:
         model, processor: Model and processor that are ready to answer.
         method: Method that drops visual tokens.
-        samples: Samples to evaluate on. Samples of a benchmark that cannot be asked are skipped. All others are asked.
+        samples: Samples to evaluate on. Unusable samples of a benchmark are skipped.
         max_skipped: Maximum share of skipped samples. Above it there is no result.
 
     Attributes:
-        questions: Questions to ask, in the order of the samples.
+        questions: Questions to answer, in the order of the samples.
         skipped: Skipped samples, as rows of `skipped.jsonl`.
 
     Raises:
@@ -48,19 +48,23 @@ class Asking:
     ) -> None:
         self.samples, self.max_skipped = samples, max_skipped
         self.benchmark = samples.benchmark if isinstance(samples, BenchmarkSamples) else None
-        self.answerer = Answerer(model, processor, method, self.benchmark.task if self.benchmark else task_of)
+        self.generator = Generator(
+            model, processor, method, self.benchmark.task if self.benchmark else task_of
+        )
         self.skipped: list[dict[str, Any]] = []
         self.questions: list[Question] = []
         for index in range(len(samples)):
             sample = self._read(index)
             if isinstance(sample, Sample):
-                self.questions.append(self.answerer.plan(index, sample))
+                self.questions.append(self.generator.plan(index, sample))
             else:
                 self.skipped.append(sample)
         if len({question.id for question in self.questions}) < len(self.questions):
-            raise ValueError("two records share an id: predictions could not be told apart.")
+            raise ValueError(
+                "two samples share an id, so their predictions could not be distinguished; give each sample its own id"
+            )
         if not len(samples):
-            raise ValueError("there is no record to evaluate on.")
+            raise ValueError("there are no samples to evaluate on")
         self._refuse_many()
 
     def _read(self, index: int, pixels: bool = False) -> Sample | dict[str, Any]:
@@ -69,7 +73,8 @@ class Asking:
             sample = self.samples[index]
             if not sample.answers or not sample.metric:
                 raise ValueError(
-                    f"record {sample.id} has no accepted answers or metric: it can be trained on, not scored"
+                    f"sample {sample.id}: no accepted answers or no metric, so it cannot be scored; evaluate on a "
+                    "'test' or 'validation' split"
                 )
             return sample
         try:
@@ -80,17 +85,21 @@ class Asking:
             return skipped_row(origin_of(self.samples, index), error)
         return sample
 
-    def run(self, files: Files, batch_size: int, processes: Processes) -> None:
-        """Answer the questions that have no answer yet; process `rank` of `total` takes every `total`-th batch."""
+    def run(self, files: PredictionFiles, batch_size: int, processes: ProcessGroup) -> None:
+        """Answer the questions that have no answer yet; process `rank` takes every `world_size`-th batch."""
         done = files.answered()
         waiting = [question for question in self.questions if question.id not in done]
-        mine = list(batches(waiting, batch_size))[processes.rank :: processes.total]
-        handle = self.answerer.method.apply(self.answerer.model)
+        own_batches = list(batches(waiting, batch_size))[processes.rank :: processes.world_size]
+        handle = self.generator.method.apply(self.generator.model)
         try:
-            with progress_bar(processes.is_first) as progress:
-                total = len(self.questions) if processes.total == 1 else len(done) + sum(map(len, mine))
+            with progress_bar(processes.is_main) as progress:
+                total = (
+                    len(self.questions)
+                    if processes.world_size == 1
+                    else len(done) + sum(map(len, own_batches))
+                )
                 bar = progress.add_task("questions", total=total, completed=len(done))
-                for batch in mine:
+                for batch in own_batches:
                     started = time.perf_counter()
                     rows = self._answer(batch, handle)
                     files.add(rows, time.perf_counter() - started)
@@ -102,17 +111,17 @@ class Asking:
     def _answer(self, batch: Sequence[Question], handle: PruneHandle | None) -> list[dict[str, Any]]:
         """Return one row per question, with the key `skipped` if its pixels are broken."""
         read = [self._read(question.index, pixels=True) for question in batch]
-        whole = [(q, sample) for q, sample in zip(batch, read, strict=True) if isinstance(sample, Sample)]
+        readable = [(q, sample) for q, sample in zip(batch, read, strict=True) if isinstance(sample, Sample)]
         skipped = [{"id": row["id"], "skipped": row} for row in read if isinstance(row, dict)]
-        if not whole:
+        if not readable:
             return skipped
 
         def answer(piece: Sequence[tuple[Question, Sample]]) -> list[dict[str, Any]]:
-            return self.answerer.answer([q for q, _ in piece], [sample for _, sample in piece], handle)
+            return self.generator.answer([q for q, _ in piece], [sample for _, sample in piece], handle)
 
-        return [*self.answerer.fitted(whole, answer), *skipped]
+        return [*self.generator.split_until_it_fits(readable, answer), *skipped]
 
-    def finish(self, files: Files) -> list[dict[str, Any]]:
+    def finish(self, files: PredictionFiles) -> list[dict[str, Any]]:
         """Return the rows of all processes in the order of the samples, and write the skipped ones to their own file.
 
         Raises:
@@ -134,12 +143,12 @@ class Asking:
     def _refuse_many(self) -> None:
         if len(self.skipped) > self.max_skipped * len(self.samples):
             raise ValueError(
-                f"at least {len(self.skipped):,} of {len(self.samples):,} questions cannot be asked, more than "
+                f"at least {len(self.skipped):,} of {len(self.samples):,} questions cannot be used, more than "
                 f"max_skipped {self.max_skipped:g} allows, such as {self.skipped[-1]['id']}: "
                 f"{self.skipped[-1]['reason']}. Fix the data or raise max_skipped"
             )
         if len(self.skipped) == len(self.samples):
-            raise ValueError("no question is left to be scored.")
+            raise ValueError("no question is left to score: all were skipped (see skipped.jsonl)")
 
     def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the part of the result that is computed from the rows."""

@@ -1,6 +1,6 @@
-"""Answering of questions by one model with one method: planned by length, decoded batch by batch.
+"""Answer questions with one model and one method: planned by length, decoded batch by batch.
 
-This module lies between the runner, which stores the answers, and the model. It decodes greedily in left-padded batches
+`evaluator.py` stores the answers. This module runs the model. It decodes greedily in left-padded batches
 of one task and similar length.
 """
 
@@ -20,8 +20,8 @@ from fcot_vl.data.dataset import Sample, StoredImage
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.tokenization import image_token_counts, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import Task, score, task_of
-from fcot_vl.inference.inputs import Shown
-from fcot_vl.inference.kv_cache import roomy_cache
+from fcot_vl.inference.inputs import InputBuilder
+from fcot_vl.inference.kv_cache import preallocated_cache
 from fcot_vl.inference.loading import stop_ids
 from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.handle import PruneHandle
@@ -54,8 +54,8 @@ class Question:
     by_layer: tuple[int, ...] = ()
 
 
-class Answerer:
-    """One model with one method of dropping visual tokens.
+class Generator:
+    """Generate answers with one model and one method of dropping visual tokens.
 
     Args:
         model, processor: Model and processor that are ready to answer.
@@ -65,11 +65,11 @@ class Answerer:
     Attributes:
         compress_ratio: Compress ratio of the model.
         n_layers: Number of layers of its decoder.
-        at_once: Maximum number of questions that were found to fit in the device's memory together. None while all
-            batches have fitted.
+        max_batch: Maximum number of questions that fit in the device's memory together. None while all batches have
+            fitted.
     """
 
-    at_once: int | None = None
+    max_batch: int | None = None
 
     def __init__(
         self, model: Any, processor: Any, method: Method, settings: Callable[[str, str], Task] = task_of
@@ -80,7 +80,7 @@ class Answerer:
         self.stops = stop_ids(model, processor.tokenizer)
         pad_id = processor.tokenizer.pad_token_id
         self.pad: int = self.stops[0] if pad_id is None else pad_id
-        self.shown = Shown(processor, method, self.pad)
+        self.input_builder = InputBuilder(processor, method, self.pad)
 
     def plan(self, index: int, sample: Sample) -> Question:
         """Plan the question of sample `index`.
@@ -89,10 +89,10 @@ class Answerer:
             ValueError: If the metric is unknown.
         """
         self.settings(sample.task, sample.metric)
-        asked = _asked(sample)
+        text = first_question(sample)
         counts = image_token_counts(self.processor, sample.images)[1]
         total = sum(counts)
-        kept = self.shown.visual_tokens(sample.images, counts)
+        kept = self.input_builder.visual_tokens(sample.images, counts)
         by_layer = [kept] * self.n_layers
         if self.method.name not in IMAGE_METHODS:
             by_layer = tokens_by_layer(self.method.drops(self.n_layers), self.n_layers, total)
@@ -101,7 +101,7 @@ class Answerer:
             sample.id,
             sample.task,
             sample.metric,
-            asked,
+            text,
             total,
             kept,
             _ink(sample.images),
@@ -120,7 +120,9 @@ class Answerer:
         inputs = self.prepare(samples, handle)
         answers = self.decode(inputs, task.max_new_tokens)
         if handle is not None:
-            assert handle.kept == [question.by_layer[-1] for question in batch], "dropped other than planned"
+            assert handle.kept == [question.by_layer[-1] for question in batch], (
+                "other tokens were dropped than planned"
+            )
         rows = []
         for question, sample, tokens in zip(batch, samples, answers, strict=True):
             prediction = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -139,7 +141,9 @@ class Answerer:
             )
         return rows
 
-    def fitted(self, batch: Sequence[Item], answer: Callable[[Sequence[Item]], list[Answer]]) -> list[Answer]:
+    def split_until_it_fits(
+        self, batch: Sequence[Item], answer: Callable[[Sequence[Item]], list[Answer]]
+    ) -> list[Answer]:
         """Apply `answer` to a batch, in pieces if the GPU has too little memory for all of it.
 
         Pieces are halved until they fit. All later batches use the size that fitted.
@@ -148,16 +152,21 @@ class Answerer:
             ValueError: If not even a single question fits.
         """
         answers: list[Answer] = []
-        while piece := batch[len(answers) : len(answers) + (self.at_once or len(batch))]:
+        while piece := batch[len(answers) : len(answers) + (self.max_batch or len(batch))]:
             try:
                 answers += answer(piece)
                 continue
             except torch.OutOfMemoryError:
-                self.at_once = len(piece) // 2  # handled below, where the error no longer holds tensors
-            if not self.at_once:
-                raise ValueError("the device has no memory for one question alone; what is answered stays.")
+                self.max_batch = len(piece) // 2  # handled below, where the error no longer holds tensors
+            if not self.max_batch:
+                raise ValueError(
+                    "out of memory on the device with a single question; the answers so far are kept"
+                )
             torch.cuda.empty_cache()
-            print(f"no memory for {len(piece)} questions at once, continuing with {self.at_once}", flush=True)
+            print(
+                f"out of memory with {len(piece)} questions at once, continuing with {self.max_batch}",
+                flush=True,
+            )
         return answers
 
     @torch.inference_mode()
@@ -170,7 +179,7 @@ class Answerer:
             max_new_tokens=max_new_tokens,
             eos_token_id=self.stops,
             pad_token_id=self.pad,
-            past_key_values=roomy_cache(self.n_layers),
+            past_key_values=preallocated_cache(self.n_layers),
         )
         answers: list[list[int]] = generated[:, inputs["input_ids"].shape[1] :].tolist()
         return [
@@ -183,21 +192,24 @@ class Answerer:
 
         For the method `smaller_page`, the blank tokens of the pages are passed to the handle.
         """
-        prompts = [tokenize_question(_asked(sample), sample.images, self.processor) for sample in samples]
-        inputs = self.shown.batch(prompts, [sample.images for sample in samples], handle)
+        prompts = [
+            tokenize_question(first_question(sample), sample.images, self.processor) for sample in samples
+        ]
+        inputs = self.input_builder.batch(prompts, [sample.images for sample in samples], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def costs(self, questions: Sequence[Question]) -> dict[str, float]:
         """Return the visual tokens per question, nominal and averaged over the decoder's layers."""
         n = len(questions)
-        worked_on = sum(sum(question.by_layer) for question in questions)
+        processed = sum(sum(question.by_layer) for question in questions)
         return {
             "visual_tokens_nominal": sum(question.kept for question in questions) / n,
-            "visual_tokens_layer_mean": worked_on / (n * self.n_layers),
+            "visual_tokens_layer_mean": processed / (n * self.n_layers),
         }
 
 
-def _asked(sample: Sample) -> str:
+def first_question(sample: Sample) -> str:
+    """Return the first message of the user."""
     return next(message["content"] for message in sample.messages if message["role"] == "user")
 
 

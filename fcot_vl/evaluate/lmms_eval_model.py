@@ -2,8 +2,8 @@
 
 lmms-eval finds this module through the entry point in `pyproject.toml`. Nothing else imports it, because lmms-eval is
 installed in an environment of its own. The tasks of lmms-eval ask the questions and score the answers. This module
-answers requests as `runner.py` answers samples: greedily, in left-padded batches, with the same prompt, the same stop
-tokens and the same KV cache. `lmms_task.py` provides local data for its tasks.
+answers requests as `generator.py` answers samples: greedily, in left-padded batches, with the same prompt, the same
+stop tokens and the same KV cache. `stages/lmms_eval.py` provides local data for its tasks.
 
 Source: the interface of lmms-eval 0.7.3 for models that take a text and images ("simple").
 """
@@ -22,8 +22,8 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from fcot_vl.common.progress import progress_bar
-from fcot_vl.data.tokenization import Prompt, tokenize_question
-from fcot_vl.evaluate.generator import Answerer
+from fcot_vl.data.tokenization import TokenizedPrompt, tokenize_question
+from fcot_vl.evaluate.generator import Generator
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.prune.handle import PruneHandle
@@ -41,12 +41,12 @@ def manifest() -> Any:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LmmsRequest:
     """One request without its pixels: its index, its prompt, a function that opens its images, and its stop rules."""
 
     index: int
-    prompt: Prompt
-    pictures: Callable[[], list[Image.Image]]
+    prompt: TokenizedPrompt
+    images: Callable[[], list[Image.Image]]
     max_new_tokens: int
     until: tuple[str, ...]
 
@@ -92,7 +92,7 @@ class FCoTVL(lmms):
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         model, self.processor = load_for_inference(pretrained or tiny_teacher_path())
-        self.answerer = Answerer(model.to(self.device), self.processor, self.method)
+        self.generator = Generator(model.to(self.device), self.processor, self.method)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
         """Return the answer to each request, in their order: text and numbers of tokens.
@@ -102,13 +102,15 @@ class FCoTVL(lmms):
                 image.
         """
         replies: list[Any] = [None] * len(requests)
-        handle = self.method.apply(self.answerer.model)
+        handle = self.method.apply(self.generator.model)
         try:
             with progress_bar() as progress:
                 progress.disable = self._rank != 0
                 bar = progress.add_task("requests", total=len(requests))
                 for batch in batches([self._read(*each) for each in enumerate(requests)], self.batch_size):
-                    answers = self.answerer.fitted(batch, lambda piece: self._answer(piece, handle))
+                    answers = self.generator.split_until_it_fits(
+                        batch, lambda piece: self._answer(piece, handle)
+                    )
                     for one, reply in zip(batch, answers, strict=True):
                         replies[one.index] = reply
                     progress.update(bar, advance=len(batch))
@@ -117,55 +119,55 @@ class FCoTVL(lmms):
                 handle.remove()
         return replies
 
-    def _read(self, index: int, request: Any) -> Asked:
+    def _read(self, index: int, request: Any) -> LmmsRequest:
         text, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
         rows = self.task_dict[task][split]
 
-        def pictures() -> list[Image.Image]:
+        def images() -> list[Image.Image]:
             found = doc_to_visual(rows[doc_id]) or []
             if other := [type(one).__name__ for one in found if not isinstance(one, Image.Image)]:
-                raise ValueError(
-                    f"task {task}, document {doc_id}: only pictures are read, this is {other[0]}."
-                )
+                raise ValueError(f"task {task}, document {doc_id}: only images are supported, got {other[0]}")
             return [one.convert("RGB") for one in found]
 
-        prompt = tokenize_question(text, pictures(), self.processor)
-        return Asked(index, prompt, pictures, *ending(gen_kwargs, task))
+        prompt = tokenize_question(text, images(), self.processor)
+        return LmmsRequest(index, prompt, images, *stop_rules(gen_kwargs, task))
 
-    def _answer(self, batch: Sequence[Asked], handle: PruneHandle | None) -> list[Any]:
-        pictures = [one.pictures() if one.prompt.sizes else [] for one in batch]
-        inputs = self.answerer.shown.batch([one.prompt for one in batch], pictures, handle)
+    def _answer(self, batch: Sequence[LmmsRequest], handle: PruneHandle | None) -> list[Any]:
+        images = [one.images() if one.prompt.sizes else [] for one in batch]
+        inputs = self.generator.input_builder.batch([one.prompt for one in batch], images, handle)
         inputs = {key: value.to(self.device) for key, value in inputs.items()}
         replies = []
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        answers = self.answerer.decode(inputs, batch[0].max_new_tokens)
+        answers = self.generator.decode(inputs, batch[0].max_new_tokens)
         for one, n_input, tokens in zip(batch, lengths, answers, strict=True):
             text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
             counts = TokenCounts(input_tokens=n_input, output_tokens=len(tokens))
-            replies.append(GenerationResult(cut(text, one.until), counts))
+            replies.append(GenerationResult(truncate_at(text, one.until), counts))
         return replies
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Raise NotImplementedError: document benchmarks ask for answers, not for likelihoods."""
-        raise NotImplementedError("fcot_vl answers questions; tasks of likelihoods are not supported.")
+        raise NotImplementedError(
+            "fcot_vl only generates answers; tasks that compare likelihoods are not supported."
+        )
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Raise NotImplementedError: document benchmarks have a single round."""
         raise NotImplementedError(
-            "fcot_vl answers single questions; tasks of several rounds are not supported."
+            "fcot_vl answers single questions; tasks with several rounds are not supported."
         )
 
 
-def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[Asked]]:
+def batches(requests: Sequence[LmmsRequest], batch_size: int) -> Iterator[list[LmmsRequest]]:
     """Yield batches of one token limit and similar length, the longest first, so that one too large fails at once."""
-    ordered = sorted(asked, key=lambda one: (one.max_new_tokens, -one.prompt.length(), one.index))
+    ordered = sorted(requests, key=lambda one: (one.max_new_tokens, -one.prompt.length(), one.index))
     for _, group in groupby(ordered, key=lambda one: one.max_new_tokens):
         same = list(group)
         for first in range(0, len(same), batch_size):
             yield same[first : first + batch_size]
 
 
-def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ...]]:
+def stop_rules(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ...]]:
     """Return the maximum number of tokens of an answer, and the strings at which it is cut.
 
     An empty line does not cut an answer. lmms-eval adds its delimiter of few-shot examples to every task without stop
@@ -179,7 +181,7 @@ def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ..
     drawn = do_sample if temperature is None else temperature > 0 and do_sample is not False
     if drawn or (gen_kwargs.get("num_beams") or 1) > 1:
         raise ValueError(
-            f"task {task} draws or searches its answers, here they are greedy: add "
+            f"task {task} requests sampling or beam search, but answers are greedy here: add "
             "--gen_kwargs temperature=0,do_sample=False,num_beams=1."
         )
     until = gen_kwargs.get("until") or []
@@ -188,6 +190,6 @@ def ending(gen_kwargs: Mapping[str, Any], task: str) -> tuple[int, tuple[str, ..
     return most, tuple(stop for stop in stops if stop and stop != FEWSHOT_DELIMITER)
 
 
-def cut(text: str, until: Sequence[str]) -> str:
+def truncate_at(text: str, until: Sequence[str]) -> str:
     """Return the text up to the first occurrence of any of the strings."""
     return text[: min([len(text), *(at for stop in until if (at := text.find(stop)) >= 0)])]

@@ -1,7 +1,7 @@
 """Files of a running evaluation: predictions and times, one JSON object per line, one file per process.
 
-The runner uses this module. A batch is on disk before the next one begins, and a line cut off by a kill is ignored, so
-all rows in the files are valid. With several processes, each writes `predictions.N.jsonl`. The files are then joined
+`evaluator.py` uses this module. A batch is on disk before the next one begins, and a line cut off by a kill is ignored,
+so all rows in the files are valid. With several processes, each writes `predictions.N.jsonl`. The files are then joined
 into `predictions.jsonl`, so an evaluation may resume with any number of processes.
 """
 
@@ -16,7 +16,7 @@ from fcot_vl.common.files import append_rows, read_rows, write_rows
 PREDICTIONS, TIMES = "predictions.jsonl", "times.jsonl"
 
 
-class Files:
+class PredictionFiles:
     """Predictions and times in an output folder, written by one of several processes.
 
     Args:

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-PATIENCE = timedelta(days=7)  # timeout: a process that is done with its share waits for the slowest
+TIMEOUT = timedelta(days=7)  # a process that has finished its share waits for the slowest
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among all processes.
+class ProcessGroup:
+    """This process and its place among all processes.
 
     Attributes:
         rank: Rank of this process.
-        total: World size, the number of processes.
+        world_size: Number of processes.
         state: `PartialState` of accelerate, or None for a single process.
     """
 
     rank: int = 0
-    total: int = 1
+    world_size: int = 1
     state: Any = None
 
     @property
-    def is_first(self) -> bool:
-        """Return True on the process that opens the stage, joins the files and writes the result."""
+    def is_main(self) -> bool:
+        """Return True on rank 0, which opens the stage, joins the files and writes the result."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -34,25 +34,30 @@ class Processes:
         if self.state is not None:
             self.state.wait_for_everyone()
 
-    def say(self, text: str) -> None:
-        """Print a line on the first process only."""
-        if self.is_first:
+    def print_on_main(self, text: str) -> None:
+        """Print a line on the main process only."""
+        if self.is_main:
             print(text, flush=True)
 
 
-def find_processes() -> Processes:
-    """Find the processes from the launcher's environment; each gets a GPU of its own if there are any.
+def connect_processes() -> ProcessGroup:
+    """Connect to the other processes of the launcher; each gets a GPU of its own if there are any.
 
     Raises:
         ValueError: If the number of connected processes differs from `WORLD_SIZE`.
     """
-    total = int(os.environ.get("WORLD_SIZE", "1"))
-    if total < 2:
-        return Processes()
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size < 2:
+        return ProcessGroup()
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-    if state.num_processes != total:  # each would act as the only process and overwrite the others' files
-        raise ValueError(f"WORLD_SIZE says {total} processes, accelerate finds {state.num_processes}.")
-    return Processes(state.process_index, state.num_processes, state)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    if (
+        state.num_processes != world_size
+    ):  # each would act as the only process and overwrite the others' files
+        raise ValueError(
+            f"WORLD_SIZE is {world_size}, but accelerate connected {state.num_processes} processes; start with "
+            "accelerate launch or torchrun"
+        )
+    return ProcessGroup(state.process_index, state.num_processes, state)

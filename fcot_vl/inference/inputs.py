@@ -1,8 +1,8 @@
-"""Batches of questions about images, with the pages prepared for a training-free method.
+"""Build model inputs from questions about images, with the images prepared for a training-free method.
 
-This module combines `data`, `model` and `prune`, which do not depend on each other. Code that runs a model with a
-method uses it. The methods `smaller_page` and `fewer_tiles` need other images, which are made here. Every other method
-gets the page unchanged.
+This module combines `data`, `models` and `prune`, which do not depend on each other. Code that runs a model with a
+method uses it. The methods `smaller_page` and `fewer_tiles` need other images, which are made here. For every other
+method, images are unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcot_vl.data.collator import join_image_inputs, pad
-from fcot_vl.data.tokenization import Prompt
+from fcot_vl.data.tokenization import TokenizedPrompt
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.fewer_tiles import tile_limit
 from fcot_vl.prune.handle import PruneHandle
@@ -26,8 +26,8 @@ from fcot_vl.prune.smaller_page import SmallerPageHandle, choose_cells, shrink_p
 Images = Sequence[Image.Image]
 
 
-class Shown:
-    """Pages as `method` shows them to the model of `processor`.
+class InputBuilder:
+    """Build batches of inputs for one model and one method.
 
     Args:
         processor: Processor of the model.
@@ -39,7 +39,7 @@ class Shown:
         self.processor, self.method, self.pad = processor, method, pad
 
     def visual_tokens(self, images: Images, counts: Sequence[int]) -> int:
-        """Return the nominal number of visual tokens kept of images that have `counts` tokens when shown whole."""
+        """Return the nominal number of visual tokens kept of images that have `counts` tokens without the method."""
         if self.method.keep is None or not sum(counts):
             return sum(counts)
         if self.method.name not in IMAGE_METHODS:
@@ -48,18 +48,19 @@ class Shown:
         return sum(spent(image, n) for image, n in zip(images, counts, strict=True))
 
     def batch(
-        self, prompts: Sequence[Prompt], images: Sequence[Images], handle: PruneHandle | None
+        self, prompts: Sequence[TokenizedPrompt], images: Sequence[Images], handle: PruneHandle | None
     ) -> dict[str, Tensor]:
         """Return the model inputs for `prompts` as one batch, padded on the left.
 
         Args:
             images: Images of each prompt.
-            handle: Handle of the applied method. For `smaller_page`, it is told which tokens are blank.
+            handle: Handle of the applied method. For `smaller_page`, the mask of tokens that are not blank is set on
+                it.
         """
         if isinstance(handle, SmallerPageHandle):
-            prompts, found = self._smaller(prompts, images, handle)
+            prompts, found = self._with_smaller_images(prompts, images, handle)
         elif self.method.name == "fewer_tiles":
-            prompts, found = self._fewer(prompts, images)
+            prompts, found = self._with_fewer_tiles(prompts, images)
         else:
             found = [self.processor.image_inputs(each) for each in images if each]
         inputs = pad([prompt.expand() for prompt in prompts], self.pad, side="left")
@@ -71,9 +72,9 @@ class Shown:
         w, h = choose_cells(image.width, image.height, n_kept(self.method.keep, n_tokens))
         return w * h
 
-    def _smaller(
-        self, prompts: Sequence[Prompt], images: Sequence[Images], handle: SmallerPageHandle
-    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+    def _with_smaller_images(
+        self, prompts: Sequence[TokenizedPrompt], images: Sequence[Images], handle: SmallerPageHandle
+    ) -> tuple[list[TokenizedPrompt], list[dict[str, Tensor]]]:
         """Return prompts and images of smaller pages, and pass the mask of tokens that are not blank to the handle."""
         process, per_tile = self.processor.image_processor, int(self.processor.image_seq_length)
         assert self.method.keep is not None
@@ -93,9 +94,9 @@ class Shown:
             )
         return shrunk, found
 
-    def _fewer(
-        self, prompts: Sequence[Prompt], images: Sequence[Images]
-    ) -> tuple[list[Prompt], list[dict[str, Tensor]]]:
+    def _with_fewer_tiles(
+        self, prompts: Sequence[TokenizedPrompt], images: Sequence[Images]
+    ) -> tuple[list[TokenizedPrompt], list[dict[str, Tensor]]]:
         """Return prompts and images of pages cut into fewer tiles."""
         cut, found = [], []
         for prompt, own in zip(prompts, images, strict=True):
@@ -115,7 +116,7 @@ class Shown:
         assert self.method.keep is not None
         most = getattr(self.processor.image_processor, "max_patches", None)
         if most is None:
-            raise ValueError("fewer tiles: laid out for InternVL's tiles; this model is of another family.")
+            raise ValueError("fewer_tiles needs InternVL's tiles; this model is of another family")
         return tile_limit(
             lambda limit: self._tokens_at(image, limit), int(most), n_kept(self.method.keep, n_tokens)
         )

@@ -26,7 +26,7 @@ def load_for_inference(model: str | Path) -> tuple[Any, Any]:
         loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
         processor = load_processor(model)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{model}: no model can be loaded from here ({one_line(error)})") from None
+        raise ValueError(f"{model}: the model cannot be loaded ({one_line(error)})") from None
     return loaded.eval().to(device), processor
 
 

@@ -114,8 +114,8 @@ class Method:
         low, high = 0.0, 1.0
         if replace(self, keep=1e-6).layer_mean(n_layers) >= share:
             raise ValueError(
-                f"PyramidDrop cannot work on {share:.0%} of the visual tokens of {n_layers} layers: those before "
-                "its first drop cost as much."
+                f"PyramidDrop cannot keep {share:.0%} of the visual tokens averaged over {n_layers} layers: the layers "
+                "before its first drop already use as much."
             )
         for _ in range(60):  # its layer mean increases with keep
             middle = (low + high) / 2
@@ -141,7 +141,7 @@ class Method:
         if self.name in IMAGE_METHODS:
             named = self.name.replace("_", " ").replace("smaller", "a smaller")
             if getattr(model.config, "compress_ratio", 1) != 1:
-                raise ValueError(f"{named}: a control for the teacher; this model is compressed already.")
+                raise ValueError(f"{named}: a control for the uncompressed teacher; this model is compressed")
             if not hasattr(model.config, "downsample_ratio"):
-                raise ValueError(f"{named}: laid out for InternVL's tiles; this model is of another family.")
+                raise ValueError(f"{named}: needs InternVL's tiles; this model is of another family")
         return BY_KEEP[self.name](model, self.keep)

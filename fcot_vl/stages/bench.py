@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fcot_vl.bench.aggregation import Runs, batch_summary, summary, together
+from fcot_vl.bench.aggregation import Runs, batch_summary, merge_runs, summary
 from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
 from fcot_vl.bench.tables import tables, wide_console
 from fcot_vl.bench.timers import memory_rate
@@ -31,13 +31,13 @@ from fcot_vl.inference.loading import load_for_inference
 
 RESULT = "bench.json"
 
-Records = str | Path | Sequence[Sample]
+Samples = str | Path | Sequence[Sample]
 Load = Callable[[str], tuple[Any, Any]]
 
 
 def bench(
     candidates: Sequence[Candidate],
-    data: Records | Mapping[str, Records],
+    data: Samples | Mapping[str, Samples],
     out: str | Path,
     *,
     pages: int = 8,
@@ -98,7 +98,7 @@ def bench(
         return found
 
     def over_sets(by_set: Mapping[str, list[Runs]]) -> list[Runs]:
-        return [together(runs, n_pages) for runs in zip(*by_set.values(), strict=True)]
+        return [merge_runs(runs, n_pages) for runs in zip(*by_set.values(), strict=True)]
 
     result = {
         "pages": n_pages,
@@ -131,7 +131,7 @@ def _check(
 ) -> None:
     if not candidates or len({candidate.name for candidate in candidates}) < len(candidates):
         raise ValueError(
-            "bench needs at least one candidate (--candidate NAME=FOLDER), each with a name of its own."
+            "bench needs at least one candidate (--candidate NAME=FOLDER), each with its own name"
         )
     if pages < 1 or rounds < 1 or new_tokens < 2:
         raise ValueError(
@@ -142,21 +142,21 @@ def _check(
         raise ValueError(f"bench needs a batch size of at least 1, got {batch_size}.")
 
 
-def _image_sets(data: Records | Mapping[str, Records], pages: int) -> dict[str, list[Sample]]:
+def _image_sets(data: Samples | Mapping[str, Samples], pages: int) -> dict[str, list[Sample]]:
     """Return the pages of every image set by name."""
     named = data if isinstance(data, Mapping) else {Path(_source(data)).name: data}
     found = {}
     for name, given in named.items():
-        records = SampleFolder(Path(given)) if isinstance(given, str | Path) else given
-        found[name] = [records[i] for i in range(min(pages, len(records)))]
+        samples = SampleFolder(Path(given)) if isinstance(given, str | Path) else given
+        found[name] = [samples[i] for i in range(min(pages, len(samples)))]
         if not found[name] or any(not sample.images for sample in found[name]):
-            raise ValueError(f"bench needs records with a page each, image set {name} has not.")
+            raise ValueError(f"image set {name}: bench needs at least one sample, each with an image")
     if not found:
-        raise ValueError("bench needs an image set.")
+        raise ValueError("bench needs at least one image set; give --data")
     return found
 
 
-def _source(data: Records | Mapping[str, Records]) -> str:
+def _source(data: Samples | Mapping[str, Samples]) -> str:
     if isinstance(data, Mapping):
         return ", ".join(f"{name}: {_source(given)}" for name, given in data.items())
     return str(data) if isinstance(data, str | Path) else str(getattr(data, "folder", "in memory"))
@@ -200,5 +200,5 @@ def _measured(loaded: LoadedCandidate, pages: Sequence[Sample], new_tokens: int)
     except torch.OutOfMemoryError:
         several = f"{len(pages)} pages together; lower --batch-size" if len(pages) > 1 else "one page"
         raise ValueError(
-            f"bench: no memory on the device for {loaded.candidate.name} and {several}"
+            f"bench: out of memory on the device with {loaded.candidate.name} and {several}"
         ) from None

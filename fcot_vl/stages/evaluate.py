@@ -2,7 +2,7 @@
 
 This stage reads the samples of `synthesize` or a benchmark by name, and a model saved by training. The report reads its
 result. Every finished batch is on disk before the next one starts, so a killed evaluation resumes with the missing
-questions, on one process or several. `asking.py` asks the questions, and `summary.py` computes the scores.
+questions, on one process or several. `evaluator.py` runs the model, and `aggregation.py` computes the scores.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fcot_vl.common.provenance import provenance
 from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
 from fcot_vl.data.skip_log import MAX_SKIPPED
-from fcot_vl.evaluate.evaluator import Asking
-from fcot_vl.evaluate.predictions import Files
-from fcot_vl.evaluate.processes import find_processes
+from fcot_vl.evaluate.evaluator import Evaluator
+from fcot_vl.evaluate.predictions import PredictionFiles
+from fcot_vl.evaluate.processes import connect_processes
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
 from fcot_vl.evaluate.tasks.public import benchmark_of
 from fcot_vl.inference.loading import load_for_inference
@@ -69,7 +69,7 @@ def evaluate(
         processor: Processor of a loaded model.
         benchmark: Name of one of the paper's benchmarks.
         limit: Maximum number of questions, from the start.
-        max_skipped: Maximum share of a benchmark's questions that cannot be asked (broken images). Above it there is no
+        max_skipped: Maximum share of a benchmark's questions that cannot be used (broken images). Above it there is no
             result.
 
     Raises:
@@ -89,55 +89,55 @@ def evaluate(
         if isinstance(model, str | Path)
         else str(getattr(model, "name_or_path", "")) or "in memory"
     )
-    processes = find_processes()
-    processes.say(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
-    files = Files(out, processes.rank if processes.total > 1 else None)
-    begun = None
-    if processes.is_first:
+    processes = connect_processes()
+    processes.print_on_main(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
+    files = PredictionFiles(out, processes.rank if processes.world_size > 1 else None)
+    opened = None
+    if processes.is_main:
         settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
         if benchmark is not None:
             settings["benchmark"] = benchmark
         digest = data_hash(samples)
         known = {"merged": _merged_by(Path(name), digest), "split": split, "data_hash": digest}
         weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
-        begun = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed), known
-        if not begun[0].done:
+        opened = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed), known
+        if not opened[0].done:
             files.join()
     processes.wait()
     if read_stage(out)["status"] == "done":
-        processes.say(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
+        processes.print_on_main(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
         return _read_result(out)
     if isinstance(model, str | Path):
         model, processor = load_for_inference(model)
     elif processor is None:
-        raise ValueError("a loaded model needs its processor.")
-    asking = Asking(model, processor, method, samples, max_skipped)
-    asking.run(files, batch_size, processes)
+        raise ValueError("a loaded model needs its processor; give `processor`")
+    evaluator = Evaluator(model, processor, method, samples, max_skipped)
+    evaluator.run(files, batch_size, processes)
     processes.wait()
-    if begun is not None:
-        folder, known = begun
-        rows = asking.finish(files)
+    if opened is not None:
+        stage_folder, known = opened
+        rows = evaluator.finish(files)
         result = {
             "model": name,
             "stage": stage,
             "method": method.name,
-            "compress_ratio": asking.answerer.compress_ratio,
-            "compressor": getattr(asking.answerer.model.config, "compressor", None),
-            "visual_positions": getattr(asking.answerer.model.config, "visual_positions", None),
+            "compress_ratio": evaluator.generator.compress_ratio,
+            "compressor": getattr(evaluator.generator.model.config, "compressor", None),
+            "visual_positions": getattr(evaluator.generator.model.config, "visual_positions", None),
             "keep": method.keep,
             "layer": method.layer,
             "seed": seed,
             **known,
-            **asking.summary(rows),
-            **asking.answerer.costs(asking.questions),
+            **evaluator.summary(rows),
+            **evaluator.generator.costs(evaluator.questions),
             "seconds_per_sample": files.seconds_per_question(),
             **provenance(),
         }
         if isinstance(samples, BenchmarkSamples) and samples.hidden:
             write_json(out / SUBMISSION, samples.benchmark.submission(rows))
         write_json(out / RESULT, result)
-        folder.finish({"n": result["n"], **_headline(result)})
-        print(f"evaluate: {_told(result)} -> {out / RESULT}")
+        stage_folder.finish({"n": result["n"], **_headline(result)})
+        print(f"evaluate: {_summary_line(result)} -> {out / RESULT}")
     processes.wait()
     return _read_result(out)
 
@@ -147,10 +147,10 @@ def _open(
 ) -> Sequence[Sample]:
     if benchmark is not None:
         if data is not None and not isinstance(data, str | Path):
-            raise ValueError("a benchmark is read from a folder, a file or the hub, not from records.")
+            raise ValueError("a benchmark is read from a folder, a file or the hub, not from samples")
         return open_benchmark(benchmark_of(benchmark), data, split, limit)
     if data is None:
-        raise ValueError("there is nothing to evaluate on: give a data folder, or the name of a benchmark.")
+        raise ValueError("no data to evaluate on; give a data folder, or the name of a benchmark")
     samples = SampleFolder(Path(data)) if isinstance(data, str | Path) else data
     return samples if limit is None else samples[:limit]
 
@@ -162,13 +162,13 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
     return {"mean_over_tasks": result["mean_over_tasks"]}
 
 
-def _told(result: dict[str, Any]) -> str:
+def _summary_line(result: dict[str, Any]) -> str:
     """Describe the result in one line."""
     if "benchmark" not in result:
         low, high = result["mean_over_tasks_ci"]
         return f"mean over tasks {result['mean_over_tasks']:.3f} [{low:.3f}, {high:.3f}]"
     skipped = (
-        f", {result['skipped']} of {result['n'] + result['skipped']} not asked" if result["skipped"] else ""
+        f", {result['skipped']} of {result['n'] + result['skipped']} skipped" if result["skipped"] else ""
     )
     if result["score"] is None:
         why = (
@@ -185,7 +185,7 @@ def _merged_by(folder: Path, digest: str) -> str | None:
     """Return the merge method of a merged model with its settings, or None for any other model.
 
     Raises:
-        ValueError: If the record of the merge cannot be read, or if the weights were chosen on this data.
+        ValueError: If the file of the merge cannot be read, or if the weights were chosen on this data.
     """
     path = folder / MERGE
     if not path.is_file():
@@ -199,11 +199,11 @@ def _merged_by(folder: Path, digest: str) -> str | None:
         if record["method"] not in ("average", "shapley") and set(given) - {"1"}:
             name += f", weights {' '.join(given)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the record of a merge ({one_line(error)}); merge again.") from None
+        raise ValueError(f"{path}: not the file of a merge ({one_line(error)}); merge again") from None
     if digest in chosen_on:
         raise ValueError(
-            f"{folder}: the weights of this merge were chosen on these very records (data {digest[:12]}), so a score "
-            "on them would flatter it; evaluate on another split."
+            f"{folder}: the weights of this merge were chosen on these samples (data {digest[:12]}), so their score "
+            "would be too high; evaluate on another split"
         )
     return name
 
@@ -218,8 +218,8 @@ def data_hash(samples: Iterable[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         sizes = [image.size for image in sample.images]
-        record = [sample.id, sample.task, sample.messages, sample.answers, sample.metric, sizes]
-        digest.update(json.dumps(record, ensure_ascii=False).encode())
+        content = [sample.id, sample.task, sample.messages, sample.answers, sample.metric, sizes]
+        digest.update(json.dumps(content, ensure_ascii=False).encode())
         for image in sample.images:
             digest.update(image.convert("RGB").tobytes())
     return digest.hexdigest()

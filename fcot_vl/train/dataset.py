@@ -22,7 +22,7 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.data.groups import group_names
 from fcot_vl.data.packing import fill, plan_packs, tokens_of
 from fcot_vl.data.skip_log import SkipLog, reason_of
-from fcot_vl.data.tokenization import Prompt, tokenize_prompt
+from fcot_vl.data.tokenization import TokenizedPrompt, tokenize_prompt
 
 
 class TrainingDataset(Dataset[TokenizedSample]):
@@ -62,7 +62,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
         self.features = features
         self.skip_log = skip_log or SkipLog(samples, max_share=1.0)
         needs_image = bool(ratios) or features is not None
-        self.prompts: list[Prompt] = []
+        self.prompts: list[TokenizedPrompt] = []
         self.kept: list[int] = []
         self.ids: list[str] = []
         tasks: list[str] = []
@@ -105,7 +105,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
         prompt, images = self._open(at, prompt)
         return TokenizedSample(prompt, lambda: images, id=name, group=group)
 
-    def _open(self, index: int, prompt: Prompt) -> tuple[Prompt, list[Image.Image]]:
+    def _open(self, index: int, prompt: TokenizedPrompt) -> tuple[TokenizedPrompt, list[Image.Image]]:
         """Return the prompt and the decoded images of sample `index`.
 
         If an image cannot be decoded, return white images of the same sizes and a prompt without answer tokens. The
@@ -123,7 +123,9 @@ class TrainingDataset(Dataset[TokenizedSample]):
             white = [Image.new("RGB", (width, height), "white") for height, width in prompt.sizes]
             return mute(prompt), white
 
-    def _muted_if_blank(self, index: int, prompt: Prompt, features: Sequence[Tensor]) -> Prompt:
+    def _muted_if_blank(
+        self, index: int, prompt: TokenizedPrompt, features: Sequence[Tensor]
+    ) -> TokenizedPrompt:
         """Return the prompt of sample `index`, without answer tokens if its features are those of a blank image."""
         if not getattr(features, "is_blank", lambda _: False)(index):
             return prompt
@@ -136,7 +138,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
         return f"{len(self):,} pages" + (f" (skipped: {skipped})" if skipped else "")
 
 
-def refuse_unfit(prompt: Prompt, max_length: int, needs_image: bool) -> None:
+def refuse_unfit(prompt: TokenizedPrompt, max_length: int, needs_image: bool) -> None:
     """Raise SampleError for a valid sample that does not fit this run."""
     if needs_image and not prompt.sizes:
         raise SampleError("without a picture", "text alone: re-alignment and cached features need a picture")
@@ -144,7 +146,7 @@ def refuse_unfit(prompt: Prompt, max_length: int, needs_image: bool) -> None:
         raise SampleError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
 
 
-def mute(prompt: Prompt) -> Prompt:
+def mute(prompt: TokenizedPrompt) -> TokenizedPrompt:
     """Return a copy of the prompt without answer tokens."""
     return replace(prompt, is_answer=np.zeros_like(prompt.is_answer))
 

@@ -210,7 +210,7 @@ def test_a_killed_run_of_a_local_teacher_goes_on_to_the_same_files(teacher_folde
     settings = {"samples": 2, "max_new_tokens": 3, "batch_size": 5, "max_skipped": 1.0}
     asking = {"teacher": str(teacher_folder), **settings}
     whole = cot(CotConfig(tmp_path / "whole", str(tmp_path / "data"), **asking))
-    inner, calls = shards.Journal.keep, []
+    inner, calls = shards.Journal.append, []
 
     def stop(self, key, reply):
         calls.append(key)
@@ -218,7 +218,7 @@ def test_a_killed_run_of_a_local_teacher_goes_on_to_the_same_files(teacher_folde
             raise KeyboardInterrupt
         inner(self, key, reply)
 
-    monkeypatch.setattr(shards.Journal, "keep", stop)
+    monkeypatch.setattr(shards.Journal, "append", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             cot(CotConfig(tmp_path / "killed", str(tmp_path / "data"), **asking))
@@ -230,10 +230,10 @@ def test_a_killed_run_of_a_local_teacher_goes_on_to_the_same_files(teacher_folde
 def test_settings_that_do_not_go_together_are_refused(tmp_path):
     for wrong, message in (
         ({"samples": 0}, "--samples and --keep"),
-        ({"select": "longest"}, "--select is one of shortest, diverse"),
+        ({"select": "longest"}, "unknown --select 'longest'; choose from shortest, diverse"),
         ({"temperature": 0.0}, "--temperature must be above 0 for 8 different answers"),
-        ({"vanilla_ratio": 1.0}, "--vanilla-ratio is the share"),
-        ({"endpoint": "http://x/v1"}, "go together"),
+        ({"vanilla_ratio": 1.0}, "--vanilla-ratio is a share"),
+        ({"endpoint": "http://x/v1"}, "must be given together"),
     ):
         with pytest.raises(ValueError, match=message):
             CotConfig(tmp_path / "out", "data", **wrong)

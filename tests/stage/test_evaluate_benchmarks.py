@@ -102,7 +102,7 @@ def test_broken_pictures_are_skipped_and_named(tmp_path: Path) -> None:
     dataset("chartqa", 8, broken=(2,), cut=(5,)).save_to_disk(tmp_path / "data")
     asked = {"benchmark": "chartqa", "batch_size": 2}
     with pytest.raises(
-        ValueError, match=r"at least 1 of 8 questions cannot be asked.*such as 2: .*not a picture"
+        ValueError, match=r"at least 1 of 8 questions cannot be used.*such as 2: .*not a picture"
     ):
         evaluate(TEACHER, tmp_path / "data", tmp_path / "strict", **asked)
     result = evaluate(TEACHER, tmp_path / "data", tmp_path / "out", max_skipped=0.25, **asked)
@@ -247,15 +247,15 @@ def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None
     worker.write_text(
         "import os, sys, time\n"
         "from fcot_vl.cli.app import app\n"
-        "from fcot_vl.evaluate.predictions import Files\n"
-        "inner = Files.add\n"
+        "from fcot_vl.evaluate.predictions import PredictionFiles\n"
+        "inner = PredictionFiles.add\n"
         "def add(self, rows, seconds):\n"
         "    inner(self, rows, seconds)\n"
         "    marks = [self.folder / f'added.{r}' for r in '01']\n"
         "    marks[int(os.environ['RANK'])].touch()\n"
         "    while not all(mark.exists() for mark in marks): time.sleep(0.01)\n"
         "    os._exit(7)\n"
-        "Files.add = add\n"
+        "PredictionFiles.add = add\n"
         "app(sys.argv[1:])\n"
     )
     ran = launched("torchrun", [str(worker)], mixed, out)

@@ -183,16 +183,16 @@ def test_a_server_that_is_never_there_again_says_so(serve, data, tmp_path):
 def test_what_a_kill_left_of_a_line_is_asked_again(tmp_path):
     path = tmp_path / "x.partial.jsonl"
     journal = Journal(path)
-    journal.keep("a", Reply("ä\n\u2028", 3, "stop", prompt_tokens=7))
-    journal.keep("b", Reply(kind="malformed reply", reason="no answer is not kept"))
-    journal.keep("c", Reply("two"))
+    journal.append("a", Reply("ä\n\u2028", 3, "stop", prompt_tokens=7))
+    journal.append("b", Reply(kind="malformed reply", reason="no answer is not kept"))
+    journal.append("c", Reply("two"))
     journal.close()
     whole = path.read_bytes()
     for end in range(len(whole) + 1):
         path.write_bytes(whole[:end])
         again = Journal(path)
         assert list(again.replies) == ["a", "c"][: whole[:end].count(b"\n")]
-        again.keep("d", Reply("three"))
+        again.append("d", Reply("three"))
         again.close()
         assert list(Journal(path).replies)[-1] == "d"
     assert Journal(path).replies["a"] == Reply("ä\n\u2028", 3, "stop", prompt_tokens=7)

@@ -28,7 +28,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 
-from fcot_vl.evaluate.lmms_eval_model import Asked, FCoTVL, batches, cut, ending
+from fcot_vl.evaluate.lmms_eval_model import FCoTVL, LmmsRequest, batches, stop_rules, truncate_at
 
 NEW_TOKENS = 12
 SIZES = [(112, 112), (112, 336), (224, 112), (224, 112), (112, 112), (112, 112), (112, 336)]
@@ -169,7 +169,7 @@ def test_pictures_several_or_none(teacher_folder: Path) -> None:
     assert [one.text for one in ask(model, mixed)] == [one.text for one in together]
     assert [one.token_counts.input_tokens for one in together] != [0, 0, 0]
     film = [{"question": "Moving?", "images": ["film.mp4"]}]
-    with pytest.raises(ValueError, match=r"document 0.*only pictures"):
+    with pytest.raises(ValueError, match=r"document 0.*only images"):
         ask(model, film)
 
 
@@ -185,23 +185,23 @@ def test_an_answer_ends_where_its_request_says(teacher_folder: Path) -> None:
 
 
 def test_what_ends_an_answer() -> None:
-    assert ending({"max_new_tokens": 7, "until": ["\n\n"], "temperature": 0.0}, "t") == (7, ())
-    assert ending({"until": ["ASSISTANT:", None, "\n"]}, "t") == (1024, ("ASSISTANT:", "\n"))
-    assert ending({"until": "END", "do_sample": False, "temperature": 1.0, "num_beams": 1}, "t")[1] == (
+    assert stop_rules({"max_new_tokens": 7, "until": ["\n\n"], "temperature": 0.0}, "t") == (7, ())
+    assert stop_rules({"until": ["ASSISTANT:", None, "\n"]}, "t") == (1024, ("ASSISTANT:", "\n"))
+    assert stop_rules({"until": "END", "do_sample": False, "temperature": 1.0, "num_beams": 1}, "t")[1] == (
         "END",
     )
-    assert ending({"do_sample": True, "temperature": 0}, "t") == (1024, ())
+    assert stop_rules({"do_sample": True, "temperature": 0}, "t") == (1024, ())
     for drawn in ({"do_sample": True}, {"temperature": 0.2}, {"num_beams": 3}):
         with pytest.raises(ValueError, match=r"task t .*--gen_kwargs"):
-            ending(drawn, "t")
-    assert cut("one. two; three", ["; ", ". "]) == "one"
-    assert cut("one", []) == "one"
+            stop_rules(drawn, "t")
+    assert truncate_at("one. two; three", ["; ", ". "]) == "one"
+    assert truncate_at("one", []) == "one"
 
 
 def test_batches_share_a_limit_and_begin_with_the_longest(teacher_folder: Path) -> None:
     model = FCoTVL(str(teacher_folder))
     model.task_dict = {"task": {"test": documents()}}
-    asked: list[Asked] = []
+    asked: list[LmmsRequest] = []
     for at, doc in enumerate(documents()):
         arguments = (
             doc["question"],

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import fcot_vl
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import write_shard
-from fcot_vl.evaluate.evaluator import Asking
+from fcot_vl.evaluate.evaluator import Evaluator
 from fcot_vl.merge.checkpoint import CheckpointError
 from fcot_vl.merge.coalitions import FILE, SCRATCH, Scored
 from fcot_vl.merge.config import MergeConfig
@@ -220,12 +220,12 @@ def pages(tmp_path_factory):
 def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, pages, tmp_path, monkeypatch):
     scores = iter([0.1, 0.5, 0.3, 0.6])
 
-    class Asked(Asking):
+    class Asked(Evaluator):
         """The model answers, but its scores are ours."""
 
         def __init__(self, *given):
             config = SimpleNamespace(compressor=None, visual_positions=None)
-            self.answerer = SimpleNamespace(
+            self.generator = SimpleNamespace(
                 compress_ratio=1, model=SimpleNamespace(config=config), costs=lambda questions: {}
             )
             self.benchmark, self.questions = None, []
@@ -236,18 +236,18 @@ def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, page
         def finish(self, files):
             return [{"task": "forms", "score": next(scores), "density": 1.0, "id": "1"}]
 
-    monkeypatch.setattr(runner, "Asking", Asked)
+    monkeypatch.setattr(runner, "Evaluator", Asked)
     monkeypatch.setattr(runner, "load_for_inference", lambda path: (None, None))
     out = merge(shapley(models[:3], tmp_path / "out", data=pages))
     record = json.loads((out / "merge.json").read_text())
     assert all(row["tasks"] == {"forms": row["score"]} for row in record["coalitions"])
     assert {row["score"] for row in record["coalitions"]} == {0.1, 0.5, 0.3, 0.6}
     assert record["weights_chosen_on"] == [record["scored_by"]["data"]]
-    with pytest.raises(ValueError, match=r"chosen on these very records.*evaluate on another split"):
+    with pytest.raises(ValueError, match=r"chosen on these samples.*evaluate on another split"):
         evaluate(out, pages, tmp_path / "evaluated")
     # A merge of a merge remembers, and so does its record when it is merged again.
     further = merge(MergeConfig([out, models[3]], tmp_path / "further"))
-    with pytest.raises(ValueError, match="chosen on these very records"):
+    with pytest.raises(ValueError, match="chosen on these samples"):
         evaluate(further, pages, tmp_path / "evaluated")
     other = tmp_path / "other"
     other.mkdir()
@@ -256,7 +256,7 @@ def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, page
     result = evaluate(out, other, tmp_path / "evaluated")
     assert result["merged"] == "shapley" and result["mean_over_tasks"] == 0.4
     (out / "merge.json").write_text("{}")
-    with pytest.raises(ValueError, match="not the record of a merge"):
+    with pytest.raises(ValueError, match="not the file of a merge"):
         evaluate(out, other, tmp_path / "again")
 
 

@@ -122,10 +122,10 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
     both = {"endpoint": "http://x/v1", "model": "m"}
     for wrong, message in (
         ({}, "give --writer"),
-        ({**both, "writer": "w"}, "either --writer"),
+        ({**both, "writer": "w"}, "--writer .*exclude each other"),
         ({**both, "price_in": 1.0}, "--price-in and --price-out"),
-        ({**both, "price_in": -1.0, "price_out": 1.0}, "below 0"),
-        ({**both, "timeout": 0.0}, "--timeout is in seconds"),
+        ({**both, "price_in": -1.0, "price_out": 1.0}, "must be at least 0"),
+        ({**both, "timeout": 0.0}, "--timeout must be a number of seconds"),
     ):
         with pytest.raises(ValueError, match=message):
             RewriteConfig(tmp_path / "out", "data", **wrong)

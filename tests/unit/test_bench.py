@@ -191,7 +191,7 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     one = Candidate("a", "nowhere")
     for call, message in [
         (lambda: bench([], PAGES, tmp_path), "at least one candidate"),
-        (lambda: bench([one, one], PAGES, tmp_path), "name of its own"),
+        (lambda: bench([one, one], PAGES, tmp_path), "its own name"),
         (lambda: bench([one], PAGES, tmp_path, new_tokens=1), "at least 2"),
         (lambda: bench([one], PAGES, tmp_path, rounds=0), "at least 1"),
         (lambda: bench([one], [], tmp_path), "a page each"),
@@ -348,5 +348,5 @@ def test_image_sets_of_the_command_line() -> None:
     assert image_sets(["pages/test"]) == "pages/test"
     assert image_sets(["docvqa=a/b", "pages/chartqa"]) == {"docvqa": "a/b", "chartqa": "pages/chartqa"}
     for wrong in (["=a"], ["a="], ["x/test", "y/test"]):
-        with pytest.raises(ValueError, match="name of its own"):
+        with pytest.raises(ValueError, match="its own name"):
             image_sets(wrong)

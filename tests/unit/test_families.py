@@ -285,5 +285,5 @@ def test_peers_refuse_positions_of_two_dimensions(qwen_teacher: Path) -> None:
 
 def test_a_smaller_page_is_internvls(llava_teacher: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(llava_teacher, dtype=torch.float32)
-    with pytest.raises(ValueError, match="laid out for InternVL's tiles"):
+    with pytest.raises(ValueError, match="needs InternVL's tiles"):
         Method("smaller_page", 0.5).apply(model)

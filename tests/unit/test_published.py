@@ -19,7 +19,7 @@ from fcot_vl.evaluate.metrics.document import anls
 from fcot_vl.evaluate.metrics.lmms import lmms_anls
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
 from fcot_vl.evaluate.tasks.minidoc import score
-from fcot_vl.evaluate.tasks.public import BENCHMARKS, ELSEWHERE, benchmark_of
+from fcot_vl.evaluate.tasks.public import BENCHMARKS, NOT_SCORED_HERE, benchmark_of
 
 ALL = sorted(BENCHMARKS)
 
@@ -46,7 +46,7 @@ def test_every_benchmark_was_recorded() -> None:
     assert {path.stem for path in (Path(__file__).parents[1] / "data" / "lmms-eval").glob("*.json")} == set(
         ALL
     )
-    assert not set(ALL) & set(ELSEWHERE)
+    assert not set(ALL) & set(NOT_SCORED_HERE)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -307,9 +307,9 @@ def test_wrong_places_and_names_are_said(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a\n1\n")
     with pytest.raises(ValueError, match=r"a \.csv file; known are"):
         open_benchmark(BENCHMARKS["docvqa"], tmp_path / "rows.csv")
-    with pytest.raises(ValueError, match="unknown benchmark 'vqa': choose one of docvqa"):
+    with pytest.raises(ValueError, match="unknown benchmark 'vqa'; choose from docvqa"):
         benchmark_of("vqa")
-    for name in ELSEWHERE:
+    for name in NOT_SCORED_HERE:
         with pytest.raises(ValueError, match=f"'{name}' is not scored here .* run lmms-eval with --tasks"):
             benchmark_of(name)
 

@@ -21,11 +21,11 @@ from fcot_vl.data.dataset import Sample, write_shard
 from fcot_vl.evaluate import generator as answering
 from fcot_vl.evaluate import predictions
 from fcot_vl.evaluate.aggregation import summarise
-from fcot_vl.evaluate.evaluator import Asking
-from fcot_vl.evaluate.generator import Answerer
+from fcot_vl.evaluate.evaluator import Evaluator
+from fcot_vl.evaluate.generator import Generator
 from fcot_vl.evaluate.tasks import minidoc as benchmarks
 from fcot_vl.evaluate.tasks.minidoc import Task, density_band, density_bands, final_answer, score, task_of
-from fcot_vl.inference.kv_cache import roomy_cache
+from fcot_vl.inference.kv_cache import preallocated_cache
 from fcot_vl.prune.budget import n_kept
 from fcot_vl.prune.method import Method
 from fcot_vl.stages import evaluate as runner
@@ -133,7 +133,7 @@ def test_a_limit_takes_the_first_records(teacher: tuple[Any, Any], tmp_path: Pat
 def test_inputs_are_what_the_processor_makes(teacher: tuple[Any, Any], tmp_path: Path) -> None:
     model, processor = teacher
     some = [SAMPLES[0], SAMPLES[1], SAMPLES[2]]
-    made = Answerer(model, processor, Method()).prepare(some, None)
+    made = Generator(model, processor, Method()).prepare(some, None)
     conversations = [
         [
             {
@@ -195,12 +195,12 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
     monkeypatch.setattr(model, "generate", limited)
     pieces = evaluate(model, SAMPLES, tmp_path / "pieces", method=method, processor=processor)
     assert tried[:4] == [2, 1, 1, 1] and set(tried[2:]) == {1}, "once found, the limit stays"
-    assert "no memory for 2 questions at once, continuing with 1" in capsys.readouterr().out
+    assert "out of memory with 2 questions at once, continuing with 1" in capsys.readouterr().out
     assert pieces["mean_over_tasks"] == whole["mean_over_tasks"]
     said = [[row["prediction"] for row in rows_of(tmp_path / name)] for name in ("whole", "pieces")]
     assert said[0] == said[1]
     fits = 0
-    with pytest.raises(ValueError, match="no memory for one question"):
+    with pytest.raises(ValueError, match="out of memory on the device with a single question"):
         evaluate(model, SAMPLES, tmp_path / "none", processor=processor)
 
 
@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
 ) -> None:
     model, processor = teacher
     whole = evaluate(model, SAMPLES, tmp_path / "whole", batch_size=2, processor=processor)
-    answer, asked = Asking._answer, []
+    answer, asked = Evaluator._answer, []
 
     def dies_at_the_third_batch(self: Any, batch: Any, handle: Any) -> Any:
         if len(asked) == 2:
@@ -242,7 +242,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
         asked.append([question.id for question in batch])
         return answer(self, batch, handle)
 
-    monkeypatch.setattr(Asking, "_answer", dies_at_the_third_batch)
+    monkeypatch.setattr(Evaluator, "_answer", dies_at_the_third_batch)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, SAMPLES, out, batch_size=2, processor=processor)
@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(
         return answer(self, batch, handle)
 
     asked.clear()
-    monkeypatch.setattr(Asking, "_answer", watched)
+    monkeypatch.setattr(Evaluator, "_answer", watched)
     resumed = evaluate(model, SAMPLES, out, batch_size=3, processor=processor)
     assert sorted(name for batch in asked for name in batch) == sorted(
         {s.id for s in SAMPLES} - {row["id"] for row in before}
@@ -273,7 +273,7 @@ def test_a_finished_run_is_returned_and_other_settings_are_refused(
 ) -> None:
     model, processor = teacher
     first = evaluate(model, SAMPLES[:2], tmp_path, processor=processor)
-    monkeypatch.setattr(runner, "Asking", None)  # nothing is run again
+    monkeypatch.setattr(runner, "Evaluator", None)  # nothing is run again
     assert evaluate(model, SAMPLES[:2], tmp_path, processor=processor, batch_size=1) == first
     with pytest.raises(StageError, match="method"):
         evaluate(model, SAMPLES[:2], tmp_path, processor=processor, method=Method("uniform", 0.5))
@@ -366,7 +366,7 @@ def test_students_are_evaluated_with_their_own_token_count(
         assert result["compress_ratio"] == 2
         assert result["visual_tokens_nominal"] == 8 * sum(TILES) / 7
         assert rows_of(tmp_path / positions) == rows_of(tmp_path / f"{positions}-1")
-    with pytest.raises(ValueError, match="compressed already"):
+    with pytest.raises(ValueError, match="this model is compressed"):
         evaluate(
             student,
             SAMPLES,
@@ -430,7 +430,7 @@ def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) ->
         ),
         (lambda: evaluate(model, SAMPLES, tmp_path / "2", processor=processor, batch_size=0), "batch_size"),
         (lambda: evaluate(model, SAMPLES, tmp_path / "3"), "processor"),
-        (lambda: evaluate(model, [], tmp_path / "4", processor=processor), "no record"),
+        (lambda: evaluate(model, [], tmp_path / "4", processor=processor), "no samples"),
         (lambda: evaluate(model, SAMPLES[:1] * 2, tmp_path / "5", processor=processor), "share an id"),
         (
             lambda: evaluate(model, [replace(SAMPLES[0], answers=[])], tmp_path / "6", processor=processor),
@@ -513,13 +513,13 @@ def test_the_roomy_cache_changes_nothing(
 ) -> None:
     model, processor = teacher
     some = SAMPLES[:2]
-    inputs = Answerer(model, processor, method).prepare(some, None)
+    inputs = Generator(model, processor, method).prepare(some, None)
     settings = {"max_new_tokens": 9, "do_sample": False, "num_beams": beams, "return_dict_in_generate": True}
     monkeypatch.setattr("fcot_vl.inference.kv_cache.SPARE_TOKENS", 2)  # several growths within nine tokens
     handle = method.apply(model)
     try:
         plain = model.generate(**inputs, **settings)
-        roomy = model.generate(**inputs, **settings, past_key_values=roomy_cache(4))
+        roomy = model.generate(**inputs, **settings, past_key_values=preallocated_cache(4))
     finally:
         if handle is not None:
             handle.remove()

@@ -1,6 +1,6 @@
 """Rows of a benchmark as samples, read with `datasets` from the hub or from local data with the same columns.
 
-This module lies between `published.py`, which defines the meaning of a row, and the runner. Rows are read on access,
+`public.py` defines the meaning of a row. Rows are read on access,
 and an image is opened when its pixels are needed, so a benchmark of many gigabytes uses no memory. Code that comes with
 a dataset is never run.
 """

@@ -49,7 +49,7 @@ MINIDOC: dict[str, Task] = {
 TEXT_DENSE = tuple(name for name, task in MINIDOC.items() if task.text_dense)
 
 DENSITY_EDGES = (0, 0.25, 0.5, 1, 2, 4, 8)  # printed characters per visual token of the uncompressed teacher
-LEAST_PAGES = 60  # of a band that is reported on its own
+MIN_PAGES = 60  # of a band that is reported on its own
 
 
 def task_of(name: str, metric: str) -> Task:
@@ -62,7 +62,9 @@ def task_of(name: str, metric: str) -> Task:
         raise ValueError(f"unknown metric {metric!r} of task {name!r}: choose one of {', '.join(SCORES)}.")
     task = MINIDOC.get(name, Task(metric))
     if task.metric != metric:
-        raise ValueError(f"task {name!r} is scored by {task.metric!r}, its records say {metric!r}.")
+        raise ValueError(
+            f"task {name!r} is scored by {task.metric!r}, but its samples name {metric!r}; regenerate them"
+        )
     return task
 
 
@@ -78,7 +80,7 @@ def score(prediction: str, answers: Sequence[str], task: Task) -> float:
     return SCORES[task.metric](final_answer(prediction, task), answers)
 
 
-def density_bands(densities: Iterable[float], least: int = LEAST_PAGES) -> list[str]:
+def density_bands(densities: Iterable[float], least: int = MIN_PAGES) -> list[str]:
     """Return the bands of text density, such as "0.25-0.5", in ascending order, with at least `least` pages each.
 
     Bands begin and end at `DENSITY_EDGES`. A band with fewer pages is joined with the next denser one, and the densest

@@ -1,9 +1,9 @@
 """Definitions of the paper's benchmarks: dataset, prompt and scoring of each, as in lmms-eval 0.7.3.
 
-`benchmark_rows.py` uses them to make samples of a benchmark's rows, and `runner.py` to score the answers. Prompts are
+`dataset.py` uses them to make samples of a benchmark's rows, and `generator.py` to score the answers. Prompts are
 those that lmms-eval gives an unknown model (its `default`), and token limits are those of lmms-eval. The scores for the
 same predictions are equal to those of lmms-eval too (`tests/unit/test_published.py`). Only benchmarks with a rule-based
-metric are here; `ELSEWHERE` lists the others.
+metric are here; `NOT_SCORED_HERE` lists the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Benchmark:
         columns: Columns that a row must have besides its image.
         question: Function that returns the prompt of a row.
         answers: Function that returns the accepted answers of a row.
-        metric: Key of `benchmarks.SCORES`, or a function of the row if a benchmark has several metrics.
+        metric: Key of `SCORES` in `minidoc.py`, or a function of the row if a benchmark has several metrics.
         reported: Name of the headline score in lmms-eval.
         max_new_tokens: Maximum number of tokens of an answer.
         group: Function that returns the part of the benchmark a row belongs to.
@@ -248,7 +248,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }
 
-ELSEWHERE = {  # name: (tasks of lmms-eval, reason why they are not here)
+NOT_SCORED_HERE = {  # name: (tasks of lmms-eval, reason why they are not here)
     "mathvista": (
         "mathvista_testmini_format",
         "a language model reads the final answer off each response",
@@ -266,12 +266,12 @@ def benchmark_of(name: str) -> Benchmark:
     Raises:
         ValueError: If the benchmark is unknown or is not scored here.
     """
-    if name in ELSEWHERE:
-        tasks, reason = ELSEWHERE[name]
+    if name in NOT_SCORED_HERE:
+        tasks, reason = NOT_SCORED_HERE[name]
         raise ValueError(
             f"benchmark {name!r} is not scored here ({reason}): run lmms-eval with --tasks {tasks}."
         )
     if name not in BENCHMARKS:
-        known = ", ".join([*BENCHMARKS, *ELSEWHERE])
-        raise ValueError(f"unknown benchmark {name!r}: choose one of {known}.")
+        known = ", ".join([*BENCHMARKS, *NOT_SCORED_HERE])
+        raise ValueError(f"unknown benchmark {name!r}; choose from {known}")
     return BENCHMARKS[name]
