@@ -7,6 +7,7 @@ or an unreadable value raises an error that lists the known names or suggests on
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ def find_recipe(name: str | Path) -> Path:
     if (shipped / f"{name}.yaml").is_file():
         return shipped / f"{name}.yaml"
     known = sorted(p.relative_to(shipped).with_suffix("").as_posix() for p in shipped.rglob("*.yaml"))
-    raise RecipeError(f"{name}: no such recipe file; give a path, or one of {', '.join(known)}")
+    raise RecipeError(f"{name}: no such recipe file; give a path, or choose from {', '.join(known)}")
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def build(config: type[C], section: Mapping[str, Any] | None, flags: Sequence[st
         if f.default is MISSING and f.default_factory is MISSING and f.name not in values
     ]
     if missing:
-        raise RecipeError(f"missing --{missing[0].replace('_', '-')} (for {config.__name__})")
+        raise RecipeError(
+            f"missing --{missing[0].replace('_', '-')}; see `fcot-vl {_command(config.__name__)} --help`"
+        )
     try:
         return config(**values)
     except (TypeError, ValueError) as error:
@@ -113,12 +116,17 @@ def parse_flags(flags: Sequence[str], known: Mapping[str, Any], owner: str) -> d
     return values
 
 
+def _command(config_name: str) -> str:
+    """Return the command of a dataclass: `PostTrainConfig` belongs to `post-train`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", config_name.removesuffix("Config")).lower()
+
+
 def _known(name: str, known: Mapping[str, Any], owner: str) -> str:
     plain = name.replace("-", "_")
     if plain in known:
         return plain
     near = difflib.get_close_matches(plain, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"see the fields of {owner}"
+    hint = f"did you mean {near[0]}?" if near else f"see `fcot-vl {_command(owner)} --help` for all settings"
     raise RecipeError(f"unknown setting {name!r}; {hint}")
 
 

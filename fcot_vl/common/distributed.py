@@ -1,4 +1,4 @@
-"""Work that one training process does for all: the stage record, messages and the finished folder.
+"""Work that rank 0 does for all training processes: the `stage.json`, messages and the finished folder.
 
 With a single process, these functions add nothing.
 """
@@ -16,14 +16,14 @@ from transformers.integrations import deepspeed
 from fcot_vl.common.stage import Stage, StageError, open_stage, read_stage
 
 
-def is_first(config: TrainingArguments) -> bool:
-    """Return True on the process that writes, the first one over all nodes."""
+def is_main_process(config: TrainingArguments) -> bool:
+    """Return True on the process that writes: rank 0 over all nodes."""
     return bool(config.process_index == 0)
 
 
-def say(config: TrainingArguments, text: str) -> None:
-    """Print a line on the first process only."""
-    if is_first(config):
+def print_on_main(config: TrainingArguments, text: str) -> None:
+    """Print a line on the main process only."""
+    if is_main_process(config):
         print(text, flush=True)
 
 
@@ -35,7 +35,7 @@ def open_shared_stage(
     seed: int | None = None,
     folder: Path | None = None,
 ) -> Stage:
-    """Open a stage on all processes: the first process opens it, then the others read its record.
+    """Open a stage on all processes: the main process opens it, then the others read its `stage.json`.
 
     Args:
         seed: Seed of the stage. Default: `config.seed`.
@@ -46,26 +46,26 @@ def open_shared_stage(
     """
     folder = folder or Path(config.output_dir)
     with config.main_process_first(local=False, desc=f"open {folder}"):
-        if is_first(config):
+        if is_main_process(config):
             return open_stage(folder, name, settings, inputs, config.seed if seed is None else seed)
         record = read_stage(folder)
         if record["settings"] != settings or record["inputs"] != inputs:
-            raise StageError(f"{folder}: was begun with other settings; see the first process's message")
+            raise StageError(f"{folder}: was begun with other settings; see the message of rank 0")
         return Stage(folder, name, record["status"] == "done", record)
 
 
-def first_then_others(config: TrainingArguments, what: str, work: Callable[[], Any]) -> Any:
-    """Return the result of `work`, run on the first process before the others, which then find its files."""
+def main_process_first(config: TrainingArguments, what: str, work: Callable[[], Any]) -> Any:
+    """Return the result of `work`, run on the main process before the others, which then find its files."""
     with config.main_process_first(local=False, desc=what):
         return work()
 
 
 @contextmanager
-def weights_read_whole() -> Iterator[None]:
+def full_weight_loading() -> Iterator[None]:
     """Load models with all their weights in every process inside this context, also under DeepSpeed ZeRO-3.
 
     Otherwise transformers would pass the weights to ZeRO-3 in shards while reading. Shards can be neither checked nor
-    hashed, and a single process could not load a model when it saves. The engine creates the shards when training
+    hashed, and a single process could not load a model when it saves. DeepSpeed creates the shards when training
     begins.
     """
     reference = deepspeed._hf_deepspeed_config_weak_ref
@@ -80,4 +80,10 @@ def weights_read_whole() -> Iterator[None]:
         deepspeed.set_hf_deepspeed_config(config)
 
 
-__all__ = ["first_then_others", "is_first", "open_shared_stage", "say", "weights_read_whole"]
+__all__ = [
+    "full_weight_loading",
+    "is_main_process",
+    "main_process_first",
+    "open_shared_stage",
+    "print_on_main",
+]

@@ -109,7 +109,9 @@ class Checkpoint:
                 f"{self.folder}: holds .bin files only, which are pickle and may run code; convert them to "
                 "safetensors, or add --allow-bin if you trust where they come from"
             )
-        raise CheckpointError(f"{self.folder}: no model.safetensors and no index of shards here")
+        raise CheckpointError(
+            f"{self.folder}: no model.safetensors and no index of shards found; download the checkpoint again"
+        )
 
     def _read_index(self, path: Path) -> tuple[list[str], dict[str, str]]:
         listed = read_json(path).get("weight_map")
@@ -135,7 +137,7 @@ class Checkpoint:
                     yield StoredTensor(name, shard, tuple(file.get_slice(name).get_shape()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
-                f"{path}: not a whole safetensors file ({one_line(error)}); download it again"
+                f"{path}: not a complete safetensors file ({one_line(error)}); download it again"
             ) from None
 
     def _unpickle(self, path: Path) -> dict[str, Tensor]:
@@ -151,7 +153,7 @@ class Checkpoint:
         except Exception as error:  # torch raises many exception types for a broken file
             raise CheckpointError(f"{path}: cannot be read as weights ({one_line(error)})") from None
         if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-            raise CheckpointError(f"{path}: holds something else than tensors by name")
+            raise CheckpointError(f"{path}: does not hold tensors by name; download it again")
         self._unpickled = path, loaded
         return loaded
 

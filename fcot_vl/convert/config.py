@@ -57,8 +57,8 @@ def language_model_of(config: dict[str, Any]) -> str:
     kind = ARCHITECTURES.get(architecture, nested.get("model_type"))
     if kind not in LANGUAGE_MODELS:
         raise CheckpointError(
-            f"config.json: the language model {architecture or kind!r} is not known; "
-            f"known are {', '.join(ARCHITECTURES)}"
+            f"config.json: the language model {architecture or kind!r} is not supported; "
+            f"supported are {', '.join(ARCHITECTURES)}"
         )
     return str(kind)
 

@@ -141,7 +141,7 @@ class Checkpoint:
                 f"{self.folder}: holds pickle files (.bin, .pt), which may run code when they are read; save the model "
                 "again with `save_pretrained`, which writes safetensors"
             )
-        raise CheckpointError(f"{self.folder}: no {SINGLE} and no {INDEX} here; give the folder of a model")
+        raise CheckpointError(f"{self.folder}: no {SINGLE} and no {INDEX} found; give the folder of a model")
 
     def _listed(self) -> dict[str, str]:
         """Return the mapping from tensors to files of the index."""
@@ -171,23 +171,23 @@ def _read_header(folder: Path, file: str) -> Shard:
             size = os.fstat(opened.fileno()).st_size
             length = int.from_bytes(opened.read(8), "little")
             if not 2 <= length <= min(LONGEST_HEADER, size - 8):
-                raise ValueError("its header has no possible length")
+                raise ValueError("the length of its header is impossible")
             header: dict[str, Any] = json.loads(opened.read(length))
         metadata = header.pop("__metadata__", {})
         tensors, end = [], 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             if entry["dtype"] not in SIZES:
-                raise ValueError(f"{name} has the dtype {entry['dtype']}, which is not known here")
+                raise ValueError(f"{name} has the dtype {entry['dtype']}, which is not supported")
             tensor = StoredTensor(name, file, entry["dtype"], tuple(entry["shape"]), 8 + length + end)
             if entry["data_offsets"] != [end, end + tensor.bytes]:
-                raise ValueError(f"{name} does not lie where its shape says")
+                raise ValueError(f"{name} has a size that does not match its shape")
             tensors.append(tensor)
             end += tensor.bytes
         if 8 + length + end != size:
-            raise ValueError(f"it has {size:,} bytes, its header speaks of {8 + length + end:,}")
+            raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + end:,}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({one_line(error)}); download or save it again"
+            f"{path}: not a complete safetensors file ({one_line(error)}); download or save it again"
         ) from None
     return Shard(file, tuple(tensors), metadata)
 

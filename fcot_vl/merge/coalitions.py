@@ -24,8 +24,8 @@ from fcot_vl.merge.checkpoint import CheckpointError
 FILE, LOG, SCRATCH = "coalitions.jsonl", "score.log", ".coalition"
 
 
-class Scored(NamedTuple):
-    """Score of one coalition, and its scores by task if the judge reports tasks."""
+class CoalitionScore(NamedTuple):
+    """Score of one coalition, and its scores by task if the scorer reports tasks."""
 
     score: float
     tasks: dict[str, float]
@@ -38,9 +38,9 @@ class Coalitions:
         folder: Folder of the file; also holds the model being scored, temporarily.
         base: Content hash of the base.
         members: Content hashes of the players, in order.
-        scored_by: Identification of the judge (a data hash or a command) and of everything else that affects a score.
+        scored_by: Identification of the scorer (a data hash or a command) and of everything else that affects a score.
         make: Function that writes the model of a coalition into a folder.
-        judge: Function that scores a model folder; its second argument is a folder for its own files.
+        score_model: Function that scores a model folder; its second argument is a folder for its own files.
         advance: Function called after every coalition that is scored, or found for the first time.
     """
 
@@ -51,13 +51,13 @@ class Coalitions:
         members: Sequence[str],
         scored_by: dict[str, Any],
         make: Callable[[frozenset[int], Path], None],
-        judge: Callable[[Path, Path], Scored],
+        score_model: Callable[[Path, Path], CoalitionScore],
         advance: Callable[[frozenset[int]], None] = lambda _: None,
     ) -> None:
         self.folder, self.base, self.members, self.scored_by = folder, base, members, scored_by
-        self.make, self.judge, self.advance = make, judge, advance
-        self.kept = _read(folder / FILE)
-        self.known: dict[frozenset[int], Scored] = {}
+        self.make, self.score_model, self.advance = make, score_model, advance
+        self.stored = _read(folder / FILE)
+        self.known: dict[frozenset[int], CoalitionScore] = {}
 
     def __call__(self, coalition: frozenset[int]) -> float:
         """Return the score of a coalition.
@@ -68,9 +68,9 @@ class Coalitions:
         """
         if coalition not in self.known:
             key = self._key(coalition)
-            if key not in self.kept:
-                self.kept[key] = self._score(coalition, key)
-            self.known[coalition] = self.kept[key]
+            if key not in self.stored:
+                self.stored[key] = self._score(coalition, key)
+            self.known[coalition] = self.stored[key]
             self.advance(coalition)
         return self.known[coalition].score
 
@@ -79,17 +79,19 @@ class Coalitions:
         content = [self.base, sorted(self.members[i] for i in coalition), self.scored_by]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def _score(self, coalition: frozenset[int], key: str) -> Scored:
+    def _score(self, coalition: frozenset[int], key: str) -> CoalitionScore:
         scratch = self.folder / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             (scratch / "model").mkdir(parents=True)
             self.make(coalition, scratch / "model")
-            scored = self.judge(scratch / "model", scratch / "scores")
+            scored = self.score_model(scratch / "model", scratch / "scores")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if not math.isfinite(scored.score):
-            raise CheckpointError(f"a coalition's score is {scored.score}, which is no number to compare")
+            raise CheckpointError(
+                f"the score of a coalition is {scored.score}, not a finite number; check --score-command"
+            )
         row = {"key": key, "members": sorted(self.members[i] for i in coalition), **scored._asdict()}
         with (self.folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -98,7 +100,7 @@ class Coalitions:
         return scored
 
 
-def command_score(command: str, model: Path, log: Path) -> Scored:
+def command_score(command: str, model: Path, log: Path) -> CoalitionScore:
     """Run a scoring command and return the number that it prints last.
 
     Args:
@@ -126,11 +128,11 @@ def command_score(command: str, model: Path, log: Path) -> Scored:
     lines = [line.strip() for line in ran.stdout.splitlines() if line.strip()]
     if ran.returncode:
         raise CheckpointError(
-            f"--score-command ended with exit code {ran.returncode}; what it said is in {log}. What was scored before "
-            "is kept; rerun the same command to resume"
+            f"--score-command ended with exit code {ran.returncode}; its output is in {log}. Earlier scores "
+            "are kept; rerun the same command to resume"
         )
     try:
-        return Scored(float(lines[-1]), {})
+        return CoalitionScore(float(lines[-1]), {})
     except (IndexError, ValueError):
         said = repr(lines[-1][:80]) if lines else "nothing"
         raise CheckpointError(
@@ -138,7 +140,7 @@ def command_score(command: str, model: Path, log: Path) -> Scored:
         ) from None
 
 
-def _read(path: Path) -> dict[str, Scored]:
+def _read(path: Path) -> dict[str, CoalitionScore]:
     """Read the rows of an interrupted run; an incomplete last row is dropped and removed from the file."""
     if not path.exists():
         return {}
@@ -148,7 +150,7 @@ def _read(path: Path) -> dict[str, Scored]:
         path.write_text(whole, encoding="utf-8")
     try:
         rows = [json.loads(line) for line in whole.splitlines()]
-        return {row["key"]: Scored(row["score"], row["tasks"]) for row in rows}
+        return {row["key"]: CoalitionScore(row["score"], row["tasks"]) for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: not the scores of coalitions ({one_line(error)}); delete it to score them again"

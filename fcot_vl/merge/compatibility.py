@@ -51,18 +51,18 @@ def same_architecture(reference: Checkpoint, others: Sequence[Checkpoint]) -> li
             )
     for other in others:
         _same_tensors(reference, other)
-        mine, theirs = _flat(reference.config), _flat(other.config)
-        for key in sorted(mine.keys() | theirs.keys()):
-            one, two = mine.get(key), theirs.get(key)
+        ours, theirs = _flat(reference.config), _flat(other.config)
+        for key in sorted(ours.keys() | theirs.keys()):
+            one, two = ours.get(key), theirs.get(key)
             parts = set(key.split("."))
             if one == two or parts & HARMLESS:
                 continue
-            told = f"config.json's {key} is {_short(two)}, in {reference.folder} {_short(one)}"
+            difference = f"config.json's {key} is {_short(two)}, in {reference.folder} {_short(one)}"
             if parts & DECISIVE:
                 raise CheckpointError(
-                    f"{other.folder}: another model: {told}; only checkpoints of one architecture can be merged"
+                    f"{other.folder}: another model: {difference}; only checkpoints of one architecture can be merged"
                 )
-            notes.append(f"{other.folder}: {told}, which is kept")
+            notes.append(f"{other.folder}: {difference}, which is kept")
     return notes
 
 
@@ -71,11 +71,13 @@ def _same_tensors(reference: Checkpoint, other: Checkpoint) -> None:
     added = [name for name in other.tensors if name not in reference.tensors]
     if missing:
         raise CheckpointError(
-            f"{other.folder}: has no {_list(missing)}, which {reference.folder} has; are both whole, and of one model?"
+            f"{other.folder}: has no {_list(missing)}, which {reference.folder} has; "
+            "check that both folders are complete and hold the same model"
         )
     if added:
         raise CheckpointError(
-            f"{other.folder}: has {_list(added)}, which {reference.folder} has not; are both whole, and of one model?"
+            f"{other.folder}: has {_list(added)}, which {reference.folder} has not; "
+            "check that both folders are complete and hold the same model"
         )
     for name, one in reference.tensors.items():
         two = other.tensors[name]

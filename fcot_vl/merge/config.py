@@ -43,7 +43,7 @@ class MergeConfig:
         seed: Random seed of the permutations, and of the values that dare drops.
 
     Raises:
-        ValueError: If the settings do not go together.
+        ValueError: If settings contradict each other.
     """
 
     checkpoints: Sequence[Path]
@@ -63,7 +63,7 @@ class MergeConfig:
     def __post_init__(self) -> None:
         method, n = self.method, len(self.checkpoints)
         if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+            raise ValueError(f"unknown --method {method!r}; choose from {', '.join(METHODS)}")
         if n < 2:
             raise ValueError(f"a merge needs two or more checkpoints, got {n}")
         if method in FINAL_BASE and self.base is None:
@@ -86,7 +86,7 @@ class MergeConfig:
                 raise ValueError(f"{option} is not used by --method {method}: leave it out")
         self._check_numbers(n)
         if method == "shapley":
-            self._check_judge(n)
+            self._check_scorer(n)
         for folder in (*self.checkpoints, *([self.base] if self.base else [])):
             if self.output.resolve() == folder.resolve():
                 raise ValueError(
@@ -95,7 +95,7 @@ class MergeConfig:
 
     def _check_numbers(self, n: int) -> None:
         if self.method == "weighted" and self.weights is None:
-            raise ValueError("--method weighted needs --weights, one a checkpoint, such as 0.5,0.3,0.2")
+            raise ValueError("--method weighted needs --weights, one per checkpoint, such as 0.5,0.3,0.2")
         if self.weights is not None:
             if len(self.weights) != n:
                 raise ValueError(f"--weights has {len(self.weights)} numbers for {n} checkpoints")
@@ -104,7 +104,9 @@ class MergeConfig:
             if self.method == "weighted" and abs(sum(self.weights)) < 1e-8:
                 raise ValueError("--weights sum to 0, and --method weighted divides by their sum")
             if self.method == "ties" and min(self.weights) <= 0:
-                raise ValueError("--method ties needs weights above 0: they vote for a sign")
+                raise ValueError(
+                    "--method ties needs weights above 0: they are votes for the sign of each value"
+                )
         if self.scale is not None and not math.isfinite(self.scale):
             raise ValueError("--scale must be a finite number")
         if self.density is not None and not 0 < self.density <= 1:
@@ -112,9 +114,9 @@ class MergeConfig:
                 f"--density is the share of values kept, above 0 and at most 1, got {self.density}"
             )
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(f"unknown --dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+            raise ValueError(f"unknown --dtype {self.dtype!r}; choose from {', '.join(DTYPES)}")
 
-    def _check_judge(self, n: int) -> None:
+    def _check_scorer(self, n: int) -> None:
         if (self.data is None) == (self.score_command is None):
             raise ValueError("--method shapley scores models: give either --data or --score-command")
         if self.score_command is not None and "{model}" not in self.score_command:

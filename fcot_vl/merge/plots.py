@@ -47,7 +47,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     weights.invert_yaxis()
     weights.set_title("weight in the merge", fontsize=9.5, color=INK, loc="left")
     _sizes(sizes, record["coalitions"])
-    finish(figure, path, _caption(record), "What each checkpoint is worth")
+    finish(figure, path, _caption(record), "Shapley values of the checkpoints")
 
 
 def _sizes(panel: Axes, coalitions: list[dict[str, Any]]) -> None:
@@ -67,7 +67,11 @@ def _sizes(panel: Axes, coalitions: list[dict[str, Any]]) -> None:
 
 
 def _caption(record: dict[str, Any]) -> str:
-    judge = record["scored_by"]
-    by = f"data {judge['data'][:12]}" if "data" in judge else f"command: {judge['score_command'][:90]}"
+    scored_by = record["scored_by"]
+    by = (
+        f"data {scored_by['data'][:12]}"
+        if "data" in scored_by
+        else f"command: {scored_by['score_command'][:90]}"
+    )
     how = f"{record['permutations']} orders" if record["permutations"] else "exact"
     return f"{how}, {len(record['coalitions'])} coalitions scored; {by}; {record['date'][:10]}, {record['hardware']}"

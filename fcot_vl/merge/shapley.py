@@ -76,7 +76,7 @@ def drawn_orders(n: int, permutations: int, seed: int) -> list[list[int]]:
     """
     if permutations < 4 or permutations % 2:
         raise ValueError(
-            f"permutations are drawn in pairs, at least two, so four or a higher even number: got {permutations}"
+            f"--permutations must be an even number of at least 4, because orders come in pairs; got {permutations}"
         )
     rng = random.Random(seed)
     orders = []

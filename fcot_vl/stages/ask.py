@@ -1,4 +1,4 @@
-"""Answering of one question about one image file by the embedded teacher, or by any teacher or student folder.
+"""Answer one question about one image file with the embedded teacher, or by any teacher or student folder.
 
 This is the shortest path through the package: image -> tiles -> model -> answer, with a description of the model.
 """
@@ -58,7 +58,7 @@ def ask(
     Args:
         image_path: Image file (see `open_image`).
         question: Question in plain text.
-        model: Folder or hub id of a teacher (see `model.families`) or a student. None: the embedded teacher.
+        model: Folder or hub id of a teacher (see `docs/families.md`) or a student. None: the embedded teacher.
         max_new_tokens: Maximum number of tokens of the answer.
 
     Raises:
@@ -68,12 +68,12 @@ def ask(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    checked(question)
+    check_question(question)
     image = open_image(image_path)
     loaded, processor = load_for_inference(tiny_teacher_path() if model is None else model)
-    inputs = asked(question, image, loaded, processor)
+    inputs = question_tensors(question, image, loaded, processor)
     started = time.perf_counter()
-    answer = answered(loaded, processor, inputs, max_new_tokens)
+    answer = generate_answer(loaded, processor, inputs, max_new_tokens)
     seconds = time.perf_counter() - started
     ratio = int(getattr(loaded.config, "compress_ratio", 1))
     return Answer(
@@ -90,7 +90,7 @@ def ask(
     )
 
 
-def checked(question: str) -> str:
+def check_question(question: str) -> str:
     """Return the question without outer whitespace.
 
     Raises:
@@ -101,17 +101,17 @@ def checked(question: str) -> str:
     return question.strip()
 
 
-def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict[str, Tensor]:
+def question_tensors(question: str, image: Image.Image, model: Any, processor: Any) -> dict[str, Tensor]:
     """Return the model inputs for one question about one image, on the model's device.
 
     Raises:
         ValueError: If the question is empty or contains tokens that mark images.
     """
-    question = checked(question)
+    question = check_question(question)
     marks = processor.tokenizer.convert_ids_to_tokens([*processor.image_marks[0], *processor.image_marks[1]])
     for token in (processor.image_token, *marks):
         if token in question:
-            raise ValueError(f"the question holds {token}, which marks pictures; leave it out")
+            raise ValueError(f"the question holds {token}, which marks images; leave it out")
     inputs = question_inputs(question, [image], processor)
     inputs = {key: value.to(model.device) for key, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
@@ -119,7 +119,7 @@ def asked(question: str, image: Image.Image, model: Any, processor: Any) -> dict
 
 
 @torch.inference_mode()
-def answered(model: Any, processor: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> list[int]:
+def generate_answer(model: Any, processor: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> list[int]:
     """Return the tokens of a greedy answer, including the stop token."""
     made = model.generate(
         **inputs,

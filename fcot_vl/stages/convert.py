@@ -73,7 +73,7 @@ def convert(
     token = image_token if image_token is not None else image_token_id(source, tokenizer)
     if token is None:
         raise CheckpointError(
-            f"{source}: no tokenizer file tells the id of <IMG_CONTEXT>; put them there, or give --image-token-id"
+            f"{source}: no tokenizer file contains the id of <IMG_CONTEXT>; add the files, or give --image-token-id"
         )
     plan = make_plan(checkpoint, language_model, internvl_config(checkpoint.config, token))
     conversation = CONVERSATIONS.get(checkpoint.config.get("template", ""))
@@ -90,13 +90,14 @@ def convert(
     _write_weights(checkpoint, plan, output)
     if tokenizer is None:
         console.print(
-            f"[yellow]{source} has no tokenizer files: only weights, picture processing and the chat template are "
+            f"[yellow]{source} has no tokenizer files: only weights, image processing and the chat template are "
             "written.[/yellow]"
         )
     if conversation is None:
         console.print(
-            f"[yellow]the conversation template {checkpoint.config.get('template')!r} is not known (known are "
-            f"{', '.join(CONVERSATIONS)}): no chat template is written; put a chat_template.jinja there.[/yellow]"
+            f"[yellow]the conversation template {checkpoint.config.get('template')!r} is not supported (supported are "
+            f"{', '.join(CONVERSATIONS)}): no chat template is written; add a "
+            "chat_template.jinja to the output folder.[/yellow]"
         )
     _generation(checkpoint.config["llm_config"], tokenizer, conversation).save_pretrained(output)
     template = None if conversation is None else chat_template(conversation, adds_bos(tokenizer))
@@ -203,13 +204,13 @@ def _write_processor(
     original: dict[str, Any], config: InternVLConfig, tokenizer: Any, template: str | None, output: Path
 ) -> None:
     """Write the tiling, normalization, tokenizer and chat template."""
-    pictures = image_processor(original)
+    images = image_processor(original)
     if tokenizer is None:
-        pictures.save_pretrained(output)
+        images.save_pretrained(output)
         if template is not None:
             (output / "chat_template.jinja").write_text(template, encoding="utf-8")
         return
-    FCoTVLProcessor(pictures, tokenizer, config.image_seq_length, template).save_pretrained(output)
+    FCoTVLProcessor(images, tokenizer, config.image_seq_length, template).save_pretrained(output)
 
 
 def _generation(

@@ -59,7 +59,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
     console = console or Console()
     record = read_stage(run)
     if record["stage"] != "post-train" or record["status"] != "done":
-        raise ValueError(f"{run}: not a finished post-train run")
+        raise ValueError(f"{run}: not a finished post-train run; finish it with the same command")
     steps = sorted((run / CHECKPOINTS).glob("step-*"))
     if not steps:
         raise ValueError(f"{run}: no checkpoint was kept; train with --keep-checkpoints 10")

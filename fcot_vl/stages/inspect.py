@@ -68,8 +68,8 @@ def inspect(
         raise ValueError(f"page, context and gpus must be at least 1, got {page}, {context} and {gpus}")
     if compressor not in COMPRESSORS:
         raise ValueError(f"compressor must be one of {', '.join(COMPRESSORS)}, got {compressor!r}")
-    family, language_model, config, pictures = _read(str(path))
-    tiles = pictures.get_number_of_image_patches(page[1], page[0], {"crop_to_patches": True})
+    family, language_model, config, tiling = _read(str(path))
+    tiles = tiling.get_number_of_image_patches(page[1], page[0], {"crop_to_patches": True})
     models = _models(config, compressor)
     found = {
         "path": str(path),
@@ -119,11 +119,11 @@ def _read(path: str) -> tuple[str, str, InternVLConfig, GotOcr2ImageProcessorPil
         raise CheckpointError(f"{path}: this is a {config.model_type} model, not an InternVL")
     family = "student of an InternVL" if isinstance(config, FCoTVLConfig) else "InternVL, Hugging Face layout"
     try:
-        pictures = GotOcr2ImageProcessorPil.from_pretrained(path)
+        tiling = GotOcr2ImageProcessorPil.from_pretrained(path)
     except OSError:  # a folder without a processor: use the tiling of the original
         height, width = config.vision_config.image_size
-        pictures = GotOcr2ImageProcessorPil(size={"height": height, "width": width})
-    return family, config.text_config.model_type, config, pictures
+        tiling = GotOcr2ImageProcessorPil(size={"height": height, "width": width})
+    return family, config.text_config.model_type, config, tiling
 
 
 def _models(config: InternVLConfig, compressor: str) -> list[Any]:

@@ -1,7 +1,8 @@
 """Local data for tasks of lmms-eval: samples as a dataset in the format of DocVQA, and a task file that refers to it.
 
-This module runs before `lmms.py`, in the environment of lmms-eval. The task file includes a task of lmms-eval by its
-path there and changes only the location of the data. Prompts, limits and metrics therefore stay those of lmms-eval.
+This module runs before `evaluate/lmms_eval_model.py`, in the environment of lmms-eval. The task file includes a task of
+lmms-eval by its path there and changes only the location of the data. Prompts, limits and metrics therefore stay those
+of lmms-eval.
 """
 
 from __future__ import annotations
@@ -59,33 +60,35 @@ def lmms_task(config: LmmsTaskConfig) -> Path:
     """
     data, output = Path(config.data), Path(config.output)
     name = config.name or f"{config.task}_local"
-    included, told = find_task(config.task, name)
+    included, task_content = find_task(config.task, name)
     saved = (data / "dataset_dict.json").is_file()
     if not saved and config.task not in DOCVQA_SHAPED:
         raise ValueError(
-            f"{data}: records have the shape of {', '.join(DOCVQA_SHAPED)}; for {config.task} give a folder that "
+            f"{data}: samples can only be used for {', '.join(DOCVQA_SHAPED)}; for {config.task} give a folder that "
             "DatasetDict.save_to_disk wrote, with the task's own columns"
         )
     if config.split and not saved:
-        raise ValueError(f"split {config.split!r}: of a saved dataset; records have none")
-    records = None if saved else open_data(data)
-    split = _split_of(data, config.split) if saved else str(told["test_split"])
+        raise ValueError(
+            f"--split {config.split!r} selects a split of a saved dataset, but {data} holds samples; leave it out"
+        )
+    samples = None if saved else open_data(data)
+    split = _split_of(data, config.split) if saved else str(task_content["test_split"])
     content = task_file(
-        included, told, (data if saved else output / DATASET).resolve(), name, split, config.bare
+        included, task_content, (data if saved else output / DATASET).resolve(), name, split, config.bare
     )
     settings = {"task": config.task, "name": name, "split": split, "bare": config.bare}
     inputs = {
-        "data": str(data.resolve()) if records is None else records.fingerprint(),
+        "data": str(data.resolve()) if samples is None else samples.fingerprint(),
         "lmms-eval": importlib.metadata.version("lmms-eval"),
     }
     stage = open_stage(output, "lmms-eval", settings, inputs)
     path = output / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")  # its path may have changed
     if not stage.done:
-        if records is not None:
-            write_docvqa(records, output / DATASET, split)
-        stage.finish({} if records is None else {"questions": len(records)})
-    questions = "" if records is None else f"{len(records)} questions, "
+        if samples is not None:
+            write_docvqa(samples, output / DATASET, split)
+        stage.finish({} if samples is None else {"questions": len(samples)})
+    questions = "" if samples is None else f"{len(samples)} questions, "
     print(
         f"lmms-eval: {questions}task {name} -> {output}\n"
         f"lmms-eval --model fcot_vl --model_args pretrained=MODEL --tasks {name} --include_path {output} "
@@ -106,14 +109,17 @@ def find_task(task: str, name: str) -> tuple[Path, dict[str, Any]]:
     """
     if importlib.util.find_spec("lmms_eval") is None:
         raise ValueError(
-            "lmms-eval is not installed here; run `make eval-env`, then this command as .venv-eval/bin/fcot-vl"
+            "lmms-eval is not installed in this environment; run `make eval-env`, then this command as "
+            ".venv-eval/bin/fcot-vl"
         )
     index = _task_index()
     if index.get(task, {}).get("type") != "task":
-        group = "a group; give one of its tasks" if task in index else "no task of lmms-eval"
+        group = "a group; give one of its tasks" if task in index else "not a task of lmms-eval"
         raise ValueError(f"{task!r} is {group} (`lmms-eval tasks list` names them)")
     if name in index:
-        raise ValueError(f"{name!r} is a task of lmms-eval, which would run its own; give another --name")
+        raise ValueError(
+            f"{name!r} is a task of lmms-eval, which would run instead of yours; choose another --name"
+        )
     from lmms_eval.utils import load_yaml_config
 
     path = Path(index[task]["yaml_path"])
@@ -138,12 +144,12 @@ def _task_index() -> dict[str, Any]:
 
 
 def task_file(
-    included: Path, told: dict[str, Any], dataset: Path, name: str, split: str, bare: bool
+    included: Path, task_content: dict[str, Any], dataset: Path, name: str, split: str, bare: bool
 ) -> dict[str, Any]:
     """Return the content of a task file that runs the task `included` on another dataset.
 
     Args:
-        told: Content of the file `included`, including its prompts.
+        task_content: Content of the file `included`, including its prompts.
 
     Raises:
         ValueError: If `bare` is set and the task's prompt is not defined by `pre_prompt` and `post_prompt`.
@@ -156,26 +162,28 @@ def task_file(
         "test_split": split,
     }
     if bare:
-        prompts = (told.get("lmms_eval_specific_kwargs") or {}).get("default") or {}
+        prompts = (task_content.get("lmms_eval_specific_kwargs") or {}).get("default") or {}
         if not {"pre_prompt", "post_prompt"} <= prompts.keys():
-            raise ValueError(f"{included.stem}: has no pre_prompt and post_prompt to leave out")
+            raise ValueError(
+                f"{included.stem}: its prompt is not made of pre_prompt and post_prompt, so --bare cannot be used"
+            )
         content["lmms_eval_specific_kwargs"] = {"default": {**prompts, "pre_prompt": "", "post_prompt": ""}}
     return content
 
 
-def _split_of(folder: Path, asked: str | None) -> str:
+def _split_of(folder: Path, split: str | None) -> str:
     have = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-    if asked is None and len(have) == 1:
+    if split is None and len(have) == 1:
         return str(have[0])
-    if asked is None or asked not in have:
+    if split is None or split not in have:
         raise ValueError(f"{folder}: give --split, one of {', '.join(have)}")
-    return asked
+    return split
 
 
-# ------------------------------------------------------------------------------------------------------- records
+# ------------------------------------------------------------------------------------------------------- samples
 
 
-def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
+def write_docvqa(samples: Sequence[Sample], folder: Path, split: str) -> None:
     """Write samples as a `datasets` folder with the columns of DocVQA; it appears completely or not at all.
 
     Columns: `questionId`, `question`, `image`, `answers`. Images are stored as PNG, so their pixels are unchanged.
@@ -193,8 +201,8 @@ def write_docvqa(records: Sequence[Sample], folder: Path, split: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record in records:
-            yield docvqa_row(record)
+        for sample in samples:
+            yield docvqa_row(sample)
 
     silent = are_progress_bars_disabled()
     disable_progress_bars()
@@ -226,10 +234,10 @@ def docvqa_row(sample: Sample) -> dict[str, Any]:
     answers = sample.answers or said["assistant"][:1]
     if len(sample.images) != 1 or not said["user"] or not answers:
         raise ValueError(
-            f"record {sample.id}: a question of DocVQA's shape has one picture, a question and an answer; this has "
-            f"{len(sample.images)} pictures, {len(said['user'])} questions, {len(answers)} answers"
+            f"sample {sample.id}: the DocVQA format needs one image, a question and an answer; this sample has "
+            f"{len(sample.images)} images, {len(said['user'])} questions, {len(answers)} answers"
         )
     buffer = io.BytesIO()
     sample.images[0].convert("RGB").save(buffer, "PNG", compress_level=1)
-    picture = {"bytes": buffer.getvalue(), "path": None}
-    return {"questionId": sample.id, "question": said["user"][0], "image": picture, "answers": answers}
+    image = {"bytes": buffer.getvalue(), "path": None}
+    return {"questionId": sample.id, "question": said["user"][0], "image": image, "answers": answers}

@@ -21,13 +21,13 @@ from fcot_vl.common.stage import open_stage
 from fcot_vl.merge import plots as figure
 from fcot_vl.merge import shapley
 from fcot_vl.merge.checkpoint import Checkpoint, CheckpointError
-from fcot_vl.merge.coalitions import LOG, Coalitions, Scored, command_score
+from fcot_vl.merge.coalitions import LOG, Coalitions, CoalitionScore, command_score
 from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.config import DENSITIES, DTYPES, SCALES, MergeConfig
 from fcot_vl.merge.methods import Rule
 from fcot_vl.merge.streaming import content_hash, merge_folder
 
-RECORD = "merge.json"
+FILE = "merge.json"
 NOTHING_ADDED = "no Shapley value is above zero, so nothing was merged: the result is the last checkpoint"
 
 
@@ -59,12 +59,12 @@ def merge(config: MergeConfig) -> Path:
     size = f"{len(checkpoints)} checkpoints of {reference.bytes / 1e9:,.3f} GB"
     print(f"merge: {size} by {config.method} -> {config.output}", flush=True)
     found = run.find_weights() if config.method == "shapley" else {}
-    record = run.write(found)
+    content = run.write(found)
     if found:
-        figure.draw(record, config.output / "merge.png")
-    write_json(config.output / RECORD, record)
-    _show(record)
-    stage.finish({"method": config.method, "weights": [row["weight"] for row in record["checkpoints"]]})
+        figure.draw(content, config.output / "merge.png")
+    write_json(config.output / FILE, content)
+    _show(content)
+    stage.finish({"method": config.method, "weights": [row["weight"] for row in content["checkpoints"]]})
     return config.output
 
 
@@ -78,7 +78,7 @@ class _Run:
         self.config, self.base, self.checkpoints = config, base, checkpoints
         self.dtype = None if config.dtype is None else DTYPES[config.dtype]
         self.order = list(range(len(checkpoints)))
-        self.judge = {} if config.method != "shapley" else self._judge()
+        self.scored_by = {} if config.method != "shapley" else self._scorer_identity()
         if config.method == "shapley":
             assert base is not None
             with progress_bar() as progress:
@@ -89,8 +89,8 @@ class _Run:
                 )
             self.order.sort(key=lambda i: self.hashes[i])
 
-    def _judge(self) -> dict[str, str]:
-        """Return the source of the coalitions' scores for the record: the data hash or the command."""
+    def _scorer_identity(self) -> dict[str, str]:
+        """Return the source of the coalitions' scores for `merge.json`: the data hash or the command."""
         if self.config.data is None:
             return {"score_command": str(self.config.score_command)}
         from fcot_vl.data.dataset import SampleFolder
@@ -113,7 +113,7 @@ class _Run:
         """Return the inputs by content hash for shapley, else by path, size and modification time."""
         if self.config.method == "shapley":
             players = ", ".join(self.hashes[i] for i in self.order)
-            return {"base": self.base_hash, "checkpoints": players, **self.judge}
+            return {"base": self.base_hash, "checkpoints": players, **self.scored_by}
         found = {} if self.base is None else {"base": _place(self.base)}
         return found | {f"checkpoint {i}": _place(c) for i, c in enumerate(self.checkpoints, 1)}
 
@@ -130,7 +130,7 @@ class _Run:
                 config.output,
                 self.base_hash,
                 [self.hashes[i] for i in self.order],
-                {**self.judge, "dtype": config.dtype},
+                {**self.scored_by, "dtype": config.dtype},
                 self._make,
                 self._score,
                 lambda _: progress.update(bar, advance=1),
@@ -142,7 +142,7 @@ class _Run:
                 values, errors = shapley.sampled(n, score, config.permutations, config.seed)
         weights = shapley.weights(values)
         given = [self.order.index(i) for i in range(n)]  # player of each checkpoint
-        kept = weights is None
+        nothing_added = weights is None
         if weights is None:
             print(f"merge: {NOTHING_ADDED}", flush=True)
             weights = [float(player == given[-1]) for player in range(n)]
@@ -152,7 +152,7 @@ class _Run:
         ]
         return {
             "weights": [weights[p] for p in given],
-            "note": NOTHING_ADDED if kept else None,
+            "note": NOTHING_ADDED if nothing_added else None,
             "values": [values[p] for p in given],
             "errors": [None if errors is None else errors[p] for p in given],
             "coalitions": sorted(rows, key=lambda row: (len(row["members"]), row["members"])),
@@ -164,7 +164,7 @@ class _Run:
         rule = Rule("shapley", (1 / len(members),) * len(members) if members else ())
         merge_folder(self.base, members, folder, rule, self.dtype)
 
-    def _score(self, model: Path, scratch: Path) -> Scored:
+    def _score(self, model: Path, scratch: Path) -> CoalitionScore:
         if self.config.score_command is not None:
             return command_score(self.config.score_command, model, self.config.output / LOG)
         from fcot_vl.stages.evaluate import evaluate
@@ -173,7 +173,7 @@ class _Run:
             model, Path(str(self.config.data)), scratch, stage="post-train", batch_size=self.config.batch_size
         )
         tasks = {task: row["score"] for task, row in result["tasks"].items()}
-        return Scored(result["mean_over_tasks"], tasks)
+        return CoalitionScore(result["mean_over_tasks"], tasks)
 
     def write(self, found: dict[str, Any]) -> dict[str, Any]:
         """Write the merged model and return the content of `merge.json`."""
@@ -215,7 +215,7 @@ class _Run:
             "seed": config.seed,
             "base": None if self.base is None else {"folder": str(self.base.folder), "content": base_hash},
             "checkpoints": rows,
-            "scored_by": self.judge or None,
+            "scored_by": self.scored_by or None,
             "weights_chosen_on": self._chosen_on(),
             "coalitions": found.get("coalitions", []),
             "note": found.get("note"),
@@ -228,9 +228,9 @@ class _Run:
 
         They include those of checkpoints that were merged themselves.
         """
-        hashes = {self.judge["data"]} if "data" in self.judge else set()
+        hashes = {self.scored_by["data"]} if "data" in self.scored_by else set()
         for checkpoint in (*self.checkpoints, *([self.base] if self.base else [])):
-            path = checkpoint.folder / RECORD
+            path = checkpoint.folder / FILE
             if path.is_file():
                 try:
                     hashes |= set(json.loads(path.read_text(encoding="utf-8"))["weights_chosen_on"])
@@ -255,27 +255,27 @@ def _place(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.folder} ({digest[:16]})"
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(content: dict[str, Any]) -> None:
     """Print the table of the merge in the terminal."""
-    alone = {row["members"][0]: row["score"] for row in record["coalitions"] if len(row["members"]) == 1}
-    table = Table(title=f"Merged by {record['method']}")
+    alone = {row["members"][0]: row["score"] for row in content["coalitions"] if len(row["members"]) == 1}
+    table = Table(title=f"Merged by {content['method']}")
     table.add_column("checkpoint")
-    if record["coalitions"]:
+    if content["coalitions"]:
         for column in ("alone", "Shapley value", "± s.e."):
             table.add_column(column, justify="right")
     table.add_column("weight", justify="right")
-    for number, row in enumerate(record["checkpoints"], 1):
+    for number, row in enumerate(content["checkpoints"], 1):
         cells = [f"{number}  {Path(row['folder']).name}"]
-        if record["coalitions"]:
+        if content["coalitions"]:
             error = row["standard_error"]
             cells += [f"{alone[number]:.4f}" if number in alone else "", f"{row['shapley']:+.4f}"]
             cells.append("exact" if error is None else f"{error:.4f}")
         table.add_row(*cells, f"{row['weight']:.4f}")
     console = Console()
     console.print(table)
-    ends = {len(row["members"]): row["score"] for row in record["coalitions"]}
+    ends = {len(row["members"]): row["score"] for row in content["coalitions"]}
     if ends:
-        everyone = ends[len(record["checkpoints"])]
+        everyone = ends[len(content["checkpoints"])]
         console.print(
             f"score of the base {ends[0]:.4f}, of the average of all {everyone:.4f}", highlight=False
         )

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
+from fcot_vl.common.distributed import (
+    full_weight_loading,
+    is_main_process,
+    main_process_first,
+    open_shared_stage,
+    print_on_main,
+)
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import PostTrainCollator
 from fcot_vl.data.skip_log import SkipLog
@@ -217,15 +223,15 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     inputs = {"model": hash_module(student), "data": data_hash}
     stage = open_shared_stage(config, "post-train", stage_settings(config), inputs)
     if stage.done:
-        say(config, f"post-train: already done in {folder}")
+        print_on_main(config, f"post-train: already done in {folder}")
         return folder
     ratio = student.config.compress_ratio
-    say(config, f"post-train: {model} at compress ratio {ratio}, into {folder}")
+    print_on_main(config, f"post-train: {model} at compress ratio {ratio}, into {folder}")
     processor = load_processor(model, config=student.config)
     features = None
     vision_hash = hash_module(student.vision)
     if config.cache_features:
-        features = first_then_others(
+        features = main_process_first(
             config,
             "cache features",
             lambda: cache_features(
@@ -250,7 +256,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
         trainer.add_callback(KeepWeights(folder, config.keep_checkpoints, trainer.gathered_weights))
     train(trainer, "post-train", items.describe())
     weights = trainer.gathered_weights()
-    if not is_first(config):
+    if not is_main_process(config):
         return folder
     trained = with_weights(config, load_for_training(model, config.visual_positions), weights)
     assert not config.freeze_vision or hash_module(trained.vision) == vision_hash, "the frozen ViT changed"
@@ -305,7 +311,7 @@ def load_for_training(model: str | Path, visual_positions: str | None = None) ->
         visual_positions: Scheme of visual positions that replaces the student's own.
     """
     family = family_of(model).student
-    with weights_read_whole():
+    with full_weight_loading():
         if isinstance(read_config(model), family.config_class):
             student = family.from_pretrained(model, dtype=torch.float32)
         else:

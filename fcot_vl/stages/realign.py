@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage, say, weights_read_whole
+from fcot_vl.common.distributed import (
+    full_weight_loading,
+    is_main_process,
+    main_process_first,
+    open_shared_stage,
+    print_on_main,
+)
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import RealignCollator
 from fcot_vl.data.skip_log import SkipLog
@@ -179,7 +185,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     samples = open_data(data, config.seed)
     data_hash = samples.fingerprint()
     dtype = torch.bfloat16 if config.bf16 else torch.float32
-    with weights_read_whole():
+    with full_weight_loading():
         backbone = SharedBackbone.from_teacher(
             teacher, config.ratios, config.compressor, config.visual_positions, dtype=dtype
         )
@@ -188,15 +194,15 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     inputs = {"teacher": teacher_hash, "data": data_hash}
     stage = open_shared_stage(config, "realign", stage_settings(config), inputs)
     if stage.done:
-        say(config, f"realign: already done in {folder}")
+        print_on_main(config, f"realign: already done in {folder}")
         return folder
     ratios = ", ".join(map(str, config.ratios))
-    say(config, f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
+    print_on_main(config, f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
     _seed_compressors(backbone, config.seed)
     processor = load_processor(teacher)
     features = None
     if config.cache_features:
-        features = first_then_others(
+        features = main_process_first(
             config,
             "cache features",
             lambda: cache_features(
@@ -223,7 +229,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     if not trainer.is_sharded:
         assert hash_module(backbone.teacher) == teacher_hash, "a frozen weight changed"
     weights = trainer.gathered_weights()
-    if is_first(config):
+    if is_main_process(config):
         _save_students(config, teacher, weights, dtype)
         stage.finish(_figures(trainer.meter, config.ratios, len(pages), len(samples) - len(pages)))
         remove_checkpoints(folder)
@@ -239,7 +245,7 @@ def _save_students(
     """
     family = family_of(teacher).student
     for ratio in config.ratios:
-        with weights_read_whole():
+        with full_weight_loading():
             student = family.from_teacher(
                 teacher, ratio, config.compressor, config.visual_positions, dtype=dtype
             )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from fcot_vl.common.distributed import first_then_others, is_first, open_shared_stage
+from fcot_vl.common.distributed import is_main_process, main_process_first, open_shared_stage
 from fcot_vl.common.files import write_json
 from fcot_vl.common.hashing import hash_file
 from fcot_vl.common.plotting import FAINT, INK, clean, finish
@@ -63,7 +63,9 @@ class ResampleConfig:
 
     def __post_init__(self) -> None:
         if (self.losses is None) == (self.model is None):
-            raise ValueError("give either --losses, a coarse run's folder, or --model to make the coarse run")
+            raise ValueError(
+                "give either --losses (the folder of a coarse run) or --model (to make the coarse run)"
+            )
         if self.records < 1:
             raise ValueError(f"--records must be at least 1, got {self.records}")
         sampling_weights({"": Group(1.0, 1)}, self.floor, self.cap)
@@ -97,7 +99,7 @@ def resample(
     if config.losses is not None:
         if not (config.losses / LOSS_LOG).is_file():
             raise ValueError(
-                f"{config.losses}: no {LOSS_LOG} here; give the output folder of a post-train run"
+                f"{config.losses}: no {LOSS_LOG} found; give the output folder of a post-train run"
             )
         inputs["losses"] = hash_file(config.losses / LOSS_LOG)
     else:
@@ -116,12 +118,12 @@ def resample(
         assert coarse is not None and config.model is not None
         run = config.output / "coarse"
         subset = config.output / "coarse.yaml"
-        if is_first(coarse):
+        if is_main_process(coarse):
             write_subset(subset, parts, config.records, others)
         coarse.output_dir = str(run)
-        first_then_others(coarse, "draw records", subset.exists)  # the other processes wait for the file
+        main_process_first(coarse, "draw samples", subset.exists)  # the other processes wait for the file
         post_train(coarse, config.model, subset)
-        if not is_first(coarse):
+        if not is_main_process(coarse):
             return config.output
     length = _counter(config.model or run)
     lengths = {
@@ -130,8 +132,8 @@ def resample(
     groups = read_groups(run / LOSS_LOG, lengths)
     if missing := [part.group for part in parts if part.group not in groups]:
         raise ValueError(
-            f"{run / LOSS_LOG}: no loss of the group {missing[0]!r}; the run saw {', '.join(groups)}. "
-            "Give the data it was trained on, or more --records"
+            f"{run / LOSS_LOG}: no loss of the group {missing[0]!r}; the run has {', '.join(groups)}. "
+            "Give the data it was trained on, or raise --records"
         )
     groups = {part.group: groups[part.group] for part in parts}
     weights = sampling_weights(groups, config.floor, config.cap, set(config.generation))

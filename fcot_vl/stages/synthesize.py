@@ -42,15 +42,15 @@ def synthesize(
     """
     chosen = list(TASKS) if tasks is None else tasks
     if split not in SPLITS:
-        raise ValueError(f"unknown MiniDoc split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise ValueError(f"unknown MiniDoc split {split!r}; choose from {', '.join(SPLITS)}")
     if not chosen or any(task not in TASKS for task in chosen):
         raise ValueError(f"unknown MiniDoc task among {chosen}: choose from {', '.join(TASKS)}")
     if records < 1 or shard_size < 1:
-        raise ValueError(f"{records} records in shards of {shard_size}: both must be at least 1")
+        raise ValueError(f"--records and the shard size must be at least 1, got {records} and {shard_size}")
     settings = {"split": split, "records": records, "tasks": chosen, "shard_size": shard_size}
     stage = open_stage(folder, "synthesize", settings, {}, seed)
     if stage.done:
-        print(f"synthesize: {folder} is finished, {records} {split} records")
+        print(f"synthesize: {folder} is finished, {records} {split} samples")
         return folder
     print(f"synthesize: {records} MiniDoc pages, split {split}, seed {seed} -> {folder}")
     with progress_bar() as progress:

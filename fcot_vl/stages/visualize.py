@@ -1,4 +1,4 @@
-"""Attention maps over the page: the visual tokens that an answer attended to, for several models (paper, Fig. 6).
+"""Draw attention maps over the image: the visual tokens that an answer attended to, for several models (paper, Fig. 6).
 
 This module builds on `ask`. It takes an image, a question and models, and writes `attention.png`, `attention.html`
 (one file that loads nothing else) and `attention.json`. The cells of a token are the pixels of the page that it
@@ -34,14 +34,14 @@ from fcot_vl.inference.loading import load_for_inference, stop_ids
 from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.models.compressors.windows import WINDOWS
 from fcot_vl.models.tiny import tiny_teacher_path
-from fcot_vl.stages.ask import answered, asked, checked
+from fcot_vl.stages.ask import check_question, generate_answer, question_tensors
 
 LONGEST = 1400  # pixels of the page's longer side in the HTML
 DIM = 0.22  # brightness of areas without attention
 
 
 @dataclass(frozen=True)
-class Looked:
+class AnswerAttention:
     """Answer of one model with its attention to the page.
 
     Attributes:
@@ -62,7 +62,7 @@ class Looked:
 
 def visualize(
     image_path: Path, question: str, output: Path, models: Sequence[str] = (), max_new_tokens: int = 64
-) -> list[Looked]:
+) -> list[AnswerAttention]:
     """Answer a question with each model and draw the attention of the answers' tokens to the page.
 
     Args:
@@ -72,15 +72,15 @@ def visualize(
     Raises:
         ImageError: If the image cannot be used.
         ValueError: If the question is empty, an answer is empty, or the family or compressor of a model gives its
-            tokens no position on the page.
+            tokens no position in the image.
     """
-    question = checked(question)
+    question = check_question(question)
     page = open_image(image_path)
     found = []
     for name in models or ["embedded"]:
         print(f"visualize: {name}", flush=True)
         model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
-        found.append(look(name, model, processor, page, question, max_new_tokens))
+        found.append(answer_with_attention(name, model, processor, page, question, max_new_tokens))
     output.mkdir(parents=True, exist_ok=True)
     record = {"question": question, **provenance()}
     described = [
@@ -104,25 +104,27 @@ def visualize(
     return found
 
 
-def look(name: str, model: Any, processor: Any, page: Image.Image, question: str, limit: int) -> Looked:
+def answer_with_attention(
+    name: str, model: Any, processor: Any, page: Image.Image, question: str, limit: int
+) -> AnswerAttention:
     """Return the answer of one model with the attention of each of its tokens."""
     config = model.config
     ratio = int(getattr(config, "compress_ratio", 1))
     if config.model_type not in ("internvl", "fcot_vl"):
         raise ValueError(
-            f"{name}: a {config.model_type} model; only InternVL's tokens can be laid over the page"
+            f"{name}: a {config.model_type} model; only the tokens of InternVL have known positions in the image"
         )
     if ratio > 1 and config.compressor == "qformer":
         raise ValueError(
-            f"{name}: tokens of the compressor qformer have no place on the page; all other compressors' do"
+            f"{name}: tokens of the compressor qformer have no position in the image; use another compressor"
         )
     window = WINDOWS[ratio] if ratio > 1 and config.compressor in WINDOWED else None
-    inputs = asked(question, page, model, processor)
-    answer = answered(model, processor, inputs, limit)
+    inputs = question_tensors(question, page, model, processor)
+    answer = generate_answer(model, processor, inputs, limit)
     while answer and answer[-1] in stop_ids(model, processor.tokenizer):
         answer.pop()
     if not answer:
-        raise ValueError(f"{name}: answered nothing to {question!r}")
+        raise ValueError(f"{name}: the answer to {question!r} is empty")
     ids = torch.cat([inputs["input_ids"], inputs["input_ids"].new_tensor([answer])], dim=1)
     length = inputs["input_ids"].shape[1]
     rows = slice(length - 1, length + len(answer) - 1)  # each position predicts a token of the answer
@@ -132,7 +134,7 @@ def look(name: str, model: Any, processor: Any, page: Image.Image, question: str
     visual = seen[:, ids[0].cpu() == processor.image_token_id]
     on_page = visual.sum(1)
     grids = cells(visual / on_page[:, None], page.size, processor, ratio, window)
-    return Looked(
+    return AnswerAttention(
         name,
         ratio,
         visual.shape[1],
@@ -201,7 +203,7 @@ def dimmed(page: Image.Image, grid: NDArray[np.float32]) -> Image.Image:
 
 
 def draw(
-    page: Image.Image, question: str, found: Sequence[Looked], record: dict[str, Any], path: Path
+    page: Image.Image, question: str, found: Sequence[AnswerAttention], record: dict[str, Any], path: Path
 ) -> None:
     """Draw one panel per model with the mean over the tokens of its answer."""
     width = 5.2
@@ -230,7 +232,7 @@ def draw(
     figure.savefig(path, dpi=150, facecolor="white")
 
 
-def page_html(page: Image.Image, question: str, found: Sequence[Looked]) -> str:
+def page_html(page: Image.Image, question: str, found: Sequence[AnswerAttention]) -> str:
     """Build one HTML file that shows the attention token by token."""
     small = page.copy()
     small.thumbnail((LONGEST, LONGEST))

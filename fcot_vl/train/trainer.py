@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
-from fcot_vl.common.distributed import first_then_others, say
+from fcot_vl.common.distributed import main_process_first, print_on_main
 from fcot_vl.common.errors import one_line
 from fcot_vl.data.collator import PostTrainCollator, TokenizedSample, flatten
 from fcot_vl.data.dataset import Sample
@@ -94,7 +94,7 @@ class StageTrainer(CheckpointingTrainer):
             for image in sample.images:
                 image.load()
         except Exception as error:  # damaged bytes make decoders raise nearly any error
-            say(self.args, f"{sample.id}: not read again while training ({one_line(error)})")
+            print_on_main(self.args, f"{sample.id}: not read again while training ({one_line(error)})")
             return
         if not self.is_sharded:
             every: int = self.args.reread_steps
@@ -193,9 +193,9 @@ class StageTrainer(CheckpointingTrainer):
 def train(trainer: StageTrainer, stage: str, what: str) -> None:
     """Train to the end, from the last complete checkpoint if there is one, and print a summary of the run."""
     config, folder = trainer.args, Path(trainer.args.output_dir)
-    checkpoint = first_then_others(config, "look for checkpoints", lambda: last_whole_checkpoint(folder))
+    checkpoint = main_process_first(config, "look for checkpoints", lambda: last_whole_checkpoint(folder))
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
     resumed = f", resuming from {checkpoint.name}" if checkpoint else ""
     many = f" on {config.world_size} processes" if config.world_size > 1 else ""
-    say(config, f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
+    print_on_main(config, f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -76,7 +76,7 @@ def verify(response: str, truths: Sequence[str], *, question: str = "", options:
         )
     truths = [truth for truth in truths if truth.strip()]
     if not truths:
-        raise ValueError("there is no accepted answer to verify against; leave such a record out")
+        raise ValueError("there is no accepted answer to verify against; leave such a sample out")
     given = bare_options(options) if options else listed_options(question)
     final = find_final(response)
     asked = question if options or not given else question[: question.find(given[0])]  # without its options

@@ -77,7 +77,7 @@ def test_what_cannot_be_asked(teacher_folder: Path, tmp_path: Path) -> None:
     for question in ("", "  \n"):
         with pytest.raises(ValueError, match="question is empty"):
             ask(path, question, teacher_folder)
-    with pytest.raises(ValueError, match="marks pictures"):
+    with pytest.raises(ValueError, match="marks images"):
         ask(path, "what is <IMG_CONTEXT> here?", teacher_folder)
     with pytest.raises(ValueError, match="max_new_tokens"):
         ask(path, "What?", teacher_folder, max_new_tokens=0)
@@ -93,7 +93,7 @@ def test_what_cannot_be_asked(teacher_folder: Path, tmp_path: Path) -> None:
         ask(path, "What?", tmp_path / "empty")
     shutil.copytree(teacher_folder, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="no model can be loaded"):
+    with pytest.raises(ValueError, match="the model cannot be loaded"):
         ask(path, "What?", tmp_path / "cut")
 
 

@@ -20,7 +20,7 @@ from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import write_shard
 from fcot_vl.evaluate.evaluator import Evaluator
 from fcot_vl.merge.checkpoint import CheckpointError
-from fcot_vl.merge.coalitions import FILE, SCRATCH, Scored
+from fcot_vl.merge.coalitions import FILE, SCRATCH, CoalitionScore
 from fcot_vl.merge.config import MergeConfig
 from fcot_vl.merge.shapley import exact, weights
 from fcot_vl.models.tiny import tiny_teacher_path
@@ -67,13 +67,13 @@ def scored(monkeypatch):
     """A score from the weights' content instead of the command, and a log of the models that were scored."""
     seen = []
 
-    def score(run: _Run, model: Path, scratch: Path) -> Scored:
+    def score(run: _Run, model: Path, scratch: Path) -> CoalitionScore:
         kept = sorted(p.name for p in model.iterdir())
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(kept)
         weight = next(t for name, t in tensors(model).items() if name.endswith("q_proj.weight")).double()
         seen.append(weight)
         base = next(t for name, t in tensors(run.base.folder).items() if name.endswith("q_proj.weight"))
-        return Scored(float(weight.sub(base).abs().sum()), {"a": 1.0})
+        return CoalitionScore(float(weight.sub(base).abs().sum()), {"a": 1.0})
 
     monkeypatch.setattr(_Run, "_score", score)
     return seen
@@ -141,7 +141,7 @@ def test_the_order_of_checkpoints_changes_nothing_and_nothing_is_scored_again(mo
 def test_a_killed_run_goes_on_and_scores_nothing_twice(models, tmp_path, scored, monkeypatch):
     score, models_scored = _Run._score, scored
 
-    def dies(run: _Run, model: Path, scratch: Path) -> Scored:
+    def dies(run: _Run, model: Path, scratch: Path) -> CoalitionScore:
         if len(models_scored) == 5:
             raise KeyboardInterrupt
         return score(run, model, scratch)
@@ -263,7 +263,7 @@ def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, page
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"method": "best"}, "unknown method 'best': choose one of average"),
+        ({"method": "best"}, "unknown --method 'best'; choose from average"),
         ({"method": "ties"}, "give --base"),
         ({"method": "weighted"}, "needs --weights"),
         ({"method": "weighted", "weights": (1,)}, "1 numbers for 2 checkpoints"),
@@ -271,7 +271,7 @@ def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, page
         ({"weights": (1, 1)}, "--weights is not used by --method average"),
         ({"base": Path("base")}, "--base is not used by --method average"),
         ({"method": "ties", "base": Path("b"), "density": 0}, "--density is the share"),
-        ({"method": "ties", "base": Path("b"), "weights": (1, -1)}, "vote for a sign"),
+        ({"method": "ties", "base": Path("b"), "weights": (1, -1)}, "votes for the sign"),
         ({"method": "shapley", "base": Path("b")}, "either --data or --score-command"),
         ({"method": "shapley", "base": Path("b"), "score_command": "x"}, r"must contain \{model\}"),
         ({"dtype": "int8"}, "unknown --dtype"),

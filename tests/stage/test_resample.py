@@ -66,5 +66,5 @@ def test_what_does_not_fit_is_refused(tmp_path, data):
     with pytest.raises(ValueError, match=r"no losses\.jsonl here"):
         resample(ResampleConfig(tmp_path / "out", data, losses=tmp_path))
     (tmp_path / "losses.jsonl").write_text('{"groups": {"other": {"ce": 1.0, "tokens": 3}}}\n')
-    with pytest.raises(ValueError, match=r"no loss of the group 'even'; the run saw other"):
+    with pytest.raises(ValueError, match=r"no loss of the group 'even'; the run has other"):
         resample(ResampleConfig(tmp_path / "out", data, losses=tmp_path))

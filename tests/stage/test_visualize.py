@@ -16,7 +16,15 @@ from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.models.compressors.windows import Windows
 from fcot_vl.models.tiny import tiny_teacher_path
-from fcot_vl.stages.visualize import Looked, attention_of, cells, dimmed, look, page_html, visualize
+from fcot_vl.stages.visualize import (
+    AnswerAttention,
+    answer_with_attention,
+    attention_of,
+    cells,
+    dimmed,
+    page_html,
+    visualize,
+)
 from fcot_vl.synthesize.minidoc import make_sample
 
 
@@ -36,7 +44,9 @@ def embedded():
 def test_the_embedded_teacher_looks_at_what_it_reads(page, embedded):
     """Its answer stands in the second line of the right column; that is where most of the attention must lie."""
     path, sample = page
-    seen = look("embedded", *embedded, Image.open(path).convert("RGB"), sample.messages[0]["content"], 32)
+    seen = answer_with_attention(
+        "embedded", *embedded, Image.open(path).convert("RGB"), sample.messages[0]["content"], 32
+    )
     assert seen.answer == sample.answers[0] == "YL-2141" and "".join(seen.pieces).strip() == seen.answer
     rows, columns = seen.maps.shape[1:]
     mean = seen.maps.mean(0)
@@ -144,7 +154,7 @@ def test_an_answer_cannot_end_the_script(page):
 
 def look_of(text: str):
     one = np.ones((1, 1, 1), dtype=np.float32)
-    return Looked("m", 1, 1, text, [text], one, np.ones(1, dtype=np.float32))
+    return AnswerAttention("m", 1, 1, text, [text], one, np.ones(1, dtype=np.float32))
 
 
 def test_what_has_no_place_on_the_page_is_refused(page, teacher_folder, tmp_path):

@@ -194,7 +194,7 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         (lambda: bench([one, one], PAGES, tmp_path), "its own name"),
         (lambda: bench([one], PAGES, tmp_path, new_tokens=1), "at least 2"),
         (lambda: bench([one], PAGES, tmp_path, rounds=0), "at least 1"),
-        (lambda: bench([one], [], tmp_path), "a page each"),
+        (lambda: bench([one], [], tmp_path), "each with an image"),
         (lambda: bench([one], {}, tmp_path), "an image set"),
         (lambda: bench([one], PAGES, tmp_path, batch_size=0), "batch size"),
     ]:

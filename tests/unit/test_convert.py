@@ -413,7 +413,7 @@ WQKV = "language_model.model.layers.1.attention.wqkv.weight"
     [
         (missing_shard, r"model-00002-of-00003.safetensors: missing"),
         (outside, r"no weight file of this folder"),
-        (truncated, r"model.safetensors: not a whole safetensors file"),
+        (truncated, r"model.safetensors: not a complete safetensors file"),
         (lambda s: with_tensors(s, lambda t: t.pop("mlp1.1.bias")), r"no tensor for: model.multi_modal"),
         (lambda s: with_tensors(s, lambda t: t.update(extra=torch.ones(1))), r"does not have: extra"),
         (
@@ -449,7 +449,7 @@ def test_an_unknown_conversation_is_said_and_left_out(
 ) -> None:
     change(source, template="vicuna")
     out = convert(source, tmp_path / "out")
-    assert "'vicuna' is not known" in " ".join(capsys.readouterr().out.split())
+    assert "'vicuna' is not supported" in " ".join(capsys.readouterr().out.split())
     assert not (out / "chat_template.jinja").exists()
     load(out)
 

@@ -58,7 +58,7 @@ def test_a_row_is_the_first_question_with_its_accepted_answers() -> None:
 
 
 def test_a_record_of_another_shape_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"page-2.*2 pictures"):
+    with pytest.raises(ValueError, match=r"page-2.*2 images"):
         docvqa_row(page(2, pictures=2))
     silent = page(3)
     silent.messages = silent.messages[:1]

@@ -257,7 +257,7 @@ def test_broken_folders_are_refused_with_the_file(tmp_path):
     content = shard.read_bytes()
     for damage in (content[:-1], content + b"x", b"\xff" * 8 + content[8:], content[:20], b""):
         shard.write_bytes(damage)
-        with pytest.raises(CheckpointError, match=f"{shard.name}: not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match=f"{shard.name}: not a complete safetensors file"):
             Checkpoint(whole)
     shard.unlink()
     with pytest.raises(CheckpointError, match=f"{shard.name}: missing, though"):

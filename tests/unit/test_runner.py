@@ -434,7 +434,7 @@ def test_wrong_settings_are_refused(teacher: tuple[Any, Any], tmp_path: Path) ->
         (lambda: evaluate(model, SAMPLES[:1] * 2, tmp_path / "5", processor=processor), "share an id"),
         (
             lambda: evaluate(model, [replace(SAMPLES[0], answers=[])], tmp_path / "6", processor=processor),
-            "not scored",
+            "cannot be scored",
         ),
     ]:
         with pytest.raises(ValueError, match=message):

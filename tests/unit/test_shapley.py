@@ -89,17 +89,19 @@ def test_additivity(n, one, two, factor):
 @given(players, st.integers(), st.sampled_from([4, 6, 20]))
 @settings(max_examples=40, deadline=None)
 def test_every_coalition_is_scored_once_and_samples_sum_to_the_whole(n, seed, count):
-    worth, asked = game(n, seed), Counter()
+    worth, scored_times = game(n, seed), Counter()
 
     def score(coalition: frozenset[int]) -> float:
-        asked[coalition] += 1
+        scored_times[coalition] += 1
         return worth[coalition]
 
     exact(n, score)
-    assert set(asked) == set(worth) and set(asked.values()) == {1}
-    asked.clear()
+    assert set(scored_times) == set(worth) and set(scored_times.values()) == {1}
+    scored_times.clear()
     values, errors = sampled(n, score, count, seed)
-    assert set(asked.values()) == {1} and set(asked) == coalitions_of(drawn_orders(n, count, seed))
+    assert set(scored_times.values()) == {1} and set(scored_times) == coalitions_of(
+        drawn_orders(n, count, seed)
+    )
     everyone = worth[frozenset(range(n))] - worth[frozenset()]
     assert sum(values) == pytest.approx(everyone, abs=1e-12)
     assert all(error >= 0 for error in errors)
@@ -145,7 +147,7 @@ def test_orders_are_drawn_in_pairs():
         for one, two in zip(orders[::2], orders[1::2], strict=True)
     )
     for count in (0, 2, 5):
-        with pytest.raises(ValueError, match="drawn in pairs"):
+        with pytest.raises(ValueError, match="come in pairs"):
             drawn_orders(7, count, 0)
 
 
