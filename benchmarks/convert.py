@@ -3,8 +3,9 @@
     python benchmarks/convert.py FOLDER [--sizes 2B 8B] [--keep]
 
 Writes InternVL2-2B or 8B (configuration as published, random bfloat16 weights, original layout: one file, or shards of
-5 GB) into FOLDER, converts it in a process of its own, and compares three tensors bit for bit. The bound: peak memory
-at most the largest shard + 1 GB. The floor: `cp` of the same bytes, taken right after. The last line is JSON.
+5 GB) into FOLDER, converts it in a process of its own, and compares three tensors bit for bit. Bound: peak memory of
+at most the largest shard + 1 GB. Lower bound of the time: `cp` of the same bytes, measured directly afterwards. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ KV = re.compile(r"\.[kv]_proj\.")
 
 
 def original_config(size: str) -> dict[str, Any]:
-    """`config.json` of the published checkpoint, as far as it decides shapes."""
+    """Return the parts of the published `config.json` that decide shapes."""
     llm = {
         "architectures": ["InternLM2ForCausalLM"],
         "model_type": "internlm2",
@@ -94,7 +95,7 @@ def original_config(size: str) -> dict[str, Any]:
 
 
 def original_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
-    """Names and shapes in the original layout, from the target's."""
+    """Return names and shapes in the original layout, derived from the target layout."""
     target = internvl_config(config, IMAGE_TOKEN)
     text = target.text_config
     with torch.device("meta"):
@@ -124,7 +125,7 @@ def original_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def write_original(size: str, folder: Path) -> int:
-    """Write the checkpoint; returns the bytes of its largest file."""
+    """Write the checkpoint and return the bytes of its largest file."""
     folder.mkdir(parents=True)
     config = original_config(size)
     (folder / "config.json").write_text(json.dumps(config))
@@ -150,7 +151,7 @@ def write_original(size: str, folder: Path) -> int:
 
 
 def check(source: Path, output: Path) -> None:
-    """A renamed tensor, a cut one of the ViT and a cut one of the language model, bit for bit."""
+    """Check a renamed tensor and split tensors of the ViT and the language model, bit for bit."""
     old, new = Tensors(source), Tensors(output)
     head = "language_model.lm_head.weight"
     assert torch.equal(new[head], old["language_model.output.weight"])
@@ -174,7 +175,7 @@ class Tensors:
     def __getitem__(self, name: str) -> torch.Tensor:
         for path in self.files:
             with safe_open(path, framework="pt") as file:
-                if name in file.keys():  # noqa: SIM118 - a safetensors file is no dict
+                if name in file.keys():  # noqa: SIM118 - a safetensors file is not a dict
                     tensor: torch.Tensor = file.get_tensor(name)
                     return tensor
         raise KeyError(name)
@@ -213,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", nargs="+", choices=list(TEXT), default=list(TEXT))
-    parser.add_argument("--keep", action="store_true", help="keep the random checkpoints")
+    parser.add_argument("--keep", action="store_true", help="Keep the random checkpoints.")
     args = parser.parse_args()
     found = []
     for size in args.sizes:

@@ -1,13 +1,13 @@
-"""Time and peak memory of a merge of random checkpoints, against the naive way and against copying the same bytes.
+"""Time and peak memory of a merge of random checkpoints, against a naive implementation and a copy of the same bytes.
 
     python benchmarks/merge.py FOLDER [--size small|2B] [--method average|task-arithmetic|ties] [--checkpoints N]
 
 Writes random bfloat16 checkpoints in the shapes of InternVL2-2B (4.4 GB each; `small`: 0.7) into FOLDER, and merges
-them each way in a process of its own, in turn. Files are put out of the page cache before, so that they are read from
-the disk; seconds are without imports. Naive: every state dict loaded whole, averaged in float32 tensor by tensor, saved
-with `save_file`. The floor: every checkpoint read, and the bytes of one written to the disk (`cat`, `sync`). The bound
-on memory: (n + 1) times the largest tensor in float32, beside what a process has that has only imported. The last line
-is JSON. FOLDER needs the room of n + 1 checkpoints; they are deleted.
+them with each implementation in a process of its own, in turn. Files are dropped from the page cache before, so that
+they are read from the disk; seconds exclude imports. Naive: load every state dict, average it in float32 tensor by
+tensor, save it with `save_file`. Lower bound: read every checkpoint and write the bytes of one to the disk (`cat`,
+`sync`). Bound on memory: (n + 1) times the largest tensor in float32, in addition to a process that has only imported.
+The last line is JSON. FOLDER needs space for n + 1 checkpoints; they are deleted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FLOOR = 'set -e; for path in "${@:2}"; do cat "$path" > /dev/null; done; cat "$2
 
 
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Decoder and ViT of InternVL2-2B, of that many layers each (24 in the published one)."""
+    """Return tensor shapes of decoder and ViT of InternVL2-2B, with that many layers each (published: 24)."""
     wide, inner, kv, vision = 2048, 8192, 1024, 1024
     rows = 92_553 if layers == 24 else 9_255
     found: dict[str, tuple[int, ...]] = {
@@ -84,7 +84,7 @@ def write_random(folder: Path, layers: int, seed: int) -> Path:
 
 
 def forget(paths: list[Path]) -> None:
-    """Out of the page cache."""
+    """Drop files from the page cache."""
     for path in paths:
         file = os.open(path, os.O_RDONLY)
         os.fsync(file)
@@ -93,7 +93,7 @@ def forget(paths: list[Path]) -> None:
 
 
 def python(script: str, paths: list[Path], *arguments: str) -> tuple[float, float]:
-    """(seconds, peak GB) of a script in a process of its own; its imports are not in the seconds."""
+    """Run a script in a process of its own; return (seconds without imports, peak GB)."""
     forget(paths)
     command = [sys.executable, "-c", IMPORTS + script + DONE, *arguments]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,21 +1,23 @@
-"""Whether the training-free peers are as fast as the tokens they drop: prefill and cache against what tokens predict.
+"""Time the training-free baselines: prefill and KV cache against the values that their numbers of tokens predict.
 
     python benchmarks/prune.py [--shape prefill] [--peers fastv random ...] [--rounds 5] [--own-seconds]
 
-A random InternVL answers a page of 8 tiles (2,048 visual tokens) unpatched and with every peer in turn; prefill is from
-the projector's output to the first token, choosing and dropping among it. It is held against two predictions from the
-unpatched model of the same round:
+A random InternVL answers a page of 8 tiles (2,048 visual tokens) unpatched and with every baseline in turn. Prefill is
+the time from the projector's output to the first token, and includes choosing and dropping tokens. It is compared with
+two predictions from the unpatched model of the same round:
 
-    by operations   its prefill of the page x operations of the peer's tokens, layer by layer (paper eq. 6-7) / its own
-    by length       its prefill of a prompt of words as long as the peer's tokens averaged over the layers; attention
+    by operations   its prefill of the page x operations of the baseline's tokens, layer by layer (paper eq. 6-7) / its
+    own by length       its prefill of a prompt of words as long as the baseline's tokens averaged over the layers;
+    attention
                     is quadratic, so this is somewhat less than the layers' own average
 
-The page's own length stands among the lengths: a check that a prompt of words takes as long as one with a page. Bytes
-of the KV cache must be exactly those of the tokens that the method is to leave in every layer, or the run fails. The
-floor is the operations at the rate of a plain 2048^3 product. The shape `prefill` is a CPU's (12 layers of 1,024 behind
-a small ViT), `2B` is for a GPU. Peers that ask the ViT also make it a little slower, which is told apart. On a
-CPU that others use too, `--own-seconds` counts what this process computed instead of what went by. The last line is
-JSON.
+The full length of the page is one of the lengths, to check that a prompt of words takes as long as one with an image.
+The bytes of the KV cache must be exactly those of the tokens that the method leaves in every layer, or the run fails.
+The lower bound is the number of operations at the rate of a plain 2048^3 product. The shape `prefill` is for a CPU (12
+layers of width 1,024 and a small ViT), `2B` is for a GPU. Baselines that use the attention of the ViT also make it a
+little slower, which is reported separately. On a CPU that other processes use, `--own-seconds` counts the CPU time of
+this process instead of the elapsed time. The last line is JSON. The flag and the JSON key call the baselines `peers`,
+their former name.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.method import Method
 
 UNPATCHED = "unpatched"
-PEERS = {
+BASELINES = {
     "fastv": Method("fastv", 0.25, 2),
     "pyramiddrop": Method("pyramiddrop", 0.5),  # at each of its three drops, as in its paper
     "sparsevlm": Method(
         "sparsevlm", 0.375
-    ),  # averaged over the layers, which is what FastV's come to at 12 of them
+    ),  # averaged over the layers; equal to FastV's average with 12 layers
     **{name: Method(name, 0.25) for name in ("random", "uniform", "divprune")},
     **{name: Method(name, 0.25) for name in ("visionzip", "vispruner", "prumerge", "tome")},
 }
@@ -56,14 +58,14 @@ NEW_TOKENS = 2
 
 
 class Bench:
-    """One random model, one page, and what was measured so far."""
+    """One random model, one page, and its measurements so far."""
 
-    def __init__(self, shape: str, peers: Sequence[str]) -> None:
+    def __init__(self, shape: str, baselines: Sequence[str]) -> None:
         model = random_teacher(SHAPES[shape])
         processor = processor_for(model)
         self.model, self.text = model, model.config.text_config
         self.n_layers = self.text.num_hidden_layers
-        methods = {UNPATCHED: Method(), **{name: PEERS[name] for name in peers}}
+        methods = {UNPATCHED: Method(), **{name: BASELINES[name] for name in baselines}}
         loaded: dict[str, tuple[Any, Any]] = {}
         self.candidates = {
             name: LoadedCandidate(Candidate(name, shape, method), lambda _: (model, processor), loaded)
@@ -99,7 +101,7 @@ class Bench:
         return round(run.counts["tiles"]) * int(self.model.config.image_seq_length)
 
     def check_cache(self, name: str, run: Measurement) -> None:
-        """The cache is what the method's plan says, independently of what the engine reports."""
+        """Check the cache against the method's plan, independently of the report of the hooks."""
         drops = self.candidates[name].candidate.method.drops(self.n_layers)
         kept = (
             tokens_by_layer(drops, self.n_layers, self.visual(run))
@@ -114,7 +116,7 @@ class Bench:
 
     @torch.inference_mode()
     def prefill_of_words(self, n_tokens: int) -> float:
-        """Seconds of the unpatched model to the first token of a prompt without a picture."""
+        """Return the seconds of the unpatched model to the first token of a prompt without an image."""
         generator = torch.Generator().manual_seed(n_tokens)
         ids = torch.randint(100, self.text.vocab_size, (1, n_tokens), generator=generator).to(
             self.model.device
@@ -155,7 +157,7 @@ class Bench:
 
 
 def product_rate(model: Any) -> float:
-    """Operations per second of a 2048^3 product in the model's precision, the best of five."""
+    """Return the operations per second of a 2048^3 product in the model's precision, the best of five."""
     a = torch.randn(2048, 2048, dtype=model.dtype, device=model.device)
     best = float("inf")
     for _ in range(5):
@@ -184,14 +186,16 @@ def print_table(figures: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=list(SHAPES), default="prefill")
-    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=list(BASELINES), default=list(BASELINES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--own-seconds", action="store_true", help="of the process, on a CPU")
-    parser.add_argument("--output", type=Path, help="also write the JSON here")
+    parser.add_argument(
+        "--own-seconds", action="store_true", help="Measure CPU time of the process (CPU only)."
+    )
+    parser.add_argument("--output", type=Path, help="File to which the JSON is also written.")
     given = parser.parse_args(arguments)
     if given.own_seconds:
         if torch.cuda.is_available():
-            parser.error("--own-seconds is for a CPU: a GPU's work is none of the process's seconds")
+            parser.error("--own-seconds cannot be used with a GPU: its work is not CPU time of the process")
         Clock.now = time.process_time
     bench = Bench(given.shape, given.peers)
     for number in range(given.rounds + 1):

@@ -1,4 +1,4 @@
-"""Time and peak memory of one re-alignment step: the shared backbone against the naive way.
+"""Time and peak memory of one re-alignment step: the shared backbone against a naive implementation.
 
     python benchmarks/realign.py [--sizes embedded vocabulary packs] [--rounds 3] [--steps 3] [--output FILE]
     python benchmarks/realign.py --together [--rounds 3] [--steps 3] [--output FILE]
@@ -10,9 +10,9 @@ memory is that of one way alone, interpreter and libraries included) and the two
 
 Sizes: `embedded` is the embedded teacher's, a batch of 16 pages of unequal length. `vocabulary` is a narrow model with
 the vocabulary of InternVL2-2B (92,553) on one sequence of 4,096 tokens: 5 tiles (1,280 visual tokens), 16 tokens of
-question and 2,800 of answer, i.e. the transcription of a dense page (68% of the tokens are answer). Fewer answer
-tokens would favour the shared way, which projects those alone. `packs` is the same model on four pages of 1 to 3
-tiles: one pack of 4,056 tokens for the shared way, a padded batch for the naive one.
+question and 2,800 of answer, as in the transcription of a dense page (68% of the tokens are answer). Fewer answer
+tokens would favour the shared implementation, which projects only those. `packs` is the same model on four pages of 1
+to 3 tiles: one pack of 4,056 tokens for the shared way, a padded batch for the naive one.
 
 `balanced` has the proportions of InternVL2-2B (per pack the ViT's arithmetic is a third of the decoder's, the head's on
 all tokens an eighth) and a pack of two pages of 6 and 7 tiles, as InternVL cuts scans with its budget of 12: 82% of the
@@ -45,7 +45,7 @@ TOGETHER = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Size:
-    """One model and batch."""
+    """Shape of one model and its batch."""
 
     tile: int
     vision_width: int
@@ -74,7 +74,7 @@ SIZES = {
 
 
 def measure(way: str, size: Size, steps: int) -> dict[str, Any]:
-    """Run one way in this process: seconds of each step after the first, peak memory, first loss, FLOPs."""
+    """Run one implementation here; return seconds of each step after the first, peak memory, first loss, FLOPs."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -107,7 +107,7 @@ def measure(way: str, size: Size, steps: int) -> dict[str, Any]:
 
 
 def matrix_product_rate() -> float:
-    """FLOPs per second of a 1024³ float32 product, the best of ten."""
+    """Return the FLOPs per second of a 1024³ float32 product, the best of ten."""
     import torch
 
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
@@ -122,7 +122,7 @@ def matrix_product_rate() -> float:
 def teacher_and_batch(
     size: Size, ratios: Sequence[int] = (RATIO,), packed: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-    """A random teacher at ratio 1 and one batch: teacher's and students' sequences and the pixels."""
+    """Return a random teacher at ratio 1 and one batch: sequences of teacher and students, and the pixels."""
     import torch
     from transformers import InternVLVisionConfig, Qwen2Config
 
@@ -252,7 +252,7 @@ def in_a_process(way: str, name: str, steps: int) -> dict[str, Any]:
 
 
 def compare(name: str, rounds: int, steps: int) -> dict[str, Any]:
-    """Both ways in turn; prints a table and gives its figures."""
+    """Run both implementations in turn, print a table and return its figures."""
     runs: dict[str, list[dict[str, Any]]] = {"naive": [], "shared": []}
     for round_ in range(rounds):
         for way, done in runs.items():
@@ -288,7 +288,7 @@ def compare(name: str, rounds: int, steps: int) -> dict[str, Any]:
 
 
 def compare_together(rounds: int, steps: int) -> dict[str, Any]:
-    """Three students in one run against three runs; the runs take turns."""
+    """Compare three students in one run with three runs; the runs take turns."""
     together = ",".join(map(str, TOGETHER))
     ways = [together, *map(str, TOGETHER)]
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}

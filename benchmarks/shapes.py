@@ -1,6 +1,6 @@
-"""Random models in the shapes of InternVL2, and pages for them: what is timed here does not depend on weights.
+"""Random models in the shapes of InternVL2, and pages for them: the timings do not depend on the weights.
 
-The tokenizer is the embedded teacher's, about a token a character; its vocabulary is a corner of the model's.
+The tokenizer is the embedded teacher's, about one token per character; its vocabulary is a part of the model's.
 Source of the shapes: the published `config.json` of InternVL2-2B (InternLM2-1.8B) and InternVL2-8B (InternLM2.5-7B),
 both with InternViT-300M-448px.
 """
@@ -26,7 +26,7 @@ QUESTION = "What is the total amount that is due on this page, in words or in nu
 
 @dataclass(frozen=True)
 class Shape:
-    """Decoder and ViT of an InternVL."""
+    """Shape of the decoder and ViT of an InternVL."""
 
     width: int
     feed_forward: int
@@ -49,7 +49,7 @@ SHAPES = {
 
 
 def processor_for(model: Any) -> FCoTVLProcessor:
-    """The embedded teacher's processor with tiles of 448 pixels and the model's visual tokens per tile."""
+    """Return the embedded teacher's processor with tiles of 448 pixels and the model's visual tokens per tile."""
     processor = FCoTVLProcessor.from_pretrained(
         tiny_teacher_path(), image_seq_length=model.config.image_seq_length
     )
@@ -59,7 +59,7 @@ def processor_for(model: Any) -> FCoTVLProcessor:
 
 
 def random_teacher(shape: Shape, device: str | None = None) -> Any:
-    """An InternVL of that shape: float32 on the CPU, else bfloat16, by default on a GPU if there is one.
+    """Create an InternVL of that shape: float32 on the CPU, else bfloat16, by default on a GPU if there is one.
 
     On the device "meta" it has no weights and can only be counted.
     """
@@ -98,7 +98,7 @@ def random_teacher(shape: Shape, device: str | None = None) -> Any:
 
 
 def random_student(teacher: Any, ratio: int) -> Any:
-    """A student of that teacher with a random compressor; ViT and decoder are the teacher's own, not copies."""
+    """Create a student of that teacher with a random compressor; ViT and decoder are the teacher's own, not copies."""
     config = FCoTVLConfig.from_teacher(teacher.config, ratio)
     with torch.device("meta"):
         student = FCoTVLForConditionalGeneration(config)
@@ -112,7 +112,7 @@ def random_student(teacher: Any, ratio: int) -> Any:
 
 
 def random_page(width: int, height: int, number: int = 0) -> Sample:
-    """A page of noise with a question."""
+    """Create a page of noise with a question."""
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
     messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "-"}]
     name = f"{width}x{height}-{number}"

@@ -2,9 +2,9 @@
 
     python benchmarks/synthesize.py [--kinds text table] [--pages 600] [--workers 2] [--output FILE]
 
-For each kind: the stage as it is run, workers' start included (the fork server's own, importing everything once, is
-taken apart, as `start_seconds`); and one process alone, warm, for CPU time a page (drawing, degrading, encoding,
-writing; a browser's time counts). Text pages are A4 at 150 dpi for the most part. The last line is JSON.
+For each kind: the whole stage, including the start of the workers (the start of the fork server, which imports
+everything once, is `start_seconds`); and one warm process alone, for CPU time per page (drawing, degrading, encoding,
+writing, and the time of a browser). Most text pages are A4 at 150 dpi. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fcot_vl.synthesize.ocr.write import synthesize_ocr
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and of those it started and has waited for."""
+    """Return user and system time of this process and of the finished processes that it started."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def alone(kind: str, pages: int, folder: Path) -> dict[str, float]:
-    """CPU milliseconds and kilobytes a page in this process, after a tenth as many pages to warm up."""
+    """Return CPU milliseconds and kilobytes per page in this process, after a warm-up with a tenth as many pages."""
     for index in range(pages, pages + pages // 10 + 1):
         make_sample(kind, index)
     started = cpu_seconds()
@@ -46,7 +46,7 @@ def alone(kind: str, pages: int, folder: Path) -> dict[str, float]:
 
 
 class Peak(threading.Thread):
-    """The most memory (resident, MiB) any worker held while this ran, looked at ten times a second."""
+    """Thread that measures the peak resident memory (MiB) of any worker, ten times per second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -5,12 +5,12 @@
 
 InternVL2-2B and InternVL2-8B in their shapes, in bfloat16 on a GPU (8B takes some 20 GB), timed by `fcot-vl bench`
 itself; teacher and students share ViT and decoder, so every size is in memory once. Without a GPU, `--sizes small`
-tries the same code. Time does not depend on what weights say, only on how many tokens are decoded, which is fixed.
+tries the same code. Time does not depend on the weights, only on the number of decoded tokens, which is fixed.
 
-The image sets are sizes of pages, not pages: a letter at 200 dpi for DocVQA, a chart of 800 x 557 for ChartQA, a column
-of 1000 x 2600 for InfoVQA, and pages a little smaller. They lie within the sets' published ranges (593x294 to
-5367x7184, 184x326 to 800x1796, 600x340 to 6250x9375; evalscope's documentation) and are otherwise our choice.
-The last line is JSON.
+The image sets are page sizes, not real pages: a letter at 200 dpi for DocVQA, a chart of 800 x 557 for ChartQA, a
+column of 1000 x 2600 for InfoVQA, and pages a little smaller. They lie within the sets' published ranges (593x294 to
+5367x7184, 184x326 to 800x1796, 600x340 to 6250x9375; evalscope's documentation) and are otherwise our choice. The last
+line is JSON.
 
 `--count` runs nothing: it counts the operations and bytes of every cell from the configurations (paper eq. 6-7, with
 the ViT), which says what a device could gain at most, and how much of what is left is the ViT.
@@ -43,7 +43,7 @@ RATIOS = (1, 2, 4)
 
 
 def image_sets(pages: int) -> dict[str, list[Sample]]:
-    """Pages of every image set, each 2% smaller than the one before."""
+    """Return the pages of every image set, each 2% smaller than the one before."""
     return {
         name: [random_page(*(round(side * 0.98**i) for side in size), i) for i in range(pages)]
         for name, size in PAGES.items()
@@ -51,7 +51,7 @@ def image_sets(pages: int) -> dict[str, list[Sample]]:
 
 
 def loader(size: str) -> Callable[[str], tuple[Any, Any]]:
-    """Model and processor of "SIZE/RATIO"; the ratios share one backbone."""
+    """Return a function that loads model and processor of "SIZE/RATIO"; the ratios share one backbone."""
     teacher = random_teacher(SHAPES[size])
 
     def load(name: str) -> tuple[Any, Any]:
@@ -65,7 +65,7 @@ def loader(size: str) -> Callable[[str], tuple[Any, Any]]:
 def measure(
     size: str, folder: Path, pages: int, rounds: int, new_tokens: int, batch_size: int
 ) -> dict[str, Any]:
-    """`bench.json` of one model size."""
+    """Return `bench.json` of one model size."""
     candidates = [
         Candidate("teacher" if ratio == 1 else f"student {ratio}x", f"{size}/{ratio}") for ratio in RATIOS
     ]
@@ -82,7 +82,7 @@ def measure(
 
 
 def count(size: str, new_tokens: int) -> list[dict[str, Any]]:
-    """Operations and bytes of one page by compress ratio and image set; nothing is run, no weight is made."""
+    """Count operations and bytes of one page by compress ratio and image set; no model is created or run."""
     teacher = random_teacher(SHAPES[size], "meta")
     rows: list[dict[str, Any]] = []
     for name, (page,) in image_sets(1).items():
@@ -114,7 +114,7 @@ def count(size: str, new_tokens: int) -> list[dict[str, Any]]:
 
 
 def counted_table(sizes: dict[str, list[dict[str, Any]]]) -> Table:
-    """A row per model size, image set and ratio; how many times less than at ratio 1 beside the counts."""
+    """Return a table with one row per model size, image set and ratio, with the reduction from ratio 1."""
     table = Table(
         "", "set", "gone", "tokens", title="operations to the first token, bytes of a decoding step"
     )

@@ -1,8 +1,8 @@
-"""A contact sheet of OCR-like pages: the first records of some kinds side by side, as one small JPEG.
+"""Draw a contact sheet of OCR-like pages: the first samples of some kinds side by side, as one small JPEG.
 
     python tools/contact_sheet.py docs/images/synthesize/text.jpg text text_zh
 
-How the pictures of `docs/stages/synthesize.md` were made. One row a kind, four pages a row.
+The images of `docs/stages/synthesize.md` were made with it. One row per kind, four pages per row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw the picture of the idea for the README: page -> visual tokens -> compressor -> fewer tokens -> the same answer.
+"""Draw the idea for the README: page -> visual tokens -> compressor -> fewer tokens -> the same answer.
 
 python tools/draw_idea.py docs/images/idea.svg
 """
@@ -62,7 +62,7 @@ def page(x: float, y: float) -> list[str]:
 
 
 def drawing() -> str:
-    """The whole picture as SVG."""
+    """Return the whole image as SVG."""
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '

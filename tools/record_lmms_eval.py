@@ -5,7 +5,7 @@
 
 lmms-eval is no dependency and none of its code is here; it is run once, in an environment of its own, over made-up
 rows in each benchmark's columns. Its own task objects make the prompt, filter a prediction, score it and aggregate the
-scores, so that nothing of that is ours. `tests/data/lmms-eval/NAME.json`: rows without their pictures, prompts, the
+scores, so that nothing of that is ours. `tests/data/lmms-eval/NAME.json`: rows without their images, prompts, the
 limit of new tokens, where the data lies, and rounds of predictions, each with every row's score and the aggregates.
 """
 

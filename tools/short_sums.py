@@ -1,7 +1,7 @@
-"""The data of the ablation of worked answers (docs/results): `python tools/short_sums.py FOLDER [RECORDS]`.
+"""Create the data of the ablation of worked answers (docs/results): `python tools/short_sums.py FOLDER [SAMPLES]`.
 
-`FOLDER/short`: MiniDoc's first training records, sums answered by their result alone. `FOLDER/sums`: those of the
-first 480 records that are sums, which `fcot-vl cot` works out.
+`FOLDER/short`: the first training samples of MiniDoc, with sums answered by their result alone. `FOLDER/sums`: the
+sums among the first 480 samples, for `fcot-vl cot`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from fcot_vl.data.dataset import Sample, write_shard
 from fcot_vl.synthesize.minidoc import make_sample
 
-IN_A_SHARD = 480
+PER_SHARD = 480
 
 
 def short(index: int) -> Sample:
-    """A training record of MiniDoc; a sum's answer is what followed "Answer: "."""
+    """Return a training sample of MiniDoc; the answer of a sum is the text after "Answer: "."""
     sample = make_sample("train", index, 0)
     if sample.task == "sums":
         for message in sample.messages:
@@ -25,16 +25,16 @@ def short(index: int) -> Sample:
     return sample
 
 
-def main(folder: Path, records: int) -> None:
+def main(folder: Path, samples: int) -> None:
     """Write both folders."""
     for name in ("short", "sums"):
         (folder / name).mkdir(parents=True)
-    for first in range(0, records, IN_A_SHARD):
-        shard = [short(index) for index in range(first, min(first + IN_A_SHARD, records))]
-        write_shard(folder / "short" / f"short-{first // IN_A_SHARD:03d}.parquet", shard)
+    for first in range(0, samples, PER_SHARD):
+        shard = [short(index) for index in range(first, min(first + PER_SHARD, samples))]
+        write_shard(folder / "short" / f"short-{first // PER_SHARD:03d}.parquet", shard)
         if first == 0:
             write_shard(folder / "sums" / "sums.parquet", [one for one in shard if one.task == "sums"])
-        print(f"{first + len(shard)} of {records} records", flush=True)
+        print(f"{first + len(shard)} of {samples} samples", flush=True)
 
 
 if __name__ == "__main__":

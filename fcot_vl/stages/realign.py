@@ -171,7 +171,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
 
     Args:
-        teacher: Model of a family in `model.families`, in the Hugging Face layout (folder or hub id).
+        teacher: Model of a supported family (`docs/families.md`), in the Hugging Face layout (folder or hub id).
         data: Data that `open_data` accepts: Parquet shards, conversation files or a mixture.
 
     Returns:

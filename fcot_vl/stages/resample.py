@@ -1,7 +1,7 @@
 """Sampling for post-training: a coarse run on few samples, its losses by group, and a mixture weighted by them.
 
-Source: paper, Sec. 3.1.2, "Data sampling pipeline". This stage combines `post_train` and `data.resample`. The final
-post-training reads the mixture that it writes.
+Source: paper, Sec. 3.1.2, "Data sampling pipeline". This stage combines `post_train` and `data.sampling_weights`. The
+final post-training reads the mixture that it writes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The contract is that of `metrics.py`: a prediction and the accepted answers of one question give a number in [0, 1].
 DocVQA scores reported with lmms-eval use the form here; `metrics.py` has the form of the original scripts.
-`published.py` defines the metric of each benchmark. The quirks of lmms-eval are kept and checked against its recorded
-results (`tests/data/lmms-eval`, recorded by `tools/record_lmms_eval.py`).
+`tasks/public.py` defines the metric of each benchmark. The quirks of lmms-eval are kept and checked against its
+recorded results (`tests/data/lmms-eval`, recorded by `tools/record_lmms_eval.py`).
 """
 
 from __future__ import annotations

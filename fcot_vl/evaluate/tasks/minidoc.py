@@ -1,6 +1,6 @@
 """Settings of each task of the package's own data: its metric, its token limit and the extraction of the answer.
 
-This module lies between the samples and the runner; published benchmarks are in `published.py`. The settings do not
+`generator.py` looks up the settings of a question here; public benchmarks are in `public.py`. The settings do not
 depend on the accepted answers of a question, so these cannot leak into a prediction.
 """
 
