@@ -201,7 +201,7 @@ def test_a_command_scores_any_model(models, tmp_path, capsys):
     for command, said in (
         (f'{python} -c "print(1/0)" {{model}}', r"exit code 1.*score\.log"),
         (f"{python} -c \"print('many')\" {{model}}", "it printed 'many'"),
-        (f"{python} -c \"print('nan')\" {{model}}", "score is nan"),
+        (f"{python} -c \"print('nan')\" {{model}}", "score of a coalition is nan"),
         ("no-such-program {model}", "does not start"),
     ):
         folder = tmp_path / str(abs(hash(said)))

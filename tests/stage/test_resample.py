@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_refused(tmp_path, data):
         ResampleConfig(tmp_path, data)
     with pytest.raises(ValueError, match="floor"):
         ResampleConfig(tmp_path, data, losses=tmp_path, floor=2)
-    with pytest.raises(ValueError, match=r"no losses\.jsonl here"):
+    with pytest.raises(ValueError, match=r"no losses\.jsonl found"):
         resample(ResampleConfig(tmp_path / "out", data, losses=tmp_path))
     (tmp_path / "losses.jsonl").write_text('{"groups": {"other": {"ce": 1.0, "tokens": 3}}}\n')
     with pytest.raises(ValueError, match=r"no loss of the group 'even'; the run has other"):

@@ -58,7 +58,7 @@ def test_every_peer_is_held_against_its_tokens(
     monkeypatch.setattr(prune, "PAGE", (896, 448))
     prune.main(["--shape", "small", "--rounds", "1"])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["peers"]
-    assert set(figures) == {"unpatched", *prune.PEERS}
+    assert set(figures) == {"unpatched", *prune.BASELINES}
     words = figures["unpatched"]["layer_mean_tokens"] - 768
     assert figures["fastv"]["layer_mean_tokens"] == words + 768 * (2 + 6 / 4) / 8
     assert figures["random"]["layer_mean_tokens"] == words + 192

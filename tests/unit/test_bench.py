@@ -195,7 +195,7 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         (lambda: bench([one], PAGES, tmp_path, new_tokens=1), "at least 2"),
         (lambda: bench([one], PAGES, tmp_path, rounds=0), "at least 1"),
         (lambda: bench([one], [], tmp_path), "each with an image"),
-        (lambda: bench([one], {}, tmp_path), "an image set"),
+        (lambda: bench([one], {}, tmp_path), "at least one image set"),
         (lambda: bench([one], PAGES, tmp_path, batch_size=0), "batch size"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -348,5 +348,5 @@ def test_image_sets_of_the_command_line() -> None:
     assert image_sets(["pages/test"]) == "pages/test"
     assert image_sets(["docvqa=a/b", "pages/chartqa"]) == {"docvqa": "a/b", "chartqa": "pages/chartqa"}
     for wrong in (["=a"], ["a="], ["x/test", "y/test"]):
-        with pytest.raises(ValueError, match="its own name"):
+        with pytest.raises(ValueError, match="name of its own"):
             image_sets(wrong)

@@ -424,7 +424,7 @@ WQKV = "language_model.model.layers.1.attention.wqkv.weight"
         (lambda s: change(s, llm_config=None), "has no llm_config"),
         (
             lambda s: change(s, llm_config={"architectures": ["MambaForCausalLM"]}),
-            "'MambaForCausalLM' is not known",
+            "'MambaForCausalLM' is not supported",
         ),
         (lambda s: change(s, vision_config=None), "no vision_config"),
         (lambda s: change(s, ps_version="v1"), "ps_version 'v1'"),
