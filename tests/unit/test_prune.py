@@ -264,8 +264,8 @@ def test_random_keeps_every_token_about_equally_often() -> None:
     prompt = PrefillTokens(ids == IMAGE, torch.ones_like(ids, dtype=torch.bool), ids, None)
     model = make_model()
     handle = apply_random(model, 0.25, seed=3)
-    guest = next(iter(model.model.language_model._forward_pre_hooks.values())).__self__
-    often = guest.stages[0].select(prompt)[:, 2:18].float().mean(0)
+    hooks = next(iter(model.model.language_model._forward_pre_hooks.values())).__self__
+    often = hooks.points[0].select(prompt)[:, 2:18].float().mean(0)
     handle.remove()
     assert float(often.sum()) == pytest.approx(4)
     assert float((often - 0.25).abs().max()) < 4 * math.sqrt(0.25 * 0.75 / 400)
