@@ -1,4 +1,4 @@
-"""Record what lmms-eval asks, and how it scores predictions, for `tests/unit/test_published.py` to compare with.
+"""Record what lmms-eval asks, and how it scores predictions, for `tests/unit/evaluate/test_public.py` to compare with.
 
     python -m venv other && other/bin/pip install lmms-eval==0.7.3
     other/bin/python tools/record_lmms_eval.py

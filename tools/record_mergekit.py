@@ -1,4 +1,4 @@
-"""Record what mergekit makes of small random checkpoints, for `tests/unit/test_merge.py` to compare with.
+"""Record what mergekit makes of small random checkpoints, for `tests/unit/merge/test_merge_folder.py` to compare with.
 
     python -m venv other && other/bin/pip install mergekit
     other/bin/python tools/record_mergekit.py

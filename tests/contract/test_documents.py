@@ -202,7 +202,7 @@ def test_versions_agree() -> None:
     asked = [
         *project["dependencies"],
         *(d for extra in extras.values() for d in extra),
-    ]  # eval: test_lmms_task
+    ]  # eval: test_lmms_eval.py
     for requirement in asked:
         name = re.split(r"[<>=\[]", requirement)[0].strip()
         if name != project["name"]:

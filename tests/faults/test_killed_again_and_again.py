@@ -99,7 +99,7 @@ except ValueError as error:
 
 
 def python(script: str, *arguments: object) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])}
     ran = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=environment,

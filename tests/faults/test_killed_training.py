@@ -53,7 +53,7 @@ run(config(Path(output)), model, data)
 
 
 def run_and_kill(stage: str, output: Path, model: Path, data: Path, where: str, step: int) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])}
     ran = subprocess.run(
         [sys.executable, "-c", KILLED, stage, output, model, data, where, str(step)],
         env=environment,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from teacher_case import picture
 
 import fcot_vl
 from fcot_vl.data.images import ImageError
 from fcot_vl.stages.ask import EMBEDDED_NOTICE, ask
-from tests.conftest import picture
 
 
 @pytest.fixture(scope="module")

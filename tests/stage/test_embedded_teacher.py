@@ -57,7 +57,7 @@ def test_stage_1_resumes_with_the_same_weights(packages: Path, tmp_path: Path) -
 
 
 def test_examples_of_stage_2_look_where_the_characters_are(packages: Path) -> None:
-    assert run(ROOT / "tests" / "embedded_teacher_check.py", packages).strip().endswith("fine")
+    assert run(ROOT / "tests" / "helpers" / "embedded_teacher_check.py", packages).strip().endswith("fine")
 
 
 def test_real_pages_become_records(packages: Path, tmp_path: Path) -> None:

@@ -25,11 +25,18 @@ def run(
 ) -> Path:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), *filter(None, before)])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(TESTS / "helpers"), str(TESTS.parent), *filter(None, before)]
+    )
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     arguments = [stage, folder, model, data, json.dumps(overrides)]
     ran = subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), TESTS / "process_worker.py", *arguments],
+        [
+            sys.executable,
+            *(launch if processes > 1 else []),
+            TESTS / "helpers" / "process_worker.py",
+            *arguments,
+        ],
         env=environment,
         capture_output=True,
         text=True,

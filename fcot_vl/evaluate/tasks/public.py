@@ -2,8 +2,8 @@
 
 `dataset.py` uses them to make samples of a benchmark's rows, and `generator.py` to score the answers. Prompts are
 those that lmms-eval gives an unknown model (its `default`), and token limits are those of lmms-eval. The scores for the
-same predictions are equal to those of lmms-eval too (`tests/unit/test_published.py`). Only benchmarks with a rule-based
-metric are here; `NOT_SCORED_HERE` lists the others.
+same predictions are equal to those of lmms-eval too (`tests/unit/evaluate/test_public.py`). Only benchmarks with a
+rule-based metric are here; `NOT_SCORED_HERE` lists the others.
 """
 
 from __future__ import annotations

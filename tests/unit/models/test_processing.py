@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
+from teacher_case import picture
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     GotOcr2ImageProcessorPil,
     get_optimal_tiled_canvas,
@@ -16,7 +16,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 from fcot_vl.models import FCoTVLProcessor
 from fcot_vl.models.tiny import tiny_teacher_path
 
-GRIDS = json.loads((Path(__file__).parents[1] / "data" / "tile-grids.json").read_text())
+GRIDS = json.loads((Path(__file__).parents[2] / "data" / "tile-grids.json").read_text())
 
 
 @pytest.fixture(scope="module")

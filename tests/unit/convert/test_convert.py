@@ -28,7 +28,7 @@ from fcot_vl.convert.chat_templates import CONVERSATIONS, chat_template
 from fcot_vl.convert.checkpoint import CheckpointError
 from fcot_vl.stages.convert import convert
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 REFERENCE = DATA / "internvl2-tiny-internlm2"
 PROMPTS = json.loads((DATA / "chat-prompts.json").read_text())
 IMAGE_TOKEN = 300

@@ -43,7 +43,7 @@ def judged(name: str, predictions: list[str]) -> list[dict[str, Any]]:
 
 
 def test_every_benchmark_was_recorded() -> None:
-    assert {path.stem for path in (Path(__file__).parents[1] / "data" / "lmms-eval").glob("*.json")} == set(
+    assert {path.stem for path in (Path(__file__).parents[2] / "data" / "lmms-eval").glob("*.json")} == set(
         ALL
     )
     assert not set(ALL) & set(NOT_SCORED_HERE)

@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto import configuration_auto, modeling_auto, tokenization_auto
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def global_state() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import teacher_config
+from teacher_case import teacher_config
 from torch import Tensor, nn
 
 from fcot_vl.models import COMPRESSORS, FCoTVLConfig, FCoTVLForConditionalGeneration, build_compressor

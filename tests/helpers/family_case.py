@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import picture
 from PIL import Image
+from teacher_case import picture
 from transformers import (
     AutoConfig,
     AutoTokenizer,

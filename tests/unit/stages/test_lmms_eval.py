@@ -26,7 +26,7 @@ from fcot_vl.stages.lmms_eval import (
     write_docvqa,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOCVQA = {
     "test_split": "validation",
     "lmms_eval_specific_kwargs": {

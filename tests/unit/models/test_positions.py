@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import EOS_TOKEN_ID, IMAGE_TOKEN_ID, PAD_TOKEN_ID, picture
+from teacher_case import EOS_TOKEN_ID, IMAGE_TOKEN_ID, PAD_TOKEN_ID, picture
 
 from fcot_vl.models import FCoTVLForConditionalGeneration
 

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as Picture
 from PIL import Image
 
-RECORDED = Path(__file__).parent / "data" / "lmms-eval"
+RECORDED = Path(__file__).parents[1] / "data" / "lmms-eval"
 
 
 def recorded(name: str) -> dict[str, Any]:

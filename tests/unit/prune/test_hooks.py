@@ -8,18 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-from fcot_vl.prune import random_drop
-from fcot_vl.prune.budget import keep_for_layer_mean, layer_mean_keep, n_kept
-from fcot_vl.prune.fastv import apply_fastv
-from fcot_vl.prune.method import METHODS, Method
-from fcot_vl.prune.random_drop import apply_random
-from fcot_vl.prune.selection import PrefillTokens, keep_top
-from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
-from fcot_vl.prune.uniform import apply_uniform
-from tests.prune_case import (
+from prune_case import (
     DECODERS,
     IMAGE,
     N_LAYERS,
@@ -34,6 +23,17 @@ from tests.prune_case import (
     run,
     visual_counts,
 )
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from fcot_vl.prune import random_drop
+from fcot_vl.prune.budget import keep_for_layer_mean, layer_mean_keep, n_kept
+from fcot_vl.prune.fastv import apply_fastv
+from fcot_vl.prune.method import METHODS, Method
+from fcot_vl.prune.random_drop import apply_random
+from fcot_vl.prune.selection import Prompt, keep_top
+from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
+from fcot_vl.prune.uniform import apply_uniform
 
 
 @torch.no_grad()

@@ -208,7 +208,7 @@ def test_what_is_saved_loads_with_the_auto_classes(spm: Path, tmp_path: Path) ->
 def test_a_converted_folder_answers_through_the_processor(tmp_path: Path) -> None:
     """The recorded checkpoint with a tokenizer beside it: one first token, one placeholder a visual token."""
     source = tmp_path / "source"
-    shutil.copytree(Path(__file__).resolve().parents[1] / "data" / "internvl2-tiny-internlm2", source)
+    shutil.copytree(Path(__file__).resolve().parents[2] / "data" / "internvl2-tiny-internlm2", source)
     chat = ["<|im_start|>", "<|im_end|>"]
     (source / "tokenizer.model").write_bytes(train(tmp_path, 298, chat).read_bytes())
     out = convert(source, tmp_path / "out")

@@ -14,7 +14,7 @@ from fcot_vl.convert.checkpoint import CheckpointError
 from fcot_vl.models.flops import prefill_flops
 from fcot_vl.stages.inspect import inspect, page_size, training_gib
 
-REFERENCE = Path(__file__).resolve().parents[1] / "data" / "internvl2-tiny-internlm2"
+REFERENCE = Path(__file__).resolve().parents[2] / "data" / "internvl2-tiny-internlm2"
 QUIET = Console(quiet=True)
 
 

@@ -23,7 +23,7 @@ from fcot_vl.evaluate.metrics.document import (
     textvqa_accuracy,
 )
 
-CASES = json.loads((Path(__file__).parent.parent / "data" / "metric-cases.json").read_text(encoding="utf-8"))
+CASES = json.loads((Path(__file__).parents[2] / "data" / "metric-cases.json").read_text(encoding="utf-8"))
 
 
 def test_relaxed_equals_the_original_on_every_recorded_case() -> None:

@@ -1,6 +1,6 @@
 """Check the examples of stage 2: run by `stage/test_embedded_teacher.py` in a process of its own.
 
-python tests/embedded_teacher_check.py PACKAGES
+python tests/helpers/embedded_teacher_check.py PACKAGES
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "embedded_teacher"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "embedded_teacher"))
 
 import start
 from examples import FIRST_VISUAL, Batch, Mix

@@ -12,6 +12,18 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from prune_case import (
+    DECODERS,
+    IMAGE,
+    N_LAYERS,
+    PER_TILE,
+    RAGGED,
+    batch_of,
+    count_hooks,
+    make_model,
+    run,
+    visual_counts,
+)
 from torch import Tensor
 
 from fcot_vl.prune.before_decoder import TokenGroup, shares_of
@@ -28,18 +40,6 @@ from fcot_vl.prune.tome import match, merge_pairs
 from fcot_vl.prune.visionzip import split_budget, zip_tokens
 from fcot_vl.prune.vispruner import important_and_diverse, without_duplicates
 from fcot_vl.prune.vit_attention import VitAttentionProbe
-from tests.prune_case import (
-    DECODERS,
-    IMAGE,
-    N_LAYERS,
-    PER_TILE,
-    RAGGED,
-    batch_of,
-    count_hooks,
-    make_model,
-    run,
-    visual_counts,
-)
 
 PEERS = {
     "fastv": Method("fastv", 0.4, 2),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import picture
+from teacher_case import picture
 
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor, SharedBackbone, answer_hidden
 

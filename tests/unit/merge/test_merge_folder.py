@@ -20,7 +20,7 @@ from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.methods import Rule, dare, generator, linear, task_arithmetic, ties, trim_threshold
 from fcot_vl.merge.streaming import content_hash, merge_folder
 
-RECORDED = Path(__file__).parents[1] / "data" / "mergekit"
+RECORDED = Path(__file__).parents[2] / "data" / "mergekit"
 WEIGHTS, SCALE, DENSITY = (0.5, 0.3, 0.9), 0.5, 0.3  # as tools/record_mergekit.py
 CONFIG = {"model_type": "llama", "hidden_size": 8, "text": {"rope_theta": 1e4}, "dtype": "float32"}
 

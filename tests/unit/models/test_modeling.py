@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_teacher, picture, teacher_config
 from safetensors.torch import load_file, save_file
+from teacher_case import build_teacher, picture, teacher_config
 from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
