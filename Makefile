@@ -13,7 +13,7 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 AVX2    = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
           NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 
-.PHONY: help demo reproduce test test-bare test-avx2 lint docs eval-env
+.PHONY: help demo reproduce test test-fast test-bare test-avx2 lint docs eval-env
 help:            ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
@@ -30,6 +30,9 @@ reproduce: $(READY)  ## three seeds, all baselines and controls (hours; resumabl
 
 test: $(READY)       ## all tests, in random order
 	$(PYTEST)
+
+test-fast: $(READY)  ## the tests that are neither `slow` nor `faults`, in under a minute
+	$(PYTEST) -m 'not slow and not faults'
 
 test-bare: $(READY)  ## all tests, with the system's fonts and browsers hidden
 	tests/bare env $(PYTEST)

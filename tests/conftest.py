@@ -1,4 +1,4 @@
-"""Session-wide fixtures (tiny random teachers, a scripted server) and guards of the suite."""
+"""Session-wide fixtures (tiny random teachers, a scripted server), markers, and guards of the suite."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from scripted_server import serve as serve
 from teacher_case import build_teacher, teacher_config
 
 import fcot_vl
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole folders, and skip what needs a GPU where there is none."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in ("stage", "faults"):
+            item.add_marker("slow")
+        if folder == "faults":
+            item.add_marker("faults")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
 
 _skips: Counter[str] = Counter()
 

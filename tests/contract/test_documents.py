@@ -98,6 +98,7 @@ def test_every_verb_is_documented() -> None:
             assert f"[{verb}]({verb}.md)" in (ROOT / "docs" / "stages" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_flag_reference_is_what_make_docs_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "typer", "fcot_vl.cli.app", "utils", "docs", "--name", "fcot-vl"]
     written = tmp_path / "cli.md"

@@ -10,6 +10,7 @@ EXPECTED_SKIPS = (
     r"no font for (printed|handwritten) (Latin|Chinese) text on this system",
     r"web pages need a font that the system knows",
     r"weasyprint needs pango",
+    r"needs a GPU",
 )
 
 

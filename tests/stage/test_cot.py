@@ -203,6 +203,7 @@ def test_draws_do_not_depend_on_their_batch(teacher_folder):
     assert texts(asked, 6, seed=1) != found
 
 
+@pytest.mark.faults
 def test_a_killed_run_of_a_local_teacher_goes_on_to_the_same_files(teacher_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD", 2)
     (tmp_path / "data").mkdir()

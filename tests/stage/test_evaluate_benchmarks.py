@@ -240,6 +240,7 @@ def test_two_processes_give_the_result_of_one(
     assert (len(times), sum(row["questions"] for row in times)) == (6, 10)
 
 
+@pytest.mark.faults
 def test_both_processes_answer(tmp_path: Path, mixed: Path, alone: Path) -> None:
     """Killed before they join: each has a file of its own, and any number of processes goes on from both."""
     out = tmp_path / "out"

@@ -18,6 +18,7 @@ from fcot_vl.instruct.backends.endpoint import EndpointBackend
 from fcot_vl.instruct.backends.local import Decoding, Reply, Request
 from fcot_vl.instruct.shard_runner import Journal
 
+pytestmark = pytest.mark.faults
 RECORDS = 6
 QUESTIONS = {"label": 2 * RECORDS, "rewrite": 2 * RECORDS, "cot": 2 * RECORDS * 4}
 FAULTS = {  # at most two unreadable replies each: a third to the same question would be the last

@@ -73,6 +73,7 @@ def test_the_labels_are_what_ask_answers(pages, labelled, tmp_path):
     assert (figures["records"], figures["labelled"], figures["skipped"]) == (3, 3, 0)
 
 
+@pytest.mark.faults
 def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shards, "SHARD", 1)
     config = {"data": str(pages), "questions": ("What is this?", "Read it."), "max_new_tokens": 8}

@@ -138,6 +138,7 @@ def test_the_order_of_checkpoints_changes_nothing_and_nothing_is_scored_again(mo
     assert merge(shapley([models[0], *reversed(models[1:])], out)) == out  # the same folder: finished
 
 
+@pytest.mark.faults
 def test_a_killed_run_goes_on_and_scores_nothing_twice(models, tmp_path, scored, monkeypatch):
     score, models_scored = _Run._score, scored
 

@@ -132,6 +132,7 @@ def test_kept_checkpoints_are_models_and_change_nothing(tmp_path, student, data)
     }
 
 
+@pytest.mark.faults
 def test_a_run_killed_between_kept_steps_keeps_the_same(tmp_path, student, data, monkeypatch):
     whole = post_train(post_train_config(tmp_path / "whole", keep_checkpoints=3), student, data)
     inner = KeepWeights.on_step_end

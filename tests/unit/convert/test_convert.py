@@ -339,6 +339,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.faults
 def test_shards_become_shards_and_a_cut_off_run_goes_on(
     source: Path, converted: Path, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def stream_of(folder: Path, records: int = 7) -> object:
     return load_dataset("json", data_files={"train": str(lines)}, split="train", streaming=True)
 
 
+@pytest.mark.faults
 def test_a_stream_is_kept_as_shards_and_a_killed_pass_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "SHARD", 2)
     rows, reader = stream_of(tmp_path / "rows"), RowReader("s", READER, tmp_path / "rows")

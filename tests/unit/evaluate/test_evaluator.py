@@ -204,6 +204,7 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
         evaluate(model, SAMPLES, tmp_path / "none", processor=processor)
 
 
+@pytest.mark.faults
 def test_a_full_disk_loses_nothing_that_was_answered(
     teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
     assert said[0] == said[1] and resumed["tasks"] == whole["tasks"]
 
 
+@pytest.mark.faults
 def test_a_killed_run_goes_on_with_what_is_missing(
     teacher: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_where_it_lies_and_what_is_asked(name: str) -> None:
     assert set(benchmark.columns) == set(found["rows"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_question_is_scored_as_lmms_eval_scores_it(name: str) -> None:
     seen = set()
@@ -73,6 +74,7 @@ def test_every_question_is_scored_as_lmms_eval_scores_it(name: str) -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_aggregates_are_those_of_lmms_eval(name: str) -> None:
     totals = set()

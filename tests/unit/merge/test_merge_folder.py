@@ -286,6 +286,7 @@ def test_a_file_cut_while_it_is_read(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("share", [0.1, 0.9], ids=["header", "values"])
 def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, share):
     """For a moment files may grow to a share of the result only."""

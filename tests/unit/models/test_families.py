@@ -18,6 +18,7 @@ from fcot_vl.prune.budget import n_kept, tokens_by_layer
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import Method
 
+pytestmark = pytest.mark.slow  # builds a tiny teacher of every family
 QUESTION = "Read it."
 
 

@@ -330,6 +330,7 @@ print(repr(answer[0]["generated_text"]))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_needs_only_the_import(saved_student: Path, tmp_path: Path) -> None:
     picture(300, 200).save(tmp_path / "page.png")
     ran = subprocess.run(

@@ -230,6 +230,7 @@ def made(run: Path) -> tuple[Path, str]:
         return report(ReportConfig(run), console), console.export_text()
 
 
+@pytest.mark.slow
 def test_files_of_a_report(made: tuple[Path, str]) -> None:
     folder, _ = made
     names = {p.name for p in folder.iterdir()}
@@ -244,6 +245,7 @@ def test_files_of_a_report(made: tuple[Path, str]) -> None:
         assert f"({path.name})" in text
 
 
+@pytest.mark.slow
 def test_every_figure_names_what_where_and_when(made: tuple[Path, str]) -> None:
     assert len(SAID) == 10
     for name, text in SAID.items():
@@ -258,6 +260,7 @@ def test_every_figure_names_what_where_and_when(made: tuple[Path, str]) -> None:
             assert fact in text, f"{name} does not say {fact}"
 
 
+@pytest.mark.slow
 def test_the_text_is_rendered_from_the_json_alone(made: tuple[Path, str]) -> None:
     folder, _ = made
     content = json.loads((folder / "report.json").read_text())
@@ -267,6 +270,7 @@ def test_the_text_is_rendered_from_the_json_alone(made: tuple[Path, str]) -> Non
     }
 
 
+@pytest.mark.slow
 def test_braces_and_fences_of_an_answer_are_kept(tmp_path: Path) -> None:
     """The template neither evaluates, escapes nor cuts what a model said."""
     write_result(tmp_path, "teacher", 0.9)
@@ -278,6 +282,7 @@ def test_braces_and_fences_of_an_answer_are_kept(tmp_path: Path) -> None:
     assert f"\n\n````text\n{answer}\n````\n" in text
 
 
+@pytest.mark.slow
 def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
     folder, _ = made
     rows = {r["label"]: r for r in json.loads((folder / "report.json").read_text())["models"]}
@@ -308,6 +313,7 @@ def test_numbers_of_a_report(made: tuple[Path, str], run: Path) -> None:
     assert {"student 4x, re-aligned only", "control: teacher post-trained", "smaller page 25%"} <= rows.keys()
 
 
+@pytest.mark.slow
 def test_equal_tokens_are_by_name_or_by_mean(made: tuple[Path, str], run: Path) -> None:
     """A student stands against every baseline with its share; a difference is that of the two retentions, paired."""
     text = (made[0] / "report.md").read_text().partition("## At equal tokens")[2].partition("\n## ")[0]
@@ -372,6 +378,7 @@ def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
     assert not (folder / "losses.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_one_baseline_has_a_report(tmp_path: Path) -> None:
     """A budget without a trained model or FastV has an empty panel."""
     write_result(tmp_path, "teacher", 0.9)
@@ -381,6 +388,7 @@ def test_a_run_of_one_baseline_has_a_report(tmp_path: Path) -> None:
     assert labels == ["teacher", "random drop 50%"]
 
 
+@pytest.mark.slow
 def test_image_sets_and_batches_have_tables(tmp_path: Path) -> None:
     """A bench of several sets is the paper's Table 5; the bound stands beside the speed-up."""
     write_result(tmp_path, "teacher", 0.9)
@@ -404,6 +412,7 @@ def test_image_sets_and_batches_have_tables(tmp_path: Path) -> None:
     assert lines[2] == "| student 2x | 3.25 | 1.50x |  |"
 
 
+@pytest.mark.slow
 def test_the_speed_table_has_scores_beside_times(made: tuple[Path, str]) -> None:
     folder, _ = made
     text = (folder / "report.md").read_text()
@@ -415,6 +424,7 @@ def test_the_speed_table_has_scores_beside_times(made: tuple[Path, str]) -> None
     assert "Some CPU @ 2.0 GHz" in speed
 
 
+@pytest.mark.slow
 def test_the_terminal_table(made: tuple[Path, str]) -> None:
     _, text = made
     assert "student 2x" in text
@@ -422,6 +432,7 @@ def test_the_terminal_table(made: tuple[Path, str]) -> None:
     assert "report.md" in text
 
 
+@pytest.mark.slow
 def test_remade_when_results_change(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     folder = report(ReportConfig(tmp_path), Console(quiet=True))
@@ -430,6 +441,7 @@ def test_remade_when_results_change(tmp_path: Path) -> None:
     assert len(json.loads((folder / "report.json").read_text())["models"]) == 2
 
 
+@pytest.mark.slow
 def test_nothing_of_others_is_removed(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     other = tmp_path / "model"
@@ -522,6 +534,7 @@ def write_benchmark(run: Path, name: str, folder: str, score: float, **fields: A
     (path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_benchmarks_by_name_are_columns(tmp_path: Path) -> None:
     """Several results of one model are one row, the last column the mean of ratios (the paper's Table 1)."""
     student = {"stage": "post-train", "compress_ratio": 2}
@@ -570,6 +583,7 @@ def test_a_difference_is_of_the_same_pages(tmp_path: Path) -> None:
     assert retention_difference(one, two, found.teacher, TASKS) == (0.0, (0.0, 0.0))
 
 
+@pytest.mark.slow
 def test_students_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     """What a second seed lost is not held against a compressor trained with the first alone, nor said twice."""
     write_result(tmp_path, "teacher", 0.9)
@@ -587,6 +601,7 @@ def test_students_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> 
     assert text.count("not told apart") == 1
 
 
+@pytest.mark.slow
 def test_several_compressors_are_each_named_and_timed(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     student = {"stage": "post-train", "compress_ratio": 2}

@@ -141,6 +141,7 @@ def test_unknown_parts_and_tasks_are_named() -> None:
         make_document("test", 0, 0, "form")
 
 
+@pytest.mark.slow
 def test_density_follows_real_documents() -> None:
     plain = [make_document("test", i, 5).density for i in range(60)]
     assert np.median(plain) < 0.6

@@ -65,6 +65,7 @@ def same(a: Sample, b: Sample) -> bool:
     return a.messages == b.messages and np.array_equal(np.asarray(a.images[0]), np.asarray(b.images[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_record_is_a_function_of_kind_seed_and_index(kind: str) -> None:
     need(kind)
@@ -396,6 +397,7 @@ def test_a_chinese_page_is_not_made_of_latin_html(tmp_path: Path) -> None:
         make_sample("web_zh", 0, 0, Sources(html=tmp_path))
 
 
+@pytest.mark.slow
 def test_making_web_pages_does_not_let_damaged_pictures_in(tmp_path: Path) -> None:
     """weasyprint tells Pillow to accept truncated pictures when it is imported. A process shows it: imported once."""
     need("web")
@@ -454,6 +456,7 @@ def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_workers_and_shards_do_not_change_a_record(tmp_path: Path) -> None:
     kinds = ["table", "scene"]
     one = SampleFolder(synthesize_ocr(tmp_path / "one", kinds, 6, seed=4, shard_size=6))
@@ -465,6 +468,7 @@ def test_workers_and_shards_do_not_change_a_record(tmp_path: Path) -> None:
     assert one[3].images[0].size == expected.images[0].size
 
 
+@pytest.mark.faults
 def test_an_interrupted_run_goes_on_and_writes_internvl(tmp_path: Path) -> None:
     folder = synthesize_ocr(tmp_path / "pages", ["table"], 5, shard_size=2, internvl=True)
     before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}

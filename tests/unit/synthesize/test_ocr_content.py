@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 DRAW = """
 import random
 from fcot_vl.synthesize.ocr import content
@@ -16,6 +18,7 @@ for locale in sorted({name for names in content.LOCALES.values() for name in nam
 """
 
 
+@pytest.mark.slow
 def test_content_does_not_depend_on_the_hash_seed_of_the_process() -> None:
     drawn = [
         subprocess.run(

@@ -286,6 +286,7 @@ def test_without_math_verify_the_other_rules_stand(monkeypatch: pytest.MonkeyPat
     assert verify("Answer: 1/2", ["0.5"]) and not verify("2\\sqrt{2}", ["\\sqrt{8}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["Answer: " * 20000, "{" * 50000, "\\boxed{" * 5000, "1," * 20000, "**" * 20000, "a and " * 10000, "9" * 50000, "is " * 20000,
