@@ -14,13 +14,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "embedded_teacher"))
 
 import start
-from examples import FIRST_VISUAL, Batch, Mix
 from model import WIDTH, build
 from read_pages import VISION_FROM, GuidedTeacher, begin
 from read_patches import MEAN, STD, Reader, write_vision
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
+from examples import FIRST_VISUAL, Batch, Mix
 from fcot_vl.models.tiny import tiny_teacher_path
 
 SIDE = 16  # patches of a tile
