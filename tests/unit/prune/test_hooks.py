@@ -31,7 +31,7 @@ from fcot_vl.prune.budget import keep_for_layer_mean, layer_mean_keep, n_kept
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import METHODS, Method
 from fcot_vl.prune.random_drop import apply_random
-from fcot_vl.prune.selection import Prompt, keep_top
+from fcot_vl.prune.selection import PrefillTokens, keep_top
 from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
 
