@@ -17,10 +17,10 @@ import start
 from model import WIDTH, build
 from read_pages import VISION_FROM, GuidedTeacher, begin
 from read_patches import MEAN, STD, Reader, write_vision
+from sequences import FIRST_VISUAL, Batch, Mix
 from tiles import CLASSES, IGNORED, SLOTS
 from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
-from examples import FIRST_VISUAL, Batch, Mix
 from fcot_vl.models.tiny import tiny_teacher_path
 
 SIDE = 16  # patches of a tile

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from examples import FIRST_VISUAL, TOKEN_SLOTS, Batch, Example, Mix
 from model import WIDTH, build
 from read_patches import BLANK_WEIGHT, MEAN, STD, autocast_type, load, right_share, save
 from safetensors.torch import load_file, save_file
+from sequences import FIRST_VISUAL, TOKEN_SLOTS, Batch, Example, Mix
 from tiles import CLASSES, SLOTS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
