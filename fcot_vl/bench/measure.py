@@ -123,7 +123,7 @@ class LoadedCandidate:
         return Measurement(seconds, counts if extra is None else counts | {"peak_extra_bytes": extra})
 
     def _inputs(self, pages: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
-        questions = [next(m["content"] for m in page.messages if m["role"] == "user") for page in pages]
+        questions = [page.question for page in pages]
         prompts = [
             tokenize_question(text, page.images, self.processor)
             for text, page in zip(questions, pages, strict=True)

@@ -91,6 +91,11 @@ class Sample:
     density: float | None = None
     tiles: int | None = None
 
+    @property
+    def question(self) -> str:
+        """Content of the first user turn."""
+        return next(message["content"] for message in self.messages if message["role"] == "user")
+
 
 @dataclass(frozen=True)
 class Origin:

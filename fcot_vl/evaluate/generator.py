@@ -89,7 +89,7 @@ class Generator:
             ValueError: If the metric is unknown.
         """
         self.settings(sample.task, sample.metric)
-        text = first_question(sample)
+        text = sample.question
         counts = image_token_counts(self.processor, sample.images)[1]
         total = sum(counts)
         kept = self.input_builder.visual_tokens(sample.images, counts)
@@ -192,9 +192,7 @@ class Generator:
 
         For the method `smaller_page`, the blank tokens of the pages are passed to the handle.
         """
-        prompts = [
-            tokenize_question(first_question(sample), sample.images, self.processor) for sample in samples
-        ]
+        prompts = [tokenize_question(sample.question, sample.images, self.processor) for sample in samples]
         inputs = self.input_builder.batch(prompts, [sample.images for sample in samples], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
@@ -206,11 +204,6 @@ class Generator:
             "visual_tokens_nominal": sum(question.kept for question in questions) / n,
             "visual_tokens_layer_mean": processed / (n * self.n_layers),
         }
-
-
-def first_question(sample: Sample) -> str:
-    """Return the first message of the user."""
-    return next(message["content"] for message in sample.messages if message["role"] == "user")
 
 
 def batches(questions: Iterable[Question], batch_size: int) -> Iterator[list[Question]]:

@@ -13,6 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import write_json
 from fcot_vl.common.stage import FILE as STAGE_FILE
@@ -45,7 +47,7 @@ A document-reading vision-language model with **{share} of the visual tokens** o
 re-aligned by self-distillation against the frozen base{then}.
 
 - Base model: {base}
-- Licence: {licence} (a student carries the licence of its base)
+- License: {licence} (a student carries the license of its base)
 
 ## How to load it
 
@@ -236,13 +238,15 @@ def _card(
     record: dict[str, Any] | None,
     scores: str,
 ) -> str:
-    header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    if licence is not None:
-        header["license"] = licence
-    if base_model is not None:
-        header["base_model"] = base_model
+    metadata = ModelCardData(
+        base_model=base_model,
+        library_name="transformers",
+        license=licence,
+        pipeline_tag="image-text-to-text",
+        tags=["ocr", "fcot-vl"],
+    )
     return CARD.format(
-        header="\n".join(f"{key}: {value}" for key, value in header.items()) + "\ntags: [ocr, fcot-vl]",
+        header=metadata.to_yaml(),
         title=name.split("/")[-1],
         name=name,
         share=f"1/{config.compress_ratio}",

@@ -86,7 +86,7 @@ class ReadAgain(TrainerCallback):
     @torch.no_grad()
     def read(self, reader: Reader) -> str:
         """Return the reader's answer, decoded greedily."""
-        question = next(m["content"] for m in self.sample.messages if m["role"] == "user")
+        question = self.sample.question
         inputs = question_inputs(question, self.sample.images, self.processor, reader.ratio)
         inputs = {name: tensor.to(reader.model.device) for name, tensor in inputs.items()}
         with self.autocast():
