@@ -9,7 +9,7 @@ rule-based metric are here; `NOT_SCORED_HERE` lists the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fcot_vl.data.chat_format import SampleError
@@ -135,37 +135,25 @@ def _scienceqa(row: Row) -> str:
 
 _DOCUMENTS = ("questionId", "question", "answers")  # columns of DocVQA and InfoVQA
 
+DOCVQA = Benchmark(
+    name="docvqa",
+    hub="lmms-lab-encoder/DocVQA",
+    config="DocVQA",
+    split="validation",
+    columns=_DOCUMENTS,
+    question=lambda row: f"{row['question']}{SHORT}",
+    answers=_answers,
+    metric="lmms_anls",
+    reported="anls",
+    max_new_tokens=32,
+    own_id="questionId",
+    hidden=("test",),
+)
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark(
-            name="docvqa",
-            hub="lmms-lab-encoder/DocVQA",
-            config="DocVQA",
-            split="validation",
-            columns=_DOCUMENTS,
-            question=lambda row: f"{row['question']}{SHORT}",
-            answers=_answers,
-            metric="lmms_anls",
-            reported="anls",
-            max_new_tokens=32,
-            own_id="questionId",
-            hidden=("test",),
-        ),
-        Benchmark(
-            name="infovqa",
-            hub="lmms-lab-encoder/DocVQA",
-            config="InfographicVQA",
-            split="validation",
-            columns=_DOCUMENTS,
-            question=lambda row: f"{row['question']}{SHORT}",
-            answers=_answers,
-            metric="lmms_anls",
-            reported="anls",
-            max_new_tokens=32,
-            own_id="questionId",
-            hidden=("test",),
-        ),
+        DOCVQA,
+        replace(DOCVQA, name="infovqa", config="InfographicVQA"),
         Benchmark(
             name="chartqa",
             hub="lmms-lab-encoder/ChartQA",
