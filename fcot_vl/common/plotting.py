@@ -29,14 +29,23 @@ def clean(axes: Axes, grid: str) -> None:
 
 
 def legend(axes: Sequence[Axes]) -> None:
-    """Draw one legend for all panels, with every name once, to the right of the last panel."""
+    """Draw one legend for all panels, with every name once, to the right of the last panel.
+
+    A figure that is too low for all names becomes higher.
+    """
     handles: dict[str, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    names = [textwrap.fill(label, 34) for label in handles]
+    figure = axes[-1].get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
+    entries = sum(0.21 + 0.14 * name.count("\n") for name in names)  # inches
+    figure.set_size_inches(width, max(height, entries + 1.3))  # with title and caption
     axes[-1].legend(
         handles.values(),
-        [textwrap.fill(label, 34) for label in handles],
+        names,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
