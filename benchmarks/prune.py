@@ -1,6 +1,6 @@
 """Time the training-free baselines: prefill and KV cache against the values that their numbers of tokens predict.
 
-    python benchmarks/prune.py [--shape prefill] [--peers fastv random ...] [--rounds 5] [--own-seconds]
+    python benchmarks/prune.py [--shape prefill] [--baselines fastv random ...] [--rounds 5] [--own-seconds]
 
 A random InternVL answers a page of 8 tiles (2,048 visual tokens) unpatched and with every baseline in turn. Prefill is
 the time from the projector's output to the first token, and includes choosing and dropping tokens. It is compared with
@@ -16,8 +16,8 @@ The bytes of the KV cache must be exactly those of the tokens that the method le
 The lower bound is the number of operations at the rate of a plain 2048^3 product. The shape `prefill` is for a CPU (12
 layers of width 1,024 and a small ViT), `2B` is for a GPU. Baselines that use the attention of the ViT also make it a
 little slower, which is reported separately. On a CPU that other processes use, `--own-seconds` counts the CPU time of
-this process instead of the elapsed time. The last line is JSON. The flag and the JSON key call the baselines `peers`,
-their former name.
+this process instead of the elapsed time. The last line is JSON, in which the baselines have
+their former name, `peers`.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def print_table(figures: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=list(SHAPES), default="prefill")
-    parser.add_argument("--peers", nargs="+", choices=list(BASELINES), default=list(BASELINES))
+    parser.add_argument("--baselines", "--peers", nargs="+", choices=list(BASELINES), default=list(BASELINES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--own-seconds", action="store_true", help="Measure CPU time of the process (CPU only)."
@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         if torch.cuda.is_available():
             parser.error("--own-seconds cannot be used with a GPU: its work is not CPU time of the process")
         Clock.now = time.process_time
-    bench = Bench(given.shape, given.peers)
+    bench = Bench(given.shape, given.baselines)
     for number in range(given.rounds + 1):
         print(f"round {number} of {given.rounds}" if number else "warming up", end="", file=sys.stderr)
         bench.round(counted=number > 0)
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = {
         "benchmark": "prune",
         "command": f"python benchmarks/prune.py --shape {given.shape} --rounds {given.rounds} "
-        f"--peers {' '.join(given.peers)}{' --own-seconds' if given.own_seconds else ''}",
+        f"--baselines {' '.join(given.baselines)}{' --own-seconds' if given.own_seconds else ''}",
         "peers": figures,
         "threads": torch.get_num_threads(),
         "flops_per_second": rate,

@@ -118,3 +118,17 @@ def processor_for(
         )
 
     return load
+
+
+@pytest.fixture(scope="module")
+def student_folder(
+    make_student: Callable[..., fcot_vl.FCoTVLForConditionalGeneration],
+    processor_for: Callable[..., fcot_vl.FCoTVLProcessor],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Folder of a random student at compress ratio 4, with its processor."""
+    folder = tmp_path_factory.mktemp("student")
+    student = make_student(4)
+    student.save_pretrained(folder)
+    processor_for(student).save_pretrained(folder)
+    return folder

@@ -15,8 +15,9 @@ from typing import Any
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     """Yield a path beside `path` for a new file or folder, which takes the place of `path` when the block ends.
 
-    A reader sees either the old content or the new one, complete and on the disk. If the block raises, `path` stays as
-    it was and nothing remains of the new content. What a killed process left is overwritten.
+    A reader sees either the old file or the complete new one, which is then on the disk. A folder is replaced in two
+    steps and its files are not synced. If the block raises, `path` stays as it was and nothing remains of the new
+    content. What a killed process left is overwritten.
 
     Args:
         writer: Name of this writer, where several may write `path` at the same time.

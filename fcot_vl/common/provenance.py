@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, hardware, versions, date."""
+"""Provenance of a result: commit, hardware, versions, date."""
 
 from __future__ import annotations
 

@@ -7,25 +7,11 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from teacher_case import picture
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture(scope="module")
-def student_folder(
-    make_student: Callable[..., Any],
-    processor_for: Callable[[Any], Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    folder = tmp_path_factory.mktemp("student")
-    student = make_student(4)
-    student.save_pretrained(folder)
-    processor_for(student).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

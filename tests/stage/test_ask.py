@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from teacher_case import picture
 
-import fcot_vl
 from fcot_vl.data.images import ImageError
 from fcot_vl.stages.ask import EMBEDDED_NOTICE, ask
-
-
-@pytest.fixture(scope="module")
-def student_folder(
-    make_student: Callable[..., fcot_vl.FCoTVLForConditionalGeneration],
-    processor_for: Callable[..., fcot_vl.FCoTVLProcessor],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    folder = tmp_path_factory.mktemp("student")
-    student = make_student(4)
-    student.save_pretrained(folder)
-    processor_for(student).save_pretrained(folder)
-    return folder
 
 
 def saved(tmp_path: Path, width: int, height: int) -> Path:

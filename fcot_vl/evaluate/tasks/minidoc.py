@@ -86,17 +86,17 @@ def density_bands(densities: Iterable[float], least: int = MIN_PAGES) -> list[st
     Bands begin and end at `DENSITY_EDGES`. A band with fewer pages is joined with the next denser one, and the densest
     with the one before. Fewer pages in all give one band.
     """
-    sorted_pages = sorted(densities)
+    pages = sorted(densities)
+    if not pages:
+        return []
     edges = [0.0]
     for edge in DENSITY_EDGES[1:-1]:
-        below = bisect_left(sorted_pages, edge)
-        since = below - bisect_left(sorted_pages, edges[-1])
-        if since >= least and len(sorted_pages) - below >= least:
+        below = bisect_left(pages, edge)
+        in_band = below - bisect_left(pages, edges[-1])
+        if in_band >= least and len(pages) - below >= least:
             edges.append(edge)
-    last: float = DENSITY_EDGES[-1]
-    if sorted_pages:
-        last = next((edge for edge in DENSITY_EDGES[1:] if sorted_pages[-1] < edge), last)
-    return [f"{low:g}-{high:g}" for low, high in pairwise([*edges, last])] if sorted_pages else []
+    last = next((edge for edge in DENSITY_EDGES[1:] if pages[-1] < edge), DENSITY_EDGES[-1])
+    return [f"{low:g}-{high:g}" for low, high in pairwise([*edges, last])]
 
 
 def density_band(density: float, bands: Sequence[str]) -> str:
