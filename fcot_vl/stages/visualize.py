@@ -33,6 +33,7 @@ from fcot_vl.data.images import open_image
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.models.compressors.windows import WINDOWS
+from fcot_vl.models.internvl.image_processing import PaddingImageProcessor
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.stages.ask import check_question, generate_answer, question_tensors
 
@@ -180,7 +181,10 @@ def cells(
     """
     reader = processor.image_processor
     tile = (reader.size["height"], reader.size["width"])
-    columns, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, reader.min_patches, reader.max_patches)
+    padded = reader.padded_size(size) if isinstance(reader, PaddingImageProcessor) else size
+    columns, rows = get_optimal_tiled_canvas(
+        (padded[1], padded[0]), tile, reader.min_patches, reader.max_patches
+    )
     per_tile = processor.image_seq_length
     side = math.isqrt(per_tile * ratio)
     tiles = shares.reshape(shares.shape[0], -1, per_tile)[:, : rows * columns] / ratio
@@ -191,7 +195,9 @@ def cells(
         in_rows = tiles.unflatten(2, (side // high, side // wide))
         spread = in_rows.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)
     grid = spread.reshape(-1, rows, columns, side, side).permute(0, 1, 3, 2, 4)
-    return grid.reshape(-1, rows * side, columns * side).numpy()
+    high, wide = rows * side, columns * side
+    inside = (math.ceil(high * size[1] / padded[1]), math.ceil(wide * size[0] / padded[0]))
+    return grid.reshape(-1, high, wide)[:, : inside[0], : inside[1]].numpy()
 
 
 def dimmed(page: Image.Image, grid: NDArray[np.float32]) -> Image.Image:

@@ -156,6 +156,10 @@ def minidoc(rng: random.Random, index: int, seed: int, task: str, fonts: Sequenc
 def cut_tiles(image: Image.Image) -> tuple[Tiling, NDArray[np.uint8]]:
     """The tiles of an image as InternVL's processor makes them: uint8 ``[n, 224, 224, 3]``, thumbnail last."""
     tiling = tile(image.size)
+    if tiling.size != image.size:
+        paper = Image.new("RGB", tiling.size, (255, 255, 255))
+        paper.paste(image)
+        image = paper
     whole = np.asarray(image.resize((tiling.columns * TILE, tiling.rows * TILE), Image.Resampling.BICUBIC))
     tiles = [
         whole[r * TILE : (r + 1) * TILE, c * TILE : (c + 1) * TILE]

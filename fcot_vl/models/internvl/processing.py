@@ -1,7 +1,7 @@
 """Image-only processor: images and chat messages in, `input_ids`, `attention_mask` and `pixel_values` out.
 
-The tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`). The processors of other families are in the
-files of their models.
+The tiling is that of the original InternVL (`GotOcr2ImageProcessorPil`), unless the folder asks for padding
+(`image_processing.py`). The processors of other families are in the files of their models.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.processing_utils import MultiModalData
 
 from fcot_vl.models.base_processor import ImageTextProcessor
+from fcot_vl.models.internvl.image_processing import PaddingImageProcessor
 
 
 class FCoTVLProcessor(ImageTextProcessor):
@@ -73,7 +74,10 @@ class FCoTVLProcessor(ImageTextProcessor):
 
     @classmethod
     def _load_image_processor(cls, path: str | Path, **kwargs: Any) -> Any:
-        return GotOcr2ImageProcessorPil.from_pretrained(path, **kwargs)
+        settings, _ = GotOcr2ImageProcessorPil.get_image_processor_dict(path, **kwargs)
+        pads = settings.get("max_enlargement") is not None
+        kind = PaddingImageProcessor if pads else GotOcr2ImageProcessorPil
+        return kind.from_pretrained(path, **kwargs)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """Tokenize one prompt or a batch of prompts and prepare their images.

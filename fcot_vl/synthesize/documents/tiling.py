@@ -1,6 +1,7 @@
 """Tiles that InternVL's processor cuts a page into, and the visual token that shows a point of the page.
 
 The sizes are the embedded teacher's: tiles of 224 x 224 pixels, at most 12 and a thumbnail, 28 x 28 pixels per token.
+A small image is padded with white, and enlarged at most twice (`models/internvl/image_processing.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fcot_vl.models.internvl.image_processing import padded_size
 from fcot_vl.synthesize.ocr.capture import Points
 
-TILE, TOKEN, MOST_TILES = 224, 28, 12
+TILE, TOKEN, MOST_TILES, MAX_ENLARGEMENT = 224, 28, 12, 2.0
 TOKENS_A_TILE = (TILE // TOKEN) ** 2
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A grid of `columns` x `rows` tiles over an image of `size` (width, height in pixels)."""
+    """A grid of `columns` x `rows` tiles over an image of `size` (width, height in pixels), padding included."""
 
     size: tuple[int, int]
     columns: int
@@ -48,8 +50,9 @@ class Tiling:
 
 @lru_cache(maxsize=4096)
 def tile(size: tuple[int, int], most: int = MOST_TILES) -> Tiling:
-    """Return the tiling that InternVL's processor chooses for an image of `size` (width, height)."""
+    """Return the tiling that the embedded teacher's processor chooses for an image of `size` (width, height)."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-    columns, rows = get_optimal_tiled_canvas((size[1], size[0]), (TILE, TILE), 1, most)
-    return Tiling(size, columns, rows)
+    width, height = padded_size(size, TILE, most, MAX_ENLARGEMENT)
+    columns, rows = get_optimal_tiled_canvas((height, width), (TILE, TILE), 1, most)
+    return Tiling((width, height), columns, rows)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcot_vl.models.internvl.image_processing import PaddingImageProcessor
 from fcot_vl.synthesize.documents import typefaces
 from fcot_vl.synthesize.documents.capture import capture
 from fcot_vl.synthesize.documents.generate import PARTS, make_document, make_sample
 from fcot_vl.synthesize.documents.page import NOWHERE, Canvas, Mark
 from fcot_vl.synthesize.documents.tasks import STRESS, TASKS
-from fcot_vl.synthesize.documents.tiling import tile
+from fcot_vl.synthesize.documents.tiling import MAX_ENLARGEMENT, tile
 from fcot_vl.synthesize.documents.words import split_of
 from fcot_vl.synthesize.ocr.capture import corners_of, tilt, warp
 
@@ -64,10 +65,12 @@ def test_warp_to_the_same_corners_changes_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (900, 70), (500, 1400), (700, 900), (1000, 1000), (90, 40)])
 def test_tiling_is_the_processors(size: tuple[int, int]) -> None:
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-
-    processor = GotOcr2ImageProcessorPil(
-        crop_to_patches=True, min_patches=1, max_patches=12, size={"height": 224, "width": 224}
+    processor = PaddingImageProcessor(
+        crop_to_patches=True,
+        min_patches=1,
+        max_patches=12,
+        size={"height": 224, "width": 224},
+        max_enlargement=MAX_ENLARGEMENT,
     )
     pixels = processor(images=[Image.new("RGB", size)])["pixel_values"]
     assert tile(size).tiles == len(pixels)
