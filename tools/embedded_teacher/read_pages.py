@@ -264,7 +264,8 @@ def main() -> None:
             optimizer.zero_grad()
             found.pop("loss").backward()
             nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
-            with torch.autocast("cpu", dtype, enabled=dtype is not None):  # Muon's products: a tenth of a step
+            # bfloat16 in Muon's products saves a tenth of a step
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
                 optimizer.step()
             number, examples = number + 1, examples + step.examples
             for name, value in found.items():

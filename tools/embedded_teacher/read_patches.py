@@ -225,7 +225,8 @@ def main() -> None:
                 group["lr"] = peak * rate(step)
             optimizer.zero_grad()
             loss.backward()
-            with torch.autocast("cpu", dtype, enabled=dtype is not None):  # Muon's products: a tenth of a step
+            # bfloat16 in Muon's products saves a tenth of a step
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
                 optimizer.step()
             step += 1
             share = right_share(logits, target)
