@@ -11,8 +11,10 @@ stage 1 keeps the ViT reading every patch. Rerun the same command to resume.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -221,6 +223,12 @@ def steps(loader: DataLoader[list[Step]]) -> Iterator[Step]:
         yield from pool
 
 
+def give_back_memory() -> None:
+    """Return freed memory to the system: batches of ever other lengths fragment glibc's heap by some 100 MB a minute."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder that packages.py filled")
@@ -283,6 +291,7 @@ def main() -> None:
             if step.last and (examples - saved >= SAVE_EVERY or examples >= EXAMPLES):
                 save(state, teacher, optimizer, examples)
                 saved = examples
+                give_back_memory()
     weights = {name: p.detach().bfloat16().contiguous() for name, p in teacher.model.named_parameters()}
     save_file(weights, args.folder / "model.safetensors")
 
