@@ -224,7 +224,7 @@ def steps(loader: DataLoader[list[Step]]) -> Iterator[Step]:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system: batches of ever other lengths fragment glibc's heap by some 100 MB a minute."""
+    """Return freed memory to the system: batches of all lengths fragment glibc's heap by some 100 MB a minute."""
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
 
