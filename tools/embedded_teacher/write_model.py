@@ -1,6 +1,6 @@
 """Write a trained embedded teacher as a model folder: weights in bfloat16, configuration, tokenizer, processor.
 
-    python tools/embedded_teacher/export.py work/stage2/state.safetensors OUTPUT
+    python tools/embedded_teacher/write_model.py work/stage2/state.safetensors OUTPUT
 
 The state may be that of a training under way: `fcot-vl ask --model OUTPUT` shows what it reads so far.
 """
