@@ -31,7 +31,8 @@ from rich.table import Table
 from shapes import SHAPES, processor_for, random_page, random_student, random_teacher
 
 from fcot_vl.bench.measure import Candidate
-from fcot_vl.bench.tables import by_image_set, wide_console
+from fcot_vl.bench.tables import by_image_set
+from fcot_vl.common.console import show
 from fcot_vl.common.provenance import git_commit, now, provenance, versions
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.tokenization import tokenize_question
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.count:
         counted = {size: count(size, given.new_tokens) for size in given.sizes}
-        wide_console().print(counted_table(counted))
+        show(counted_table(counted))
         print(json.dumps({"benchmark": "table5", "counted": counted, "commit": git_commit(), "date": now()}))
         return
     results = {}
@@ -166,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-    wide_console().print(by_image_set(results))
+    show(by_image_set(results))
     about = {**provenance(), "versions": versions()}
     print(json.dumps({"benchmark": "table5", "sizes": results, **about}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,13 @@ def _process_state() -> Iterator[None]:
     yield
     before, _state["last"] = _state["last"], global_state()
     assert not (found := changes(before, _state["last"])), "\n".join(["global state changed:", *found])
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Returns the messages that the package has logged in this test, from INFO up."""
+    caplog.set_level(logging.INFO, logger="fcot_vl")
+    return lambda: "\n".join(caplog.messages)
 
 
 @pytest.fixture(scope="session")

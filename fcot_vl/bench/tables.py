@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.bench.measure import PARTS
-
-WIDE = 140  # columns of a table written to a file
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
@@ -50,12 +47,6 @@ def by_image_set(results: Mapping[str, dict[str, Any]]) -> Table:
                 f"{size} {row['name']}".strip(), f"{1 - row['visual_tokens_nominal'] / before:.0%}", *cells
             )
     return table
-
-
-def wide_console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for every column when writing to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
 
 
 def _parts(result: dict[str, Any]) -> Table:

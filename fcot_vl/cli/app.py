@@ -10,7 +10,6 @@ import errno
 import sys
 
 import typer
-from rich.console import Console
 
 from fcot_vl.cli import judge, prepare, recipes, train, use
 
@@ -28,6 +27,9 @@ for group in (prepare, train, judge, use, recipes):
 
 def main() -> None:
     """Run the `fcot-vl` command."""
+    from fcot_vl.common.console import messages, set_up_logging
+
+    set_up_logging()
     try:
         app()
     except SystemExit as ended:
@@ -38,9 +40,7 @@ def main() -> None:
         text = _what_to_do(error)
         if text is None:
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            " ".join(text.split()), style="red", markup=False
-        )
+        messages.print(" ".join(text.split()), style="red", markup=False)
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fcot_vl.cli.options import Output, or_embedded_teacher
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer()
 
@@ -145,10 +147,7 @@ def bench(
     from fcot_vl.stages.bench import bench as run
 
     if contender:
-        print(
-            "warning: --contender is now --candidate; the old name will be removed in the next version",
-            file=sys.stderr,
-        )
+        logger.warning("--contender is now --candidate; the old name will be removed in the next version")
     run(
         [_candidate(text) for text in [*(candidate or []), *(contender or [])]],
         image_sets(data),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fcot_vl.cli.options import Output
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer()
 
@@ -42,14 +44,15 @@ def ask(
     """Answer one question about an image of your own."""
     from transformers.utils.logging import disable_progress_bar
 
+    from fcot_vl.common.console import show
     from fcot_vl.stages.ask import ask as run
 
     disable_progress_bar()
     answer = run(image, question, model, max_new_tokens)
-    typer.echo(answer.text)
+    show(answer.text)
     for line in (answer.answered_by, answer.notice):
         if line:
-            typer.secho(line, fg="bright_black", err=True)
+            logger.info(line)
 
 
 @app.command()
@@ -74,10 +77,7 @@ def export(
     from fcot_vl.stages.export import export as run
 
     if licence is not None:
-        print(
-            "warning: --licence is now --license; the old name will be removed in the next version",
-            file=sys.stderr,
-        )
+        logger.warning("--licence is now --license; the old name will be removed in the next version")
     run(
         student,
         output,

@@ -1,4 +1,4 @@
-"""Work that rank 0 does for all training processes: the `stage.json`, messages and the finished folder.
+"""Work that rank 0 does for all training processes: the `stage.json` and the finished folder.
 
 With a single process, these functions add nothing.
 """
@@ -19,12 +19,6 @@ from fcot_vl.common.stage import Stage, StageError, open_stage, read_stage
 def is_main_process(config: TrainingArguments) -> bool:
     """Return True on the process that writes: rank 0 over all nodes."""
     return bool(config.process_index == 0)
-
-
-def print_on_main(config: TrainingArguments, text: str) -> None:
-    """Print a line on the main process only."""
-    if is_main_process(config):
-        print(text, flush=True)
 
 
 def open_shared_stage(
@@ -85,5 +79,4 @@ __all__ = [
     "is_main_process",
     "main_process_first",
     "open_shared_stage",
-    "print_on_main",
 ]

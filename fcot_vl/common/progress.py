@@ -14,6 +14,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fcot_vl.common.console import messages
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -34,5 +36,6 @@ def progress_bar(shown: bool = True) -> Progress:
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=messages,
         disable=not shown,
     )

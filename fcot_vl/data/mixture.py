@@ -9,6 +9,7 @@ items.
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcot_vl.data.dataset import Origin, Sample, Samples
+
+logger = logging.getLogger(__name__)
 
 
 class Mixture(Samples):
@@ -60,7 +63,7 @@ class Mixture(Samples):
             [np.stack([np.full(len(rows), at), rows], axis=1) for at, rows in enumerate(drawn)]
         )
         for name, source, count in zip(names, self.sources, counts, strict=True):
-            print(f"data: {name}: {count:,} items from {len(source):,} samples", flush=True)
+            logger.info(f"data: {name}: {count:,} items from {len(source):,} samples")
 
     def __len__(self) -> int:
         return len(self.plan)

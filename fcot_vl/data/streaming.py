@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from fcot_vl.data.dataset import Origin, Sample, SampleFolder, write_shard
 from fcot_vl.data.skip_log import FILE as SKIPPED
 from fcot_vl.data.skip_log import skipped_row, write_skipped
 from fcot_vl.data.sources.hf_datasets import RowReader
+
+logger = logging.getLogger(__name__)
 
 SHARD = 500  # rows of the stream per Parquet file
 
@@ -44,7 +47,7 @@ def cache_stream(
     stage = open_stage(folder, "stream", {**settings, "records": n_rows, "columns": reader.columns}, {})
     if stage.done:
         return SampleFolder(folder)
-    print(f"stream: {n_rows:,} samples of {reader.name} -> {folder}", flush=True)
+    logger.info(f"stream: {n_rows:,} samples of {reader.name} -> {folder}")
     if stream.column_names is not None:
         reader.check(stream.column_names)
     stream = reader.undecoded(stream)

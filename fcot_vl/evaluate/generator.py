@@ -6,6 +6,7 @@ of one task and similar length.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,6 +28,8 @@ from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of
 from fcot_vl.prune.method import IMAGE_METHODS, Method
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -163,9 +166,8 @@ class Generator:
                     "out of memory on the device with a single question; the answers so far are kept"
                 )
             torch.cuda.empty_cache()
-            print(
-                f"out of memory with {len(piece)} questions at once, continuing with {self.max_batch}",
-                flush=True,
+            logger.warning(
+                f"out of memory with {len(piece)} questions at once, continuing with {self.max_batch}"
             )
         return answers
 

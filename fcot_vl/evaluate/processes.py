@@ -34,11 +34,6 @@ class ProcessGroup:
         if self.state is not None:
             self.state.wait_for_everyone()
 
-    def print_on_main(self, text: str) -> None:
-        """Print a line on the main process only."""
-        if self.is_main:
-            print(text, flush=True)
-
 
 def connect_processes() -> ProcessGroup:
     """Connect to the other processes of the launcher; each gets a GPU of its own if there are any.

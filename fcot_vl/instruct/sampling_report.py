@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from fcot_vl.common.files import write_json
@@ -71,8 +70,8 @@ class SamplingReport:
             "outcomes": dict(sorted(outcomes.items())),
         }
 
-    def print(self) -> None:
-        """Print the table to the terminal."""
+    def table(self) -> Table:
+        """Return the counts as a table for the terminal, one row per task."""
         table = Table(box=None, pad_edge=False)
         table.add_column("task")
         for column in ("questions", "not asked", "sampled", "right", "kept", "solved"):
@@ -84,7 +83,7 @@ class SamplingReport:
             for at, share in ((3, row["right_share"]), (5, row["solved_share"])):
                 counts[at] = "" if share is None else f"{counts[at]} {100 * share:.1f}%"
             table.add_row(task, *counts)
-        Console(highlight=False).print(table)
+        return table
 
     def write(self, folder: Path, title: str) -> None:
         """Write `yield.json` and `yield.png`."""

@@ -6,7 +6,7 @@ to the pipeline itself.
 
 from __future__ import annotations
 
-import sys
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from fcot_vl.common.config import RecipeError, build, read_recipe
 from fcot_vl.models.compressors.registry import COMPRESSORS
 from fcot_vl.models.tiny import tiny_teacher_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -154,10 +156,9 @@ def load_recipe(name: str | Path, **overrides: Any) -> Recipe:
     if "peers" in sections:
         if "baselines" in sections:
             raise RecipeError(f"{name}: has both baselines and peers, its former name; keep baselines only")
-        print(
-            f"warning: {name}: the section peers is now called baselines; the old name will be removed in the "
+        logger.warning(
+            f"{name}: the section peers is now called baselines; the old name will be removed in the "
             "next version",
-            file=sys.stderr,
         )
         sections["baselines"] = sections.pop("peers")
     return build(Recipe, sections, **{key: value for key, value in overrides.items() if value is not None})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from fcot_vl.common.config import find_recipe
 from fcot_vl.pipeline.baselines import list_baselines
@@ -15,28 +14,28 @@ from fcot_vl.pipeline.recipe import load_recipe
 from fcot_vl.pipeline.scheduler import format_duration, run_here, run_in_processes
 from fcot_vl.stages.report import ReportConfig, report
 
+logger = logging.getLogger(__name__)
 
-def run_recipe(name: str | Path, console: Console | None = None, **overrides: Any) -> Path:
+
+def run_recipe(name: str | Path, **overrides: Any) -> Path:
     """Run a recipe through all stages and return the report's folder.
 
     Args:
         name: Recipe, by path or by name.
-        console: Console for the progress. Default: stdout.
         overrides: Values that replace top-level values of the recipe (`output`, `seeds`, `jobs`, ...).
 
     Raises:
         RecipeError: If the recipe cannot be used.
         PipelineError: If a step failed.
     """
-    console = console or Console()
     recipe = load_recipe(name, **overrides)
     steps = plan(recipe)
     for reason in list_baselines(recipe)[1]:
-        console.print(f"left out: {reason}", style="dim", markup=False)
+        logger.info(f"left out: {reason}")
     folder = Path(recipe.output)
     title = find_recipe(name).stem
-    console.print(
-        f"[bold]{title}[/bold]: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
+    logger.info(
+        f"{title}: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
         f"{recipe.jobs} at a time, {recipe.threads} thread{'s' if recipe.threads > 1 else ''} each). "
         "The students are trained here and now; nothing pre-trained stands in for them. "
         "You can interrupt at any time. Rerun the same command to resume."
@@ -44,11 +43,9 @@ def run_recipe(name: str | Path, console: Console | None = None, **overrides: An
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.jobs == 1:
-        run_here(steps, threads=recipe.threads, console=console)
+        run_here(steps, threads=recipe.threads)
     else:
-        run_in_processes(
-            steps, jobs=recipe.jobs, threads=recipe.threads, logs=folder / "logs", console=console
-        )
-    output = report(ReportConfig(folder), console)
-    console.print(f"{title}: {format_duration(time.monotonic() - started)} in this run")
+        run_in_processes(steps, jobs=recipe.jobs, threads=recipe.threads, logs=folder / "logs")
+    output = report(ReportConfig(folder))
+    logger.info(f"{title}: {format_duration(time.monotonic() - started)} in this run")
     return output

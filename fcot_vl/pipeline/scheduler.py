@@ -5,6 +5,7 @@ With several jobs, independent steps run in parallel, because small models do no
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,18 +16,20 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fcot_vl.common.console import messages
 from fcot_vl.pipeline.step import Step, StepQueue
 from fcot_vl.pipeline.worker import begin_worker, run_in_worker
+
+logger = logging.getLogger(__name__)
 
 
 class PipelineError(ValueError):
     """Error for a failed step; the message gives the step, its error and the path of its output."""
 
 
-def run_here(steps: Sequence[Step], *, threads: int, console: Console) -> None:
+def run_here(steps: Sequence[Step], *, threads: int) -> None:
     """Run steps one after another in this process, with `threads` CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -37,15 +40,15 @@ def run_here(steps: Sequence[Step], *, threads: int, console: Console) -> None:
             queue.start(step)
             number += 1
             started = time.monotonic()
-            console.rule(f"[{number}/{len(steps)}] {step.name}", align="left", style="dim")
+            logger.info(f"[{number}/{len(steps)}] {step.name}")
             step.call()
             queue.finish(step)
-            console.print(f"[dim]{step.name}: {format_duration(time.monotonic() - started)}[/dim]")
+            logger.info(f"{step.name}: {format_duration(time.monotonic() - started)}")
     finally:
         torch.set_num_threads(before)
 
 
-def run_in_processes(steps: Sequence[Step], *, jobs: int, threads: int, logs: Path, console: Console) -> None:
+def run_in_processes(steps: Sequence[Step], *, jobs: int, threads: int, logs: Path) -> None:
     """Run steps in `jobs` worker processes with `threads` CPU threads each; `logs` gets the output of each step.
 
     Raises:
@@ -61,7 +64,7 @@ def run_in_processes(steps: Sequence[Step], *, jobs: int, threads: int, logs: Pa
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     running: dict[Future[str | None], _Running] = {}
     try:
-        with Progress(*columns, console=console, transient=True) as bars:
+        with Progress(*columns, console=messages, transient=True) as bars:
             _schedule(steps, jobs=jobs, pool=pool, running=running, logs=logs, bars=bars)
     except BrokenProcessPool:
         names = ", ".join(r.step.name for r in running.values())
@@ -122,7 +125,7 @@ def _schedule(
             bars.remove_task(now.bar)
             bars.update(overall, completed=n_done)
             spent = format_duration(time.monotonic() - now.started)
-            bars.console.print(f"[{n_done}/{len(steps)}] {now.step.name}: {spent}", markup=False)
+            logger.info(f"[{n_done}/{len(steps)}] {now.step.name}: {spent}")
 
 
 def _count_rows(path: Path) -> int:

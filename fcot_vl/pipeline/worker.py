@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 
+from fcot_vl.common.console import set_up_logging
 from fcot_vl.common.errors import one_line
 
 
 def begin_worker(threads: int, parent: int) -> None:
-    """Set the number of CPU threads, and exit with the parent process.
+    """Set up the log and the number of CPU threads, and exit with the parent process.
 
     Without the parent, a step of a killed run would write into folders that the next run resumes.
     """
+    set_up_logging()
     torch.set_num_threads(threads)
 
     def watch() -> None:

@@ -11,6 +11,7 @@ runs are recognised.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,14 +21,17 @@ import torch
 
 from fcot_vl.bench.aggregation import Runs, batch_summary, merge_runs, summary
 from fcot_vl.bench.measure import Candidate, LoadedCandidate, Measurement
-from fcot_vl.bench.tables import tables, wide_console
+from fcot_vl.bench.tables import tables
 from fcot_vl.bench.timers import memory_rate
+from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.provenance import provenance
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
 from fcot_vl.inference.loading import load_for_inference
+
+logger = logging.getLogger(__name__)
 
 RESULT = "bench.json"
 
@@ -78,12 +82,12 @@ def bench(
     out = Path(out)
     stage = open_stage(out, "bench", settings, {"data": _source(data)})
     if stage.done:
-        print(f"bench: {out} is finished")
+        logger.info(f"bench: {out} is finished")
         finished: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
         return finished
     n_pages = sum(map(len, sets.values()))
     work = f"{len(candidates)} candidates, {n_pages} pages, {rounds} rounds, {new_tokens} new tokens"
-    print(f"bench: {work} -> {out}", flush=True)
+    logger.info(f"bench: {work} -> {out}")
     models: dict[str, tuple[Any, Any]] = {}
     loaded = [LoadedCandidate(candidate, load, models) for candidate in candidates]
     singly, batched = _take_turns(loaded, sets, new_tokens, rounds, batch_size)
@@ -119,10 +123,7 @@ def bench(
     write_json(out / RESULT, result)
     last = result["contenders"][-1]
     stage.finish({"contenders": len(loaded), "last": last["name"], "faster": last["faster"]})
-    console = wide_console()
-    for table in tables(result):
-        console.print(table)
-    print(json.dumps(result))
+    show(*tables(result), json.dumps(result))
     return result
 
 

@@ -7,12 +7,12 @@ written shard by shard, so that memory holds one shard. Existing shards are kept
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration
@@ -26,6 +26,8 @@ from fcot_vl.convert.config import image_processor, internvl_config, language_mo
 from fcot_vl.convert.tensor_map import LM_HEADS, Becomes, NameMap, Unused, runtime_name
 from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer
 from fcot_vl.models import FCoTVLProcessor
+
+logger = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
 NAMED = 5  # maximum number of names in a message
@@ -65,7 +67,6 @@ def convert(
         CheckpointError: If the checkpoint cannot be converted exactly; `output` then holds nothing that can be loaded.
         StageError: If `output` holds another stage or other settings.
     """
-    console = Console()
     source, output = Path(source), Path(output)
     checkpoint = Checkpoint(source, allow_bin)
     language_model = language_model_of(checkpoint.config)
@@ -84,26 +85,26 @@ def convert(
     }
     stage = open_stage(output, "convert", {"allow_bin": allow_bin, "image_token": image_token}, inputs)
     if stage.done:
-        print(f"convert: {output} is finished")
+        logger.info(f"convert: {output} is finished")
         return output
-    print(f"convert: InternVL with {language_model}, {inputs['tensors']}, {source} -> {output}", flush=True)
+    logger.info(f"convert: InternVL with {language_model}, {inputs['tensors']}, {source} -> {output}")
     _write_weights(checkpoint, plan, output)
     if tokenizer is None:
-        console.print(
-            f"[yellow]{source} has no tokenizer files: only weights, image processing and the chat template are "
-            "written.[/yellow]"
+        logger.warning(
+            f"{source} has no tokenizer files: only weights, image processing and the chat template are "
+            "written."
         )
     if conversation is None:
-        console.print(
-            f"[yellow]the conversation template {checkpoint.config.get('template')!r} is not supported (supported are "
+        logger.warning(
+            f"the conversation template {checkpoint.config.get('template')!r} is not supported (supported are "
             f"{', '.join(CONVERSATIONS)}): no chat template is written; add a "
-            "chat_template.jinja to the output folder.[/yellow]"
+            "chat_template.jinja to the output folder."
         )
     _generation(checkpoint.config["llm_config"], tokenizer, conversation).save_pretrained(output)
     template = None if conversation is None else chat_template(conversation, adds_bos(tokenizer))
     _write_processor(checkpoint.config, plan.config, tokenizer, template, output)
     for name, reason in plan.unused.items():
-        console.print(f"not used: {name} ({reason})", markup=False, soft_wrap=True)
+        logger.info(f"not used: {name} ({reason})")
     plan.config.save_pretrained(output)
     stage.finish({"tensors": len(checkpoint.tensors), "unused": plan.unused, "image_token_id": token})
     return output

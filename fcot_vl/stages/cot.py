@@ -8,6 +8,7 @@ page.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -16,6 +17,7 @@ from typing import Any, get_args
 
 from PIL import Image
 
+from fcot_vl.common.console import show
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row
@@ -42,6 +44,8 @@ from fcot_vl.instruct.sampling_report import (
 from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns, tasks_of
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.verify import extract_answer, verify
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 20  # maximum words of a truth; a rule cannot look for a longer one as a final answer
 
@@ -119,13 +123,12 @@ def cot(config: CotConfig) -> Path:
     inputs = {"data": samples.fingerprint(), **teacher.identity()}
     stage = open_stage(config.output, "cot", settings, inputs, config.seed)
     if stage.done:
-        print(f"cot: {config.output} is finished, {stage.figures['kept']:,} worked answers", flush=True)
+        logger.info(f"cot: {config.output} is finished, {stage.figures['kept']:,} worked answers")
         return config.output
     runner = ShardRunner("cot", config.output, samples, teacher, config.max_skipped)
-    print(
+    logger.info(
         f"cot: {len(runner.indices):,} samples, {config.samples} answers per question by {inputs['teacher']} -> "
         f"{config.output}",
-        flush=True,
     )
     worker = _Worker(config, samples, templates, style)
     figures = runner.run(worker)
@@ -133,8 +136,8 @@ def cot(config: CotConfig) -> Path:
     worker.report.write(config.output, f"Worked answers by {Path(inputs['teacher']).name}")
     mix(config.output, config.data, total["kept"], config.vanilla_ratio, config.seed)
     stage.finish({**figures, **total, **config.cost(figures["prompt_tokens"], figures["completion_tokens"])})
-    worker.report.print()
-    print(
+    show(worker.report.table())
+    logger.info(
         f"cot: {total['kept']:,} worked answers -> {config.output}; train with --data {config.output}/mixture.yaml"
     )
     return config.output

@@ -6,6 +6,7 @@ This module reads a run of `train` and scores the checkpoints that it kept with 
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.console import show
 from fcot_vl.common.files import read_rows, write_json
 from fcot_vl.common.plotting import FAINT, clean, finish
 from fcot_vl.common.provenance import provenance
@@ -24,6 +25,8 @@ from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.stages.evaluate import data_hash, evaluate, weights_hash
 from fcot_vl.train.snapshots import CHECKPOINTS
 from fcot_vl.train.trainer import LOSS_LOG
+
+logger = logging.getLogger(__name__)
 
 SMOOTH = 0.04  # share of a run over which losses are averaged
 COLOURS = (
@@ -40,7 +43,7 @@ COLOURS = (
 )
 
 
-def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: Console | None = None) -> Path:
+def curves(run: Path, data: Path, output: Path, batch_size: int = 64) -> Path:
     """Score every checkpoint that a post-training run kept, and draw losses and scores by task.
 
     Args:
@@ -56,7 +59,6 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
         ValueError: If the run kept no checkpoint, or is not finished.
         StageError: If `output` holds another stage or other settings.
     """
-    console = console or Console()
     record = read_stage(run)
     if record["stage"] != "post-train" or record["status"] != "done":
         raise ValueError(f"{run}: not a finished post-train run; finish it with the same command")
@@ -67,7 +69,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
     inputs = {"data": data_hash(samples), **{path.name: weights_hash(path) for path in steps}}
     stage = open_stage(output, "curves", {}, inputs, record["seed"])
     if not stage.done:
-        console.print(f"curves: {len(steps)} checkpoints of {run} on {len(samples)} questions -> {output}")
+        logger.info(f"curves: {len(steps)} checkpoints of {run} on {len(samples)} questions -> {output}")
         results = [
             evaluate(
                 path, data, output / path.name, stage="post-train", seed=record["seed"], batch_size=batch_size
@@ -92,8 +94,8 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64, console: C
             {"checkpoints": len(steps), "best_step": numbers[int(np.argmax(content["mean_over_tasks"]))]}
         )
     content = json.loads((output / "curves.json").read_text(encoding="utf-8"))
-    console.print(_table(content))
-    console.print(f"curves: {output / 'curves.png'}")
+    show(_table(content))
+    logger.info(f"curves: {output / 'curves.png'}")
     return output
 
 

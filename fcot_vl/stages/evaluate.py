@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fcot_vl.common.console import show
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import write_json
 from fcot_vl.common.provenance import provenance
@@ -27,6 +29,8 @@ from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
 from fcot_vl.evaluate.tasks.public import benchmark_of
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.prune.method import Method
+
+logger = logging.getLogger(__name__)
 
 STAGES = ("teacher", "realign", "post-train", "control")
 RESULT, SUBMISSION = "result.json", "submission.json"
@@ -90,7 +94,7 @@ def evaluate(
         else str(getattr(model, "name_or_path", "")) or "in memory"
     )
     processes = connect_processes()
-    processes.print_on_main(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
+    logger.info(f"evaluate: {name} ({method}), {len(samples)} questions -> {out}")
     files = PredictionFiles(out, processes.rank if processes.world_size > 1 else None)
     opened = None
     if processes.is_main:
@@ -105,7 +109,7 @@ def evaluate(
             files.join()
     processes.wait()
     if read_stage(out)["status"] == "done":
-        processes.print_on_main(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
+        logger.info(f"evaluate: {out} is finished, {read_stage(out)['figures']['n']} questions")
         return _read_result(out)
     if isinstance(model, str | Path):
         model, processor = load_for_inference(model)
@@ -137,7 +141,7 @@ def evaluate(
             write_json(out / SUBMISSION, samples.benchmark.submission(rows))
         write_json(out / RESULT, result)
         stage_folder.finish({"n": result["n"], **_headline(result)})
-        print(f"evaluate: {_summary_line(result)} -> {out / RESULT}")
+        show(f"evaluate: {_summary_line(result)} -> {out / RESULT}")
     processes.wait()
     return _read_result(out)
 

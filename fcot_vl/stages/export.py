@@ -8,6 +8,7 @@ contains the modules that a student needs and lists them in its configuration, s
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.models.auto import Family, family_of, read_config
 from fcot_vl.models.base import CompressedConfig
 from fcot_vl.version import __version__
+
+logger = logging.getLogger(__name__)
 
 FILES = (
     "*.safetensors",
@@ -102,9 +105,9 @@ def export(
     settings = {"remote_code": remote_code, "base_model": base_model, "licence": licence}
     stage = open_stage(output, "export", settings, {"student": str(student), "result": str(result)})
     if stage.done:
-        print(f"export: {output} is finished")
+        logger.info(f"export: {output} is finished")
     else:
-        print(f"export: {student} at compress ratio {config.compress_ratio} -> {output}", flush=True)
+        logger.info(f"export: {student} at compress ratio {config.compress_ratio} -> {output}")
         for pattern in FILES:
             for path in sorted(student.glob(pattern)):
                 shutil.copy(path, output / path.name)
@@ -272,7 +275,7 @@ def _push(folder: Path, repository: str) -> None:
     api = HfApi()
     try:
         api.create_repo(repository, exist_ok=True)
-        print(f"export: pushing {folder} to {repository}", flush=True)
+        logger.info(f"export: pushing {folder} to {repository}")
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by fcot-vl export")
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ValueError(

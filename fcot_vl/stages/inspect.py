@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import InternVLConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from fcot_vl.common.console import show
 from fcot_vl.convert.checkpoint import CheckpointError, read_json
 from fcot_vl.convert.config import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.tokenizer import image_token_id
@@ -44,7 +44,6 @@ def inspect(
     context: int = 4096,
     gpus: int = 1,
     compressor: str = "conv",
-    console: Console | None = None,
 ) -> dict[str, Any]:
     """Print and return the description and the costs of a checkpoint.
 
@@ -84,7 +83,7 @@ def inspect(
         "gpus": gpus,
         "ratios": [_ratio(model, tiles, context, gpus) for model in models],
     }
-    _show(found, console or Console())
+    _show(found)
     return found
 
 
@@ -173,15 +172,14 @@ def _ratio(model: Any, tiles: int, context: int, gpus: int) -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def _show(found: dict[str, Any]) -> None:
     parts = found["parameters"]
     total = sum(parts.values())
-    console.print(
-        f"[bold]{found['path']}[/bold]: {found['family']}, {found['language_model']} decoder, "
+    show(
+        f"{found['path']}: {found['family']}, {found['language_model']} decoder, "
         f"{total / 1e6:,.1f} M parameters ("
         + ", ".join(f"{part} {count / 1e6:,.1f}" for part, count in parts.items())
-        + f"), {found['dtype']}, {found['image_size']}-pixel tiles",
-        soft_wrap=True,
+        + f"), {found['dtype']}, {found['image_size']}-pixel tiles"
     )
     width, height = found["page"]
     table = Table(
@@ -214,7 +212,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
             "-" if row["realign_gib"] is None else f"{row['realign_gib']:,.1f}",
             f"{row['post_train_gib']:,.1f}",
         )
-    console.print(table)
+    show(table)
     costs = [
         f"{row['compress_ratio']}x {row['compressor_parameters'] / 1e6:,.1f} M parameters, "
         f"{row['compressor_flops'] / 1e9:,.2f} GFLOP"
@@ -222,8 +220,8 @@ def _show(found: dict[str, Any], console: Console) -> None:
         if row["compressor"]
     ]
     if costs:
-        console.print(f"compressor {found['ratios'][-1]['compressor']}: {'; '.join(costs)}", soft_wrap=True)
-    console.print(json.dumps(found), markup=False, highlight=False, soft_wrap=True)
+        show(f"compressor {found['ratios'][-1]['compressor']}: {'; '.join(costs)}")
+    show(json.dumps(found))
 
 
 def page_size(text: str) -> tuple[int, int]:

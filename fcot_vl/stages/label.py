@@ -6,6 +6,7 @@ The stage reads any data (`open_data`) or a folder of images, and training reads
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fcot_vl.instruct.backends.local import LocalVlm, Reply, Request
 from fcot_vl.instruct.config import BackendConfig
 from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns
 from fcot_vl.models.tiny import tiny_teacher_path
+
+logger = logging.getLogger(__name__)
 
 READ_ALL = "Read all text in this picture, line by line, exactly as it is printed."
 
@@ -88,18 +91,15 @@ def label(config: LabelConfig) -> Path:
     inputs = {"data": samples.fingerprint(), **teacher.identity()}
     stage = open_stage(config.output, "label", settings, inputs, config.seed)
     if stage.done:
-        print(f"label: {config.output} is finished, {stage.figures['labelled']:,} records", flush=True)
+        logger.info(f"label: {config.output} is finished, {stage.figures['labelled']:,} records")
         return config.output
     runner = ShardRunner("label", config.output, samples, teacher, config.max_skipped)
-    print(f"label: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}", flush=True)
+    logger.info(f"label: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}")
     worker = _Worker(config, samples)
     figures = runner.run(worker)
     figures |= {"labelled": figures["records"] - figures["skipped"], "questions": worker.questions}
     stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
-    print(
-        f"label: {figures['labelled']:,} samples, {figures['skipped']:,} skipped -> {config.output}",
-        flush=True,
-    )
+    logger.info(f"label: {figures['labelled']:,} samples, {figures['skipped']:,} skipped -> {config.output}")
     return config.output
 
 

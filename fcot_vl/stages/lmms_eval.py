@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from typing import Any
 
 import yaml
 
+from fcot_vl.common.console import show
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.sources.open_data import open_data
+
+logger = logging.getLogger(__name__)
 
 DOCVQA_SHAPED = ("docvqa_val", "docvqa_val_lite", "infovqa_val")  # page, question, accepted answers: ANLS
 DATASET = "dataset"
@@ -89,10 +93,10 @@ def lmms_task(config: LmmsTaskConfig) -> Path:
             write_docvqa(samples, output / DATASET, split)
         stage.finish({} if samples is None else {"questions": len(samples)})
     questions = "" if samples is None else f"{len(samples)} questions, "
-    print(
-        f"lmms-eval: {questions}task {name} -> {output}\n"
+    logger.info(f"lmms-eval: {questions}task {name} -> {output}")
+    show(
         f"lmms-eval --model fcot_vl --model_args pretrained=MODEL --tasks {name} --include_path {output} "
-        f"--batch_size 16 --log_samples --output_path {output}-scores"
+        f"--batch_size 16 --log_samples --output_path {output}-scores",
     )
     return path
 

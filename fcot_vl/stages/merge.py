@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.provenance import hardware, now
@@ -26,6 +27,8 @@ from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.config import DENSITIES, DTYPES, SCALES, MergeConfig
 from fcot_vl.merge.methods import Rule
 from fcot_vl.merge.streaming import content_hash, merge_folder
+
+logger = logging.getLogger(__name__)
 
 FILE = "merge.json"
 NOTHING_ADDED = "no Shapley value is above zero, so nothing was merged: the result is the last checkpoint"
@@ -52,12 +55,12 @@ def merge(config: MergeConfig) -> Path:
     run = _Run(config, base, checkpoints)
     stage = open_stage(config.output, "merge", run.settings(), run.inputs(), config.seed)
     if stage.done:
-        print(f"merge: {config.output} is finished, {stage.figures['method']}")
+        logger.info(f"merge: {config.output} is finished, {stage.figures['method']}")
         return config.output
     for note in notes:
-        print(f"merge: {note}", flush=True)
+        logger.info(f"merge: {note}")
     size = f"{len(checkpoints)} checkpoints of {reference.bytes / 1e9:,.3f} GB"
-    print(f"merge: {size} by {config.method} -> {config.output}", flush=True)
+    logger.info(f"merge: {size} by {config.method} -> {config.output}")
     found = run.find_weights() if config.method == "shapley" else {}
     content = run.write(found)
     if found:
@@ -144,7 +147,7 @@ class _Run:
         given = [self.order.index(i) for i in range(n)]  # player of each checkpoint
         nothing_added = weights is None
         if weights is None:
-            print(f"merge: {NOTHING_ADDED}", flush=True)
+            logger.info(f"merge: {NOTHING_ADDED}")
             weights = [float(player == given[-1]) for player in range(n)]
         rows = [
             {"members": sorted(self.order[p] + 1 for p in coalition), **scored._asdict()}
@@ -256,7 +259,7 @@ def _place(checkpoint: Checkpoint) -> str:
 
 
 def _show(content: dict[str, Any]) -> None:
-    """Print the table of the merge in the terminal."""
+    """Show the table of the merge."""
     alone = {row["members"][0]: row["score"] for row in content["coalitions"] if len(row["members"]) == 1}
     table = Table(title=f"Merged by {content['method']}")
     table.add_column("checkpoint")
@@ -271,11 +274,8 @@ def _show(content: dict[str, Any]) -> None:
             cells += [f"{alone[number]:.4f}" if number in alone else "", f"{row['shapley']:+.4f}"]
             cells.append("exact" if error is None else f"{error:.4f}")
         table.add_row(*cells, f"{row['weight']:.4f}")
-    console = Console()
-    console.print(table)
+    show(table)
     ends = {len(row["members"]): row["score"] for row in content["coalitions"]}
     if ends:
         everyone = ends[len(content["checkpoints"])]
-        console.print(
-            f"score of the base {ends[0]:.4f}, of the average of all {everyone:.4f}", highlight=False
-        )
+        show(f"score of the base {ends[0]:.4f}, of the average of all {everyone:.4f}")

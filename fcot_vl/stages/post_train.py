@@ -6,6 +6,7 @@ the same data. The control separates the effect of the data from the effect of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from fcot_vl.common.distributed import (
     is_main_process,
     main_process_first,
     open_shared_stage,
-    print_on_main,
 )
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import PostTrainCollator
@@ -39,6 +39,8 @@ from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, visio
 from fcot_vl.train.param_groups import layer_scales, scale_rates
 from fcot_vl.train.snapshots import KeepWeights, make_folders, remove_kept
 from fcot_vl.train.trainer import StageTrainer, train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -223,10 +225,10 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     inputs = {"model": hash_module(student), "data": data_hash}
     stage = open_shared_stage(config, "post-train", stage_settings(config), inputs)
     if stage.done:
-        print_on_main(config, f"post-train: already done in {folder}")
+        logger.info(f"post-train: already done in {folder}")
         return folder
     ratio = student.config.compress_ratio
-    print_on_main(config, f"post-train: {model} at compress ratio {ratio}, into {folder}")
+    logger.info(f"post-train: {model} at compress ratio {ratio}, into {folder}")
     processor = load_processor(model, config=student.config)
     features = None
     vision_hash = hash_module(student.vision)

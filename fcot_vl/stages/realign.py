@@ -8,6 +8,7 @@ as training each alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,6 @@ from fcot_vl.common.distributed import (
     is_main_process,
     main_process_first,
     open_shared_stage,
-    print_on_main,
 )
 from fcot_vl.common.hashing import hash_module
 from fcot_vl.data.collator import RealignCollator
@@ -39,6 +39,8 @@ from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
 from fcot_vl.train.trainer import StageTrainer, train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -194,10 +196,10 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     inputs = {"teacher": teacher_hash, "data": data_hash}
     stage = open_shared_stage(config, "realign", stage_settings(config), inputs)
     if stage.done:
-        print_on_main(config, f"realign: already done in {folder}")
+        logger.info(f"realign: already done in {folder}")
         return folder
     ratios = ", ".join(map(str, config.ratios))
-    print_on_main(config, f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
+    logger.info(f"realign: students at compress ratios {ratios} of {teacher}, into {folder}")
     _seed_compressors(backbone, config.seed)
     processor = load_processor(teacher)
     features = None

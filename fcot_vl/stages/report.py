@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.report.examples import find_examples
@@ -16,6 +16,8 @@ from fcot_vl.report.markdown import render
 from fcot_vl.report.results import gather
 from fcot_vl.report.summary import summarize
 from fcot_vl.report.terminal import terminal_table
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,7 +32,7 @@ class ReportConfig:
     """Folder with the test pages for the examples; `run`/data/test by default."""
 
 
-def report(config: ReportConfig, console: Console | None = None) -> Path:
+def report(config: ReportConfig) -> Path:
     """Write the report, print its main table and return the report's folder.
 
     Raises:
@@ -39,8 +41,7 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     """
     run = Path(config.run)
     output = Path(config.output or run / "report")
-    console = console or Console()
-    console.print(f"report: reading {run}, writing {output}")
+    logger.info(f"report: reading {run}, writing {output}")
     found = gather(run)
     _remove_report(output)
     inputs = {str(path.parent.relative_to(run)): _digest(path) for path in found.results}
@@ -50,9 +51,9 @@ def report(config: ReportConfig, console: Console | None = None) -> Path:
     content = summarize(found, figures, examples, example_figures)
     write_json(output / "report.json", content)
     (output / "report.md").write_text(render(content), encoding="utf-8")
-    console.print(terminal_table(content))
+    show(terminal_table(content))
     stage.finish({row["label"]: row["retention"] for row in content["models"]})
-    console.print(f"report: {output / 'report.md'}")
+    logger.info(f"report: {output / 'report.md'}")
     return output
 
 

@@ -6,6 +6,7 @@ final post-training reads the mixture that it writes.
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
+from fcot_vl.common.console import show
 from fcot_vl.common.distributed import is_main_process, main_process_first, open_shared_stage
 from fcot_vl.common.files import write_json
 from fcot_vl.common.hashing import hash_file
@@ -29,6 +30,8 @@ from fcot_vl.models.auto import load_processor
 from fcot_vl.stages.post_train import PostTrainConfig, post_train
 from fcot_vl.train.config import stage_settings
 from fcot_vl.train.trainer import LOSS_LOG
+
+logger = logging.getLogger(__name__)
 
 BYTES_A_TOKEN = 4  # estimate if no tokenizer is available
 
@@ -71,9 +74,7 @@ class ResampleConfig:
         sampling_weights({"": Group(1.0, 1)}, self.floor, self.cap)
 
 
-def resample(
-    config: ResampleConfig, coarse: PostTrainConfig | None = None, console: Console | None = None
-) -> Path:
+def resample(config: ResampleConfig, coarse: PostTrainConfig | None = None) -> Path:
     """Write sampling weights, and a mixture that uses them, from the losses of a coarse run.
 
     Writes `mixture.yaml`, `weights.json`, `weights.png`, `stage.json`, and with `config.model` the coarse run in
@@ -89,7 +90,6 @@ def resample(
         ValueError: If the log has no losses by group, or no loss for one of the data's groups.
         StageError: If the output folder holds another stage or other settings.
     """
-    console = console or Console()
     settings: dict[str, Any] = {
         "floor": config.floor,
         "cap": config.cap,
@@ -110,7 +110,7 @@ def resample(
     else:
         stage = open_shared_stage(coarse, "resample", settings, inputs, config.seed, config.output)
     if stage.done:
-        console.print(f"resample: already done in {config.output}")
+        logger.info(f"resample: already done in {config.output}")
         return config.output
     parts, others = take_apart(config.data, config.seed)
     run = config.losses
@@ -146,8 +146,8 @@ def resample(
             "up": sum(w > 1 for w in weights.values()),
         }
     )
-    console.print(_table(groups, weights, set(config.generation)))
-    console.print(f"resample: {config.output / 'mixture.yaml'}")
+    show(_table(groups, weights, set(config.generation)))
+    logger.info(f"resample: {config.output / 'mixture.yaml'}")
     return config.output
 
 

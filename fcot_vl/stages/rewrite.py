@@ -7,6 +7,7 @@ is kept.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from fcot_vl.instruct.config import BackendConfig
 from fcot_vl.instruct.fact_check import reason_to_reject
 from fcot_vl.instruct.prompt_templates import PromptTemplates, StyleExamples
 from fcot_vl.instruct.shard_runner import Generate, Row, ShardRunner, origin_columns, tasks_of
+
+logger = logging.getLogger(__name__)
 
 REWRITTEN, KEPT, LEFT = "rewritten", "kept", "left"  # outcomes of an answer
 
@@ -82,24 +85,20 @@ def rewrite(config: RewriteConfig) -> Path:
     inputs = {"data": samples.fingerprint(), **writer.identity()}
     stage = open_stage(config.output, "rewrite", settings, inputs, config.seed)
     if stage.done:
-        print(
-            f"rewrite: {config.output} is finished, {stage.figures[REWRITTEN]:,} answers rewritten",
-            flush=True,
-        )
+        logger.info(f"rewrite: {config.output} is finished, {stage.figures[REWRITTEN]:,} answers rewritten")
         return config.output
     runner = ShardRunner("rewrite", config.output, samples, writer, config.max_skipped)
-    print(f"rewrite: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}", flush=True)
+    logger.info(f"rewrite: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}")
     worker = _Worker(samples, templates, style)
     figures = runner.run(worker) | worker.figures()
     stage.finish(figures | config.cost(figures["prompt_tokens"], figures["completion_tokens"]))
-    print(
+    logger.info(
         f"rewrite: {figures[REWRITTEN]:,} answers rewritten, {figures[KEPT]:,} kept unchanged, "
         f"{figures[LEFT]:,} without a template for their task, {figures['skipped']:,} samples skipped -> "
         f"{config.output}",
-        flush=True,
     )
     for reason, count in worker.reasons.most_common():
-        print(f"  {count:,} kept: {reason}", flush=True)
+        logger.info(f"  {count:,} kept: {reason}")
     return config.output
 
 

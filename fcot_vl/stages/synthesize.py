@@ -5,12 +5,15 @@ Sample k is the same for every shard size. Complete shards are kept, so an inter
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import write_shard
 from fcot_vl.synthesize.minidoc import SPLITS, TASKS, Split, make_sample
+
+logger = logging.getLogger(__name__)
 
 OCR_TASKS = (
     "transcribe",
@@ -50,9 +53,9 @@ def synthesize(
     settings = {"split": split, "records": records, "tasks": chosen, "shard_size": shard_size}
     stage = open_stage(folder, "synthesize", settings, {}, seed)
     if stage.done:
-        print(f"synthesize: {folder} is finished, {records} {split} samples")
+        logger.info(f"synthesize: {folder} is finished, {records} {split} samples")
         return folder
-    print(f"synthesize: {records} MiniDoc pages, split {split}, seed {seed} -> {folder}")
+    logger.info(f"synthesize: {records} MiniDoc pages, split {split}, seed {seed} -> {folder}")
     with progress_bar() as progress:
         bar = progress.add_task("pages", total=records)
         for shard, first in enumerate(range(0, records, shard_size)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
+from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.provenance import provenance
 from fcot_vl.data.images import open_image
@@ -36,6 +38,8 @@ from fcot_vl.models.compressors.windows import WINDOWS
 from fcot_vl.models.internvl.image_processing import PaddingImageProcessor
 from fcot_vl.models.tiny import tiny_teacher_path
 from fcot_vl.stages.ask import check_question, generate_answer, question_tensors
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 1400  # pixels of the page's longer side in the HTML
 DIM = 0.22  # brightness of areas without attention
@@ -79,7 +83,7 @@ def visualize(
     page = open_image(image_path)
     found = []
     for name in models or ["embedded"]:
-        print(f"visualize: {name}", flush=True)
+        logger.info(f"visualize: {name}")
         model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
         found.append(answer_with_attention(name, model, processor, page, question, max_new_tokens))
     output.mkdir(parents=True, exist_ok=True)
@@ -100,8 +104,8 @@ def visualize(
     html = page_html(page, question, found)
     (output / "attention.html").write_text(html, encoding="utf-8")
     for one in found:
-        print(f"{one.model} ({one.visual_tokens} visual tokens): {one.answer}")
-    print(f"visualize: {output / 'attention.png'}, {output / 'attention.html'}")
+        show(f"{one.model} ({one.visual_tokens} visual tokens): {one.answer}")
+    logger.info(f"visualize: {output / 'attention.png'}, {output / 'attention.html'}")
     return found
 
 

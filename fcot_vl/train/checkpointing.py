@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import replacing, write_json
 from fcot_vl.common.hashing import hash_file
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it is incomplete
 
@@ -121,7 +124,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         problem = checkpoint_problem(checkpoint)
         if problem is None:
             return checkpoint
-        print(f"{checkpoint}: {problem}; removed; resuming from the one before", flush=True)
+        logger.warning(f"{checkpoint}: {problem}; removed; resuming from the one before")
         shutil.rmtree(checkpoint)
     return None
 

@@ -1,12 +1,13 @@
 """Periodic answers of a model about one page during training, to show its progress.
 
-Every `reread_steps` steps, the first process lets each student answer a question about the same page. It prints the
+Every `reread_steps` steps, the first process lets each student answer a question about the same page. It logs the
 answer and writes it to `rereads.jsonl` and to TensorBoard. The training does not depend on it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from transformers.integrations import TensorBoardCallback
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.tokenization import question_inputs
 
+logger = logging.getLogger(__name__)
+
 REREADS = "rereads.jsonl"
 NEW_TOKENS = 64
-SHOWN = 100  # maximum number of characters printed of an answer
+SHOWN = 100  # maximum number of characters logged of an answer
 
 
 @dataclass
@@ -76,11 +79,9 @@ class ReadAgain(TrainerCallback):
                 answer = self.read(reader)
                 row = {"step": state.global_step, "model": name, "page": self.sample.id}
                 file.write(json.dumps({**row, "answer": answer, "truth": truth}, ensure_ascii=False) + "\n")
-                print(
-                    f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}", flush=True
-                )
+                logger.info(f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}")
                 self._to_tensorboard(name, answer, truth, state.global_step)
-        print(f"  and it says: {_short(truth)}", flush=True)
+        logger.info(f"  and it says: {_short(truth)}")
         self.whole.train(was_training)
 
     @torch.no_grad()

@@ -100,7 +100,7 @@ class StageTrainingConfig(TrainingArguments):
         default=0.03, metadata={"help": "Steps of linear warm-up; below 1, share of all steps."}
     )  # InternVL2's fine-tune
     logging_steps: float = field(
-        default=50, metadata={"help": "Steps between two printed lines; below 1, share of all steps."}
+        default=50, metadata={"help": "Steps between two logged lines; below 1, share of all steps."}
     )  # ours
     save_steps: float = field(
         default=200, metadata={"help": "Steps between two checkpoints; below 1, share of all steps."}
@@ -112,7 +112,7 @@ class StageTrainingConfig(TrainingArguments):
         default="tensorboard", metadata={"help": "Reporter of the losses: tensorboard, wandb, ... or none."}
     )
     reread_steps: int = field(
-        default=100, metadata={"help": "Steps between two printed answers about the first page; 0: never."}
+        default=100, metadata={"help": "Steps between two logged answers about the first page; 0: never."}
     )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available,

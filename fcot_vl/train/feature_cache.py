@@ -8,6 +8,7 @@ Several runs may share one cache.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ from transformers.utils.logging import tqdm
 from fcot_vl.common.files import replacing
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Sample
+
+logger = logging.getLogger(__name__)
 
 SHARD = 256  # pages in one file
 BATCH_TILES = 32  # tiles in one pass of the ViT
@@ -75,7 +78,7 @@ def cache_features(
     if not stage.done:
         starts = range(0, len(samples), SHARD)
         missing = [start for start in starts if not _shard(folder, start).exists()]
-        print(f"features: the ViT reads {len(samples):,} pages once, kept in {folder}", flush=True)
+        logger.info(f"features: the ViT reads {len(samples):,} pages once, kept in {folder}")
         with tqdm(
             total=len(samples), initial=len(samples) - _pages(missing, samples), unit="page"
         ) as progress:

@@ -6,6 +6,7 @@ gradients that are not finite.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
-from fcot_vl.common.distributed import main_process_first, print_on_main
+from fcot_vl.common.distributed import main_process_first
 from fcot_vl.common.errors import one_line
 from fcot_vl.data.collator import PostTrainCollator, TokenizedSample, flatten
 from fcot_vl.data.dataset import Sample
@@ -29,6 +30,8 @@ from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.muon import Muon
 from fcot_vl.train.sampler import LengthGroupedSampler, SetEpoch
+
+logger = logging.getLogger(__name__)
 
 LOSS_LOG = "losses.jsonl"
 SAMPLE_IDS, SAMPLE_GROUPS = "sample_ids", "sample_groups"
@@ -94,7 +97,7 @@ class StageTrainer(CheckpointingTrainer):
             for image in sample.images:
                 image.load()
         except Exception as error:  # damaged bytes make decoders raise nearly any error
-            print_on_main(self.args, f"{sample.id}: not read again while training ({one_line(error)})")
+            logger.info(f"{sample.id}: not read again while training ({one_line(error)})")
             return
         if not self.is_sharded:
             every: int = self.args.reread_steps
@@ -197,5 +200,5 @@ def train(trainer: StageTrainer, stage: str, what: str) -> None:
     trained = sum(p.numel() for p in trainer.trained_parameters().values())
     resumed = f", resuming from {checkpoint.name}" if checkpoint else ""
     many = f" on {config.world_size} processes" if config.world_size > 1 else ""
-    print_on_main(config, f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
+    logger.info(f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -91,7 +91,7 @@ def steps_logged(folder: Path) -> list[int]:
     return [row["step"] for row in LossLog(folder / "losses.jsonl").rows()]
 
 
-def test_realign_killed_twice_gives_the_same_weights(tmp_path, undisturbed, teacher_folder, data, capsys):
+def test_realign_killed_twice_gives_the_same_weights(tmp_path, undisturbed, teacher_folder, data, log):
     """Killed in the second epoch between two checkpoints, then again while the next checkpoint is written."""
     output = tmp_path / "out"
     run_and_kill("realign", output, teacher_folder, data, "step", 5)
@@ -99,7 +99,7 @@ def test_realign_killed_twice_gives_the_same_weights(tmp_path, undisturbed, teac
     run_and_kill("realign", output, teacher_folder, data, "checkpoint", 6)
     assert (output / "checkpoint-6" / "model.safetensors").exists()
     realign(realign_config(output), teacher_folder, data)
-    printed = capsys.readouterr().out
+    printed = log()
     assert "checkpoint-6: was not written to its end" in printed and "resuming from checkpoint-4" in printed
     assert steps_logged(output) == [1, 2, 3, 4, 5, 6]
     for ratio in (2, 4):
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_found(tmp_path, damage):
 
 @pytest.mark.parametrize("before", ["whole", "damaged"])
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    tmp_path, undisturbed, teacher_folder, data, before, capsys
+    tmp_path, undisturbed, teacher_folder, data, before, log
 ):
     output = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
@@ -163,7 +163,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     if before == "damaged":
         (output / "checkpoint-2" / "files.json").write_text("{")
     realign(realign_config(output), teacher_folder, data)
-    printed = capsys.readouterr().out
+    printed = log()
     assert "checkpoint-4: optimizer.pt is damaged" in printed
     assert ("resuming from checkpoint-2" in printed) == (before == "whole")
     for ratio in (2, 4):

@@ -48,6 +48,10 @@ def global_state() -> dict[str, Any]:
         "transformers' attention functions": frozenset(ALL_ATTENTION_FUNCTIONS.keys()),
         "datasets' progress bars": not datasets.utils.are_progress_bars_disabled(),
         "the root logger": (logging.root.level, logging.root.disabled, logging.root.manager.disable),
+        "the package's logger": (
+            logging.getLogger("fcot_vl").level,
+            list(logging.getLogger("fcot_vl").handlers),
+        ),
         "the locale": locale.setlocale(locale.LC_ALL),
         "the working directory": Path.cwd(),
         "the environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},

@@ -154,10 +154,10 @@ def test_bfloat16_trains_close_to_float32_and_saves_what_was_trained(tmp_path, t
 # ----------------------------------------------------------------------------------------------------------- packs
 
 
-def test_packs_train_and_say_how_full_they_are(tmp_path, teacher_folder, data, capsys):
+def test_packs_train_and_say_how_full_they_are(tmp_path, teacher_folder, data, log):
     config = {"packing": True, "max_length": 155, "per_device_train_batch_size": 2}
     one = realign(realign_config(tmp_path / "one", **config), teacher_folder, data)
-    assert re.search(r"10 pages in 5 packs of 155 tokens, \d\d\.\d% full", capsys.readouterr().out)
+    assert re.search(r"10 pages in 5 packs of 155 tokens, \d\d\.\d% full", log())
     two = realign(realign_config(tmp_path / "two", **config), teacher_folder, data)
     assert len(losses(one)) == 6
     for ratio in (2, 4):

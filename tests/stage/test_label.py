@@ -74,7 +74,7 @@ def test_the_labels_are_what_ask_answers(pages, labelled, tmp_path):
 
 
 @pytest.mark.faults
-def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, capsys):
+def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, log):
     monkeypatch.setattr(shards, "SHARD", 1)
     config = {"data": str(pages), "questions": ("What is this?", "Read it."), "max_new_tokens": 8}
     whole = label(LabelConfig(tmp_path / "whole", **config, max_skipped=1, batch_size=2))
@@ -94,9 +94,8 @@ def test_a_killed_run_goes_on_to_the_same_files(pages, tmp_path, monkeypatch, ca
     files = sorted(path.name for path in whole.iterdir() if path.name != "stage.json")
     assert files == sorted(path.name for path in killed.iterdir() if path.name != "stage.json")
     assert all((whole / name).read_bytes() == (killed / name).read_bytes() for name in files)
-    capsys.readouterr()
     label(LabelConfig(tmp_path / "killed", **config, batch_size=1))
-    assert "is finished" in capsys.readouterr().out
+    assert "is finished" in log()
     with pytest.raises(StageError, match="max_new_tokens"):
         label(LabelConfig(tmp_path / "killed", **{**config, "max_new_tokens": 9}))
 

@@ -186,11 +186,11 @@ def test_the_base_is_the_last_checkpoint(models, tmp_path, scored):
     torch.testing.assert_close(tensors(out)[name].float(), expected, rtol=0.01, atol=1e-4)
 
 
-def test_a_command_scores_any_model(models, tmp_path, capsys):
+def test_a_command_scores_any_model(models, tmp_path, log):
     """Here every model scores the same, so no checkpoint is worth anything: the last one is kept, which is said."""
     two = [models[0], models[1], models[2]]
     out = merge(shapley(two, tmp_path / "seven"))
-    assert "nothing was merged: the result is the last checkpoint" in capsys.readouterr().out
+    assert "nothing was merged: the result is the last checkpoint" in log()
     record = json.loads((out / "merge.json").read_text())
     assert "nothing was merged" in record["note"]
     assert [row["weight"] for row in record["checkpoints"]] == [0, 1]

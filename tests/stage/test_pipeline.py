@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
@@ -51,12 +50,11 @@ def small_recipe(folder: Path, teacher: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A whole run in this process: the recipe's folder and what was printed."""
+def whole(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recipe that was run whole, in this process."""
     folder = tmp_path_factory.mktemp("whole")
-    console = Console(record=True, width=500, file=None)
-    assert run_recipe(small_recipe(folder, teacher_folder), console) == folder / "run" / "report"
-    return folder, console.export_text()
+    assert run_recipe(small_recipe(folder, teacher_folder)) == folder / "run" / "report"
+    return folder
 
 
 def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: Path) -> None:
@@ -71,11 +69,11 @@ def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: 
     }
     recipe = small_recipe(tmp_path, teacher_folder, **changes)
     try:
-        run_recipe(recipe, Console(file=io.StringIO()))
+        run_recipe(recipe)
     except ValueError as error:  # a random model may score nothing: then there is nothing to weigh
         assert "no checkpoint" in str(error) or "better" in str(error), error
         changes["merge"] = {"methods": ["average", "task-arithmetic"], "checkpoints": 2, "validation": 2}
-        run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
+        run_recipe(small_recipe(tmp_path, teacher_folder, **changes))
     labels = {j.variant.label for j in gather(tmp_path / "run").models}
     assert {"student 2x", "student 2x, merged: average"} < labels and len(labels) == 5
     record = json.loads((tmp_path / "run" / "seed-0" / "merge-2-average" / "merge.json").read_text())
@@ -85,12 +83,11 @@ def test_kept_checkpoints_are_merged_and_judged(tmp_path: Path, teacher_folder: 
 def test_a_merge_needs_kept_checkpoints(tmp_path: Path, teacher_folder: Path) -> None:
     recipe = small_recipe(tmp_path, teacher_folder, merge={"methods": ["average"]})
     with pytest.raises(RecipeError, match="keep_checkpoints"):
-        run_recipe(recipe, Console(file=io.StringIO()))
+        run_recipe(recipe)
 
 
-def test_the_whole_path(whole: tuple[Path, str]) -> None:
-    folder, printed = whole
-    run = folder / "run"
+def test_the_whole_path(whole: Path) -> None:
+    run = whole / "run"
     found = gather(run)
     labels = {j.variant.label for j in found.models}
     assert labels == {
@@ -116,14 +113,14 @@ def test_the_whole_path(whole: tuple[Path, str]) -> None:
         "student 4x, re-aligned only",
     }
     assert all(read_stage(path.parent)["status"] == "done" for path in run.rglob("stage.json"))
-    assert "trained here and now" in printed
 
 
-def test_a_finished_run_is_recognised(whole: tuple[Path, str]) -> None:
-    run = whole[0] / "run"
+def test_a_finished_run_is_recognised(whole: Path, log: Callable[[], str]) -> None:
+    run = whole / "run"
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if "report" not in p.parts and p.is_file()}
-    run_recipe(whole[0] / "small.yaml", Console(quiet=True))
+    run_recipe(whole / "small.yaml")
     assert {p: p.stat().st_mtime_ns for p in before} == before, "a finished stage was done again"
+    assert "trained here and now" in log() and "[1/" in log()
 
 
 def test_a_run_in_this_process_leaves_its_threads_as_they_were() -> None:
@@ -131,25 +128,22 @@ def test_a_run_in_this_process_leaves_its_threads_as_they_were() -> None:
     torch.set_num_threads(2)
     try:
         one = Step("one", lambda: during.append(torch.get_num_threads()))
-        run_here([one], threads=3, console=Console(quiet=True))
+        run_here([one], threads=3)
         assert (during, torch.get_num_threads()) == ([3], 2)
     finally:
         torch.set_num_threads(before)
 
 
-def test_side_by_side_gives_the_same_models(
-    whole: tuple[Path, str], teacher_folder: Path, tmp_path: Path
-) -> None:
+def test_side_by_side_gives_the_same_models(whole: Path, teacher_folder: Path, tmp_path: Path) -> None:
     run_recipe(
         small_recipe(
             tmp_path, teacher_folder, jobs=2, control_seeds=[], baselines={}, evaluate={"batch_size": 4}
         ),
-        Console(quiet=True),
     )
     for name in ("realign/ratio-2", "realign/ratio-4", "post-train-2", "post-train-4"):
-        one, two = (f / "run" / "seed-0" / name / "model.safetensors" for f in (whole[0], tmp_path))
+        one, two = (f / "run" / "seed-0" / name / "model.safetensors" for f in (whole, tmp_path))
         assert one.read_bytes() == two.read_bytes(), name
-    assert (tmp_path / "run" / "logs" / "realign-seed-0.log").read_text()
+    assert "realign: students at" in (tmp_path / "run" / "logs" / "realign-seed-0.log").read_text()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -157,7 +151,7 @@ def test_a_failing_step_is_named(teacher_folder: Path, tmp_path: Path, jobs: int
     changes = {"realign": {"ratios": [2], "max_length": 3, "use_cpu": True}, "jobs": jobs, "baselines": {}}
     recipe = small_recipe(tmp_path, teacher_folder, **changes)
     with pytest.raises(ValueError, match="more than max_length 3") as caught:
-        run_recipe(recipe, Console(quiet=True))
+        run_recipe(recipe)
     if jobs == 2:
         assert isinstance(caught.value, PipelineError)
         assert "realign seed 0" in str(caught.value)
@@ -170,7 +164,7 @@ def test_another_recipe_in_the_same_folder_is_refused(teacher_folder: Path, tmp_
     record = {"stage": "synthesize", "status": "done", "inputs": {}, "settings": {"records": 3}, "seed": 0}
     (folder / "stage.json").write_text(json.dumps(record))
     with pytest.raises(StageError, match=r"settings\.records \(there 3, asked 4\)"):
-        run_recipe(small_recipe(tmp_path, teacher_folder), Console(quiet=True))
+        run_recipe(small_recipe(tmp_path, teacher_folder))
 
 
 def test_every_step_waits_only_for_earlier_ones(teacher_folder: Path, tmp_path: Path) -> None:
@@ -206,15 +200,15 @@ def test_ready_steps_come_in_the_order_of_the_plan() -> None:
 
 
 def test_the_former_name_of_the_baselines_is_accepted_with_a_warning(
-    teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teacher_folder: Path, tmp_path: Path, log: Callable[[], str]
 ) -> None:
     path = small_recipe(tmp_path, teacher_folder)
     asked = load_recipe(path)
-    assert capsys.readouterr().err == ""
+    assert not log()
     path.write_text(path.read_text().replace("baselines:", "peers:"))
     assert load_recipe(path) == asked
-    warned = capsys.readouterr().err
-    assert "peers is now called baselines" in warned and warned.count("\n") == 1
+    warned = log()
+    assert "peers is now called baselines" in warned and "\n" not in warned
     both = small_recipe(tmp_path, teacher_folder, peers={})
     with pytest.raises(RecipeError, match="keep baselines only"):
         load_recipe(both)
@@ -249,7 +243,7 @@ def test_stage_1_reads_what_the_teacher_answered(teacher_folder: Path, tmp_path:
         "baselines": {},
         "synthesize": {"train": 4, "realign": 4, "test": 4},
     }
-    run_recipe(small_recipe(tmp_path, brief, **changes), Console(quiet=True))
+    run_recipe(small_recipe(tmp_path, brief, **changes))
     data = tmp_path / "run" / "data"
     pages = {
         name: list(SampleFolder(data / name)) for name in ("realign-seed-0", "realign-seed-1", "train-seed-0")
@@ -297,7 +291,7 @@ def test_compressors_are_compared(teacher_folder: Path, tmp_path: Path) -> None:
         "post_train": {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
         "compressors": ["conv", "pooling"],
     }
-    run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(file=io.StringIO()))
+    run_recipe(small_recipe(tmp_path, teacher_folder, **changes))
     found = gather(tmp_path / "run")
     labels = {j.variant.label for j in found.models}
     trained = ("student 2x", "student 2x, re-aligned only")
@@ -323,4 +317,4 @@ def test_wrong_recipes(teacher_folder: Path, tmp_path: Path) -> None:
         ({"compressors": ["conv", "conv"]}, "each once"),
     ):
         with pytest.raises(RecipeError, match=words):
-            run_recipe(small_recipe(tmp_path, teacher_folder, **changes), Console(quiet=True))
+            run_recipe(small_recipe(tmp_path, teacher_folder, **changes))

@@ -112,12 +112,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
         assert_same_weights(outputs[0], outputs[2])
 
 
-def test_a_finished_run_returns_at_once(tmp_path, student, data, monkeypatch, capsys):
+def test_a_finished_run_returns_at_once(tmp_path, student, data, monkeypatch, log):
     config = post_train_config(tmp_path / "out", max_steps=1)
     post_train(config, student, data)
     monkeypatch.setattr(post_train_module, "train", lambda *_: pytest.fail("trained again"))
     assert post_train(config, student, data) == tmp_path / "out"
-    assert "already done" in capsys.readouterr().out
+    assert "already done" in log()
 
 
 def test_mistakes_are_named(tmp_path):

@@ -76,7 +76,7 @@ def test_a_groups_loss_is_that_of_its_pages_alone(tmp_path, student, data):
     assert rows(alone)[0]["groups"]["sums"]["tokens"] == both["sums"]["tokens"]
 
 
-def test_a_mixtures_groups_are_its_sources_split_where_they_hold_several_tasks(data, capsys):
+def test_a_mixtures_groups_are_its_sources_split_where_they_hold_several_tasks(data):
     pages = SampleFolder(data)
     mixture = Mixture([("mine", pages), ("twice", pages)], [1.0, 1.0])
     indices = list(range(len(mixture)))

@@ -207,22 +207,22 @@ def test_accumulated_batches_train_as_one(tmp_path, teacher_folder, data):
 
 
 def test_a_finished_run_returns_at_once_and_other_settings_are_refused(
-    together, teacher_folder, data, monkeypatch, capsys
+    together, teacher_folder, data, monkeypatch, log
 ):
     monkeypatch.setattr(realign_module, "train", lambda *_: pytest.fail("trained again"))
     assert realign(realign_config(together), teacher_folder, data) == together
-    assert "already done" in capsys.readouterr().out
+    assert "already done" in log()
     with pytest.raises(StageError, match="learning_rate"):
         realign(realign_config(together, learning_rate=5e-4), teacher_folder, data)
 
 
-def test_too_long_pages_are_left_out_and_counted(tmp_path, teacher_folder, data, capsys):
+def test_too_long_pages_are_left_out_and_counted(tmp_path, teacher_folder, data, log):
     output = realign(
         realign_config(tmp_path / "out", max_length=60, max_steps=1, max_skipped=1), teacher_folder, data
     )
     figures = json.loads((output / "stage.json").read_text())["figures"]
     assert figures["left_out"] > 0 and figures["pages"] + figures["left_out"] == PAGES
-    assert f"skipped: {figures['left_out']} too long" in capsys.readouterr().out
+    assert f"skipped: {figures['left_out']} too long" in log()
     assert len((output / "skipped.jsonl").read_text().splitlines()) == figures["left_out"]
     with pytest.raises(ValueError, match="max_length 5: 10 too long"):
         realign(realign_config(tmp_path / "none", max_length=5, max_skipped=1), teacher_folder, data)

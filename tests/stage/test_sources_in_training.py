@@ -52,14 +52,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_realign_names_what_it_skips_and_goes_on(tmp_path, teacher_folder, mixture, cached, capsys):
+def test_realign_names_what_it_skips_and_goes_on(tmp_path, teacher_folder, mixture, cached, log):
     config = {"ratios": [2], "max_skipped": 0.5, "max_length": 1000, "num_train_epochs": 1}
     config |= {"cache_features": cached}
     output = realign(realign_config(tmp_path / "out", **config), teacher_folder, mixture)
     assert skipped(output) == {**BROKEN, "text": "without a picture", "cut": "broken pixels"}
     record = json.loads((output / "stage.json").read_text())
     assert record["figures"]["pages"] == 12 and record["figures"]["left_out"] == 5
-    assert "12 pages (skipped: " in capsys.readouterr().out
+    assert "12 pages (skipped: " in log()
     assert all(torch.isfinite(tensor).all() for tensor in weights(output / "ratio-2").values())
 
 

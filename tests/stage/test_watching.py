@@ -77,7 +77,7 @@ def test_post_training_is_watched_too(tmp_path, teacher_folder, data):
     assert rows(folder / "losses.jsonl")[0]["teraflops_per_second"] > 0
 
 
-def test_a_first_page_with_broken_pixels_ends_no_run(tmp_path, teacher_folder, data, monkeypatch, capsys):
+def test_a_first_page_with_broken_pixels_ends_no_run(tmp_path, teacher_folder, data, monkeypatch, log):
     inner = SampleFolder.__getitem__
 
     def broken(self, index):
@@ -90,7 +90,7 @@ def test_a_first_page_with_broken_pixels_ends_no_run(tmp_path, teacher_folder, d
 
     monkeypatch.setattr(SampleFolder, "__getitem__", broken)
     folder = realign(realign_config(tmp_path / "out", reread_steps=1, max_steps=3), teacher_folder, data)
-    assert "page-0: not read again while training" in capsys.readouterr().out
+    assert "page-0: not read again while training" in log()
     assert not (folder / "rereads.jsonl").exists() and len(rows(folder / "losses.jsonl")) == 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from fcot_vl.data.chat_format import SampleError, malformed, read_turns
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local, size_of_file
+
+logger = logging.getLogger(__name__)
 
 
 class JsonSamples(Sequence[dict[str, Any]]):
@@ -158,8 +161,8 @@ def open_internvl(meta: Path) -> list[tuple[Source, float]]:
     """Open the sources of an InternVL meta JSON with their weights: `{name: {root, annotation, repeat_time, ...}}`.
 
     `root` and `annotation` are relative to the meta file. `length` is not needed. `data_augment` and
-    `max_dynamic_patch` have no counterpart here, because the processor does the tiling; a line is printed if they are
-    set.
+    `max_dynamic_patch` have no counterpart here, because the processor does the tiling; a line is logged if they
+    are set.
 
     Raises:
         ValueError: If the file is not an InternVL meta file, or an annotation cannot be read.
@@ -173,9 +176,7 @@ def open_internvl(meta: Path) -> list[tuple[Source, float]]:
             raise ValueError(f"{meta}: {name} needs `root` and `annotation`")
         unused = [key for key in ("data_augment", "max_dynamic_patch") if entry.get(key)]
         if unused:
-            print(
-                f"{meta}: {name}: {' and '.join(unused)} not used, the processor tiles all alike", flush=True
-            )
+            logger.info(f"{meta}: {name}: {' and '.join(unused)} not used, the processor tiles all alike")
         folder = meta.parent
         source = ConversationFile(name, folder / entry["annotation"], folder / entry["root"])
         weight = entry.get("repeat_time", 1)

@@ -7,6 +7,7 @@ Sample i is number ``i // len(kinds)`` of kind ``i % len(kinds)``, whatever the 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -28,6 +29,8 @@ from fcot_vl.synthesize.ocr.fonts import families
 from fcot_vl.synthesize.ocr.internvl import write_internvl
 from fcot_vl.synthesize.ocr.read_html import files as html_files
 from fcot_vl.synthesize.ocr.render import renderer
+
+logger = logging.getLogger(__name__)
 
 _SHARD_SIZE = 200
 _LOOK = 0.5  # seconds between two reads of the workers' counter
@@ -77,7 +80,7 @@ def synthesize_ocr(
     settings = {"kinds": kinds, "records": records, "shard_size": shard_size, "internvl": internvl}
     stage = open_stage(folder, "synthesize", settings, _inputs(kinds, sources), seed)
     if stage.done:
-        print(f"synthesize: {folder} is finished, {records} records")
+        logger.info(f"synthesize: {folder} is finished, {records} records")
         return folder
     for kind in kinds[:records]:  # raises here in one line, and not in a worker, if something is missing
         make_sample(kind, 0, seed, sources)
@@ -92,7 +95,7 @@ def synthesize_ocr(
         )
         for number, first in enumerate(range(0, records, shard_size))
     ]
-    print(f"synthesize: {records} pages of {', '.join(kinds)}, seed {seed} -> {folder}")
+    logger.info(f"synthesize: {records} pages of {', '.join(kinds)}, seed {seed} -> {folder}")
     _make(shards, workers)
     if internvl:
         write_internvl([shard.path for shard in shards], folder / "internvl", folder.resolve().name)

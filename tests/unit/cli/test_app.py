@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import runpy
 import sys
 from dataclasses import fields
@@ -17,6 +18,14 @@ from typer.testing import CliRunner
 from fcot_vl.cli import app as cli
 from fcot_vl.cli.settings import own_settings, read_settings
 from fcot_vl.stages.post_train import PostTrainConfig
+
+
+@pytest.fixture(autouse=True)
+def _logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what `main` sets up."""
+    logger = logging.getLogger("fcot_vl")
+    monkeypatch.setattr(logger, "handlers", logger.handlers)
+    monkeypatch.setattr(logger, "level", logger.level)
 
 
 def raising(error: BaseException) -> Any:

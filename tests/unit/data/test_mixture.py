@@ -83,7 +83,7 @@ def write_mixture(folder: Path, **content: object) -> Path:
     return path
 
 
-def test_a_mixture_file_of_every_kind(tmp_path, capsys):
+def test_a_mixture_file_of_every_kind(tmp_path, log):
     shards(tmp_path / "pages")
     llava_file(tmp_path / "chat")
     picture(tmp_path / "own" / "a.png")
@@ -111,7 +111,7 @@ def test_a_mixture_file_of_every_kind(tmp_path, capsys):
         assert sample.images[0].size == (60, 40)
         assert mixture.origin(at).id == sample.id
     assert len(mixture.distinct()) == 3 + 1 + 2 + 1
-    printed = capsys.readouterr().out
+    printed = log()
     assert "data: pages: 6 items from 3 samples" in printed and "data: chat: 2 items from 4" in printed
     again = open_data(tmp_path / "mix.yaml", seed=1)
     np.testing.assert_array_equal(mixture.plan, again.plan)

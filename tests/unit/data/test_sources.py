@@ -171,7 +171,7 @@ def test_the_fingerprint_sees_words_and_exchanged_pictures(tmp_path):
     assert len({before, exchanged, ConversationFile("a", path, tmp_path).fingerprint()}) == 3
 
 
-def test_an_internvl_meta_file(tmp_path, capsys):
+def test_an_internvl_meta_file(tmp_path, log):
     picture(tmp_path / "own" / "img" / "a.png")
     lines = [record("a", "a.png", "<image>\nRead.", "text")]
     write_lines(tmp_path / "own" / "a.jsonl", lines)
@@ -181,7 +181,7 @@ def test_an_internvl_meta_file(tmp_path, capsys):
     (a, once), (b, twice) = open_internvl(meta)
     assert (a.name, once, b.name, twice) == ("a", 0.5, "b", 1.0)
     assert a[0].images[0].size == (60, 40)
-    printed = capsys.readouterr().out
+    printed = log()
     assert "b: max_dynamic_patch not used" in printed and "a:" not in printed
     for wrong, message in (([], "one JSON object of sources"), ({"a": {"root": "."}}, "needs `root`")):
         meta.write_text(json.dumps(wrong))

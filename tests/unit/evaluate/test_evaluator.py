@@ -178,7 +178,7 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
     teacher: tuple[Any, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    log: Callable[[], str],
 ) -> None:
     model, processor = teacher
     method = Method("fastv", 0.5, 1)
@@ -195,7 +195,7 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(
     monkeypatch.setattr(model, "generate", limited)
     pieces = evaluate(model, SAMPLES, tmp_path / "pieces", method=method, processor=processor)
     assert tried[:4] == [2, 1, 1, 1] and set(tried[2:]) == {1}, "once found, the limit stays"
-    assert "out of memory with 2 questions at once, continuing with 1" in capsys.readouterr().out
+    assert "out of memory with 2 questions at once, continuing with 1" in log()
     assert pieces["mean_over_tasks"] == whole["mean_over_tasks"]
     said = [[row["prediction"] for row in rows_of(tmp_path / name)] for name in ("whole", "pieces")]
     assert said[0] == said[1]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import fcot_vl
 from fcot_vl.convert.checkpoint import CheckpointError
@@ -15,7 +14,6 @@ from fcot_vl.models.flops import prefill_flops
 from fcot_vl.stages.inspect import inspect, page_size, training_gib
 
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "internvl2-tiny-internlm2"
-QUIET = Console(quiet=True)
 
 
 def published(folder: Path, width: int, inner: int, layers: int, heads: int) -> Path:
@@ -51,7 +49,7 @@ def published(folder: Path, width: int, inner: int, layers: int, heads: int) -> 
 )
 def test_published_sizes(tmp_path: Path, sizes: tuple[int, int, int, int], billions: float) -> None:
     """The parameter counts that the model cards of InternVL2-2B and 8B state."""
-    found = inspect(published(tmp_path, *sizes), gpus=8, console=QUIET)
+    found = inspect(published(tmp_path, *sizes), gpus=8)
     assert round(sum(found["parameters"].values()) / 1e9, 2) == billions
     assert round(found["parameters"]["vision tower"] / 1e6) == 304
     assert found["tiles"] == 7  # A4: a grid of 2 x 3 and the thumbnail
@@ -63,8 +61,8 @@ def test_published_sizes(tmp_path: Path, sizes: tuple[int, int, int, int], billi
 def test_the_original_and_the_converted_folder_agree(tmp_path: Path) -> None:
     from fcot_vl.stages.convert import convert
 
-    one = inspect(REFERENCE, console=QUIET)
-    other = inspect(convert(REFERENCE, tmp_path / "out"), console=QUIET)
+    one = inspect(REFERENCE)
+    other = inspect(convert(REFERENCE, tmp_path / "out"))
     assert one["family"] == "InternVL, original layout" and other["family"] == "InternVL, Hugging Face layout"
     assert one["ratios"] == other["ratios"] and one["parameters"] == other["parameters"]
 
@@ -74,7 +72,7 @@ def test_a_student_is_one_ratio(
 ) -> None:
     student = make_student(4)
     student.save_pretrained(tmp_path)
-    found = inspect(tmp_path, page=(112, 112), console=QUIET)
+    found = inspect(tmp_path, page=(112, 112))
     (row,) = found["ratios"]
     assert (row["compress_ratio"], row["tokens_per_tile"], row["visual_tokens"]) == (4, 4, 4)
     assert sum(found["parameters"].values()) == sum(p.numel() for p in student.parameters())
@@ -94,12 +92,12 @@ def test_training_memory_by_hand() -> None:
 
 def test_wrong_paths_and_numbers(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
-        inspect(tmp_path / "none", console=QUIET)
+        inspect(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="this is a bert model, not an InternVL"):
-        inspect(tmp_path, console=QUIET)
+        inspect(tmp_path)
     with pytest.raises(ValueError, match="at least 1"):
-        inspect(REFERENCE, gpus=0, console=QUIET)
+        inspect(REFERENCE, gpus=0)
     for text in ("a4", "10x", "10x-3"):
         with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
             page_size(text)
