@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,18 @@ class Stage:
 
 
 def open_stage(
-    folder: Path, name: str, settings: dict[str, Any], inputs: dict[str, str], seed: int | None = None
+    folder: Path,
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    seed: int | None = None,
+    former: Callable[[], dict[str, str]] | None = None,
 ) -> Stage:
     """Create, resume or recognise the stage in `folder`.
+
+    Args:
+        former: Function that returns `inputs` as earlier versions recorded them. A folder that records them is
+            accepted, and keeps them.
 
     Returns:
         The stage. Its `done` is True if the same stage with the same settings, inputs and seed already finished; the
@@ -74,6 +84,12 @@ def open_stage(
     asked = {"stage": name, "inputs": _plain(inputs), "settings": _plain(settings), "seed": seed}
     before = _read(folder)
     if before is not None:
+        if (
+            former is not None
+            and before["inputs"] != asked["inputs"]
+            and before["inputs"] == _plain(former())
+        ):
+            asked["inputs"] = before["inputs"]
         _refuse_other(folder, before, asked)
     done = before is not None and before["status"] == "done"
     if done and before is not None:

@@ -6,7 +6,6 @@ outside the folder, or a tensor that is not where the index says.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.hashing import hash_without_reading
 
 
 class CheckpointError(ValueError):
@@ -91,8 +91,7 @@ class Checkpoint:
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration and of all file names and sizes, to detect a different checkpoint."""
-        sizes = {shard: (self.folder / shard).stat().st_size for shard in self.shards}
-        return hashlib.sha256(json.dumps([self.config, sizes], sort_keys=True).encode()).hexdigest()
+        return hash_without_reading(self.config, (self.folder / shard for shard in self.shards), times=False)
 
     def _find_shards(self, allow_bin: bool) -> tuple[list[str], dict[str, str]]:
         """Return the weight files and, if there is an index, its mapping from tensors to files."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from rich.table import Table
 
 from fcot_vl.common.console import show
 from fcot_vl.common.files import read_rows, write_json
+from fcot_vl.common.hashing import former_model_hash, hash_model_folder
 from fcot_vl.common.plotting import FAINT, clean, finish
 from fcot_vl.common.provenance import provenance
 from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import SampleFolder
-from fcot_vl.stages.evaluate import data_hash, evaluate, weights_hash
+from fcot_vl.stages.evaluate import data_hash, evaluate
 from fcot_vl.train.snapshots import CHECKPOINTS
 from fcot_vl.train.trainer import LOSS_LOG
 
@@ -66,8 +69,13 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64) -> Path:
     if not steps:
         raise ValueError(f"{run}: no checkpoint was kept; train with --keep-checkpoints 10")
     samples = SampleFolder(data)
-    inputs = {"data": data_hash(samples), **{path.name: weights_hash(path) for path in steps}}
-    stage = open_stage(output, "curves", {}, inputs, record["seed"])
+    data_digest = data_hash(samples)
+
+    def inputs(hashed: Callable[[Path], str]) -> dict[str, str]:
+        return {"data": data_digest, **{path.name: hashed(path) for path in steps}}
+
+    former = partial(inputs, former_model_hash)
+    stage = open_stage(output, "curves", {}, inputs(hash_model_folder), record["seed"], former)
     if not stage.done:
         logger.info(f"curves: {len(steps)} checkpoints of {run} on {len(samples)} questions -> {output}")
         results = [
@@ -83,7 +91,7 @@ def curves(run: Path, data: Path, output: Path, batch_size: int = 64) -> Path:
             "scores": {t: [r["tasks"][t]["score"] for r in results] for t in results[0]["tasks"]},
             "losses": group_losses(run / LOSS_LOG),
             "run": str(run),
-            "data_hash": inputs["data"],
+            "data_hash": data_digest,
             "questions": len(samples),
             "compress_ratio": results[0]["compress_ratio"],
             **provenance(),

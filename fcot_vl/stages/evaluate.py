@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.console import show
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import write_json
+from fcot_vl.common.hashing import former_model_hash, hash_model_folder
 from fcot_vl.common.provenance import provenance
 from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
@@ -103,8 +105,13 @@ def evaluate(
             settings["benchmark"] = benchmark
         digest = data_hash(samples)
         known = {"merged": _merged_by(Path(name), digest), "split": split, "data_hash": digest}
-        weights = weights_hash(Path(model)) if isinstance(model, str | Path) else "in memory"
-        opened = open_stage(out, "evaluate", settings, {"weights": weights, "data": digest}, seed), known
+
+        def inputs(hashed: Callable[[Path], str]) -> dict[str, str]:
+            weights = hashed(Path(model)) if isinstance(model, str | Path) else "in memory"
+            return {"weights": weights, "data": digest}
+
+        former = partial(inputs, former_model_hash)
+        opened = open_stage(out, "evaluate", settings, inputs(hash_model_folder), seed, former), known
         if not opened[0].done:
             files.join()
     processes.wait()
@@ -226,18 +233,6 @@ def data_hash(samples: Iterable[Sample]) -> str:
         digest.update(json.dumps(content, ensure_ascii=False).encode())
         for image in sample.images:
             digest.update(image.convert("RGB").tobytes())
-    return digest.hexdigest()
-
-
-def weights_hash(folder: Path) -> str:
-    """Return the SHA-256 over the weights and configuration of a model folder, or the name of a model not on disk."""
-    if not folder.is_dir():
-        return str(folder)
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        with path.open("rb") as file:
-            digest.update(path.name.encode())
-            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

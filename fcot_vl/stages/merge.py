@@ -6,7 +6,6 @@ the scores.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
+from fcot_vl.common.hashing import hash_without_reading
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.provenance import hardware, now
 from fcot_vl.common.stage import open_stage
@@ -250,11 +250,8 @@ def _place(checkpoint: Checkpoint) -> str:
 
     This is enough to detect another checkpoint.
     """
-    files = []
-    for shard in checkpoint.shards:
-        status = (checkpoint.folder / shard.file).stat()
-        files.append([shard.file, status.st_size, status.st_mtime_ns])
-    digest = hashlib.sha256(json.dumps([checkpoint.config, files], sort_keys=True).encode()).hexdigest()
+    files = [checkpoint.folder / shard.file for shard in checkpoint.shards]
+    digest = hash_without_reading(checkpoint.config, files, times=True)
     return f"{checkpoint.folder} ({digest[:16]})"
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from training_case import post_train_config, write_pages
 
+from fcot_vl.common.hashing import former_model_hash
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.stages import curves as module
 from fcot_vl.stages.curves import curves, group_losses, see_saw, smoothed
@@ -38,6 +39,19 @@ def test_every_checkpoint_is_scored_and_drawn(run, tmp_path, monkeypatch):
     assert np.asarray(Image.open(output / "curves.png").convert("L")).std() > 5
     monkeypatch.setattr(module, "evaluate", None)  # finished: nothing is scored again
     assert curves(trained, data, tmp_path / "out") == output
+    # So is one, with the evaluations in it, that recorded the former hashes of its models.
+    for record_file in sorted(output.rglob("stage.json")):
+        record = json.loads(record_file.read_text())
+        for name in record["inputs"].keys() - {"data"}:
+            step = record_file.parent.name if name == "weights" else name
+            record["inputs"][name] = former_model_hash(trained / "checkpoints" / step)
+        record_file.write_text(json.dumps(record))
+    records = {path: path.read_bytes() for path in output.rglob("stage.json")}
+    curves(trained, data, output)
+    for step in ("step-000001", "step-000002"):
+        checkpoint, seed = trained / "checkpoints" / step, record["seed"]
+        evaluate(checkpoint, data, output / step, stage="post-train", seed=seed, batch_size=64)
+    assert {path: path.read_bytes() for path in records} == records
 
 
 def test_a_run_without_checkpoints_is_refused(run, tmp_path):

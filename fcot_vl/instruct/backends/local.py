@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.hashing import hash_files
+from fcot_vl.common.hashing import hash_model_folder
 from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open
@@ -118,8 +118,7 @@ class LocalBackend:
         folder = Path(self.path)
         if not folder.is_dir():
             return {"teacher": self.path}
-        files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-        return {"teacher": self.path, "weights": hash_files(files)}
+        return {"teacher": self.path, "weights": hash_model_folder(folder)}
 
     def answer(self, requests: Sequence[Request], known: KnownReplies, on_reply: OnReply) -> None:
         """Answer all unknown conversations in batches.
