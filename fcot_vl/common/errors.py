@@ -1,6 +1,10 @@
-"""Error texts in one line, as part of a message to the user."""
+"""Errors of several units, and error texts in one line as part of a message to the user."""
 
 from __future__ import annotations
+
+
+class CheckpointError(ValueError):
+    """Error for a checkpoint that cannot be used or written; the message names the file, the problem and what to do."""
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

@@ -16,16 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fcot_vl.common.errors import one_line
+from fcot_vl.common.errors import CheckpointError, one_line
 from fcot_vl.common.hashing import hash_without_reading
 
 
-class CheckpointError(ValueError):
-    """Error for a checkpoint that cannot be used; the message names the file and the problem."""
-
-
 @dataclass(frozen=True)
-class StoredTensor:
+class OriginalTensor:
     """Location of a tensor.
 
     Attributes:
@@ -65,7 +61,7 @@ class Checkpoint:
         self._unpickled: tuple[Path, dict[str, Tensor]] | None = None
         self.config = read_json(self.folder / "config.json")
         self.shards, listed = self._find_shards(allow_bin)
-        self.tensors: dict[str, StoredTensor] = {}
+        self.tensors: dict[str, OriginalTensor] = {}
         for shard in self.shards:
             for tensor in self._header(shard):
                 if tensor.name in self.tensors:
@@ -124,16 +120,16 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder / shard}: missing, though {path.name} names it")
         return shards, listed
 
-    def _header(self, shard: str) -> Iterator[StoredTensor]:
+    def _header(self, shard: str) -> Iterator[OriginalTensor]:
         path = self.folder / shard
         if path.suffix == ".bin":
             for name, tensor in self._unpickle(path).items():
-                yield StoredTensor(name, shard, tuple(tensor.shape))
+                yield OriginalTensor(name, shard, tuple(tensor.shape))
             return
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - a safetensors file is not a dict
-                    yield StoredTensor(name, shard, tuple(file.get_slice(name).get_shape()))
+                    yield OriginalTensor(name, shard, tuple(file.get_slice(name).get_shape()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path}: not a complete safetensors file ({one_line(error)}); download it again"

@@ -21,8 +21,7 @@ from transformers import (
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from fcot_vl.common.errors import one_line
-from fcot_vl.convert.checkpoint import CheckpointError
+from fcot_vl.common.errors import CheckpointError, one_line
 
 LANGUAGE_MODELS: dict[str, Any] = {  # `llm_config.model_type` -> configuration class
     "internlm2": LlamaConfig,

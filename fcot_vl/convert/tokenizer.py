@@ -15,7 +15,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-from fcot_vl.convert.checkpoint import CheckpointError, read_json
+from fcot_vl.common.errors import CheckpointError
+from fcot_vl.convert.checkpoint import read_json
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 IMAGE_TOKENS = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": IMAGE_TOKEN}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcot_vl.common.errors import one_line
+from fcot_vl.common.errors import CheckpointError, one_line
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHERS = {"BOOL": 1, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
@@ -24,10 +24,6 @@ OTHERS |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}  # bytes per element
 SIZES = {code: dtype.itemsize for code, dtype in FLOATS.items()} | OTHERS
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # limit of the format, in bytes
-
-
-class CheckpointError(ValueError):
-    """Error for a checkpoint that cannot be merged or written; the message says which one, why and what to do."""
 
 
 @dataclass(frozen=True)

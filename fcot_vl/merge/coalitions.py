@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shlex
 import shutil
 import subprocess
@@ -18,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcot_vl.common.errors import one_line
-from fcot_vl.merge.checkpoint import CheckpointError
+from fcot_vl.common.errors import CheckpointError, one_line
+from fcot_vl.common.files import append_rows
 
 FILE, LOG, SCRATCH = "coalitions.jsonl", "score.log", ".coalition"
 
@@ -93,10 +92,7 @@ class Coalitions:
                 f"the score of a coalition is {scored.score}, not a finite number; check --score-command"
             )
         row = {"key": key, "members": sorted(self.members[i] for i in coalition), **scored._asdict()}
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(self.folder / FILE, [row])
         return scored
 
 

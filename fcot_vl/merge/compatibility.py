@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fcot_vl.merge.checkpoint import FLOATS, Checkpoint, CheckpointError
+from fcot_vl.common.errors import CheckpointError
+from fcot_vl.merge.checkpoint import FLOATS, Checkpoint
 
 NAMED = 3  # maximum number of tensors named in a message
 # Keys of config.json, at any depth, that change the meaning of the weights. Other differences are only reported.

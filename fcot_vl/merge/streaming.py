@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fcot_vl.merge.checkpoint import FLOATS, SIZES, Checkpoint, CheckpointError, StoredTensor
+from fcot_vl.common.errors import CheckpointError
+from fcot_vl.merge.checkpoint import FLOATS, SIZES, Checkpoint, StoredTensor
 from fcot_vl.merge.methods import Rule
-from fcot_vl.merge.writer import ShardWriter, copy_beside, kept_as, write_index
+from fcot_vl.merge.writer import copy_beside, kept_as, shard_writer, write_index
 
 PIECE = 1 << 20  # number of values of a tensor held at once per checkpoint
 AHEAD = 2  # number of pieces read ahead
@@ -64,11 +65,11 @@ def merge_folder(
             for source, digest in zip(sources, digests, strict=True)
         ]
         for shard, target in zip(reference.shards, targets, strict=True):
-            with ShardWriter(output / target.file, target) as writer:
+            with shard_writer(output / target.file, target) as append:
                 for tensor, kept in zip(shard.tensors, target.tensors, strict=True):
                     into = FLOATS.get(kept.dtype)
                     for piece in _merge_tensor(readers, tensor, rule, into):
-                        writer.append(piece)
+                        append(piece)
                         advance(piece.numel() * (SIZES[tensor.dtype] if into else 1))
     copy_beside(reference, output, dtype)
     if reference.indexed:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from fcot_vl.common.errors import one_line
-from fcot_vl.common.files import write_json
-from fcot_vl.merge.checkpoint import FLOATS, INDEX, Checkpoint, CheckpointError, Shard, StoredTensor
+from fcot_vl.common.errors import CheckpointError, one_line
+from fcot_vl.common.files import replacing, write_json
+from fcot_vl.merge.checkpoint import FLOATS, INDEX, Checkpoint, Shard, StoredTensor
 
 CODES = {dtype: code for code, dtype in FLOATS.items()}
 BESIDE = (  # configuration, tokenizer, processor, code named by a configuration, license
@@ -33,8 +32,12 @@ def kept_as(tensor: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
     return StoredTensor(tensor.name, tensor.shard, CODES[dtype], tensor.shape, 0)
 
 
-class ShardWriter:
-    """Writer of a safetensors file from its first byte to its last; the file appears on disk complete or not at all.
+@contextmanager
+def shard_writer(path: Path, shard: Shard) -> Iterator[Callable[[Tensor], None]]:
+    """Write a safetensors file from its first byte to its last; the file appears on disk complete or not at all.
+
+    Yields a function that appends the next values of the file. They must be contiguous and have the dtype announced in
+    `shard`.
 
     Args:
         path: Path of the file.
@@ -43,74 +46,35 @@ class ShardWriter:
     Raises:
         CheckpointError: If the file cannot be written, for example because the disk is full; no partial file remains.
     """
+    head = _header(shard)
+    size = len(head) + sum(tensor.bytes for tensor in shard.tensors)
+    try:
+        with replacing(path) as partial, partial.open("wb") as file:
+            file.write(head)
+            yield lambda values: _append(file, values)
+            assert file.tell() == size, f"{path}: {file.tell()} bytes of {size}"
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: could not be written ({one_line(error)}). Is the disk full? This file takes "
+            f"{size / 1e9:,.3f} GB; the partial file was removed. Free some space, then rerun the same command"
+        ) from None
 
-    def __init__(self, path: Path, shard: Shard) -> None:
-        self.path, self.partial = path, path.with_name(f".{path.name}.partial")
-        header: dict[str, Any] = {"__metadata__": shard.metadata} if shard.metadata else {}
-        end = 0
-        for tensor in shard.tensors:
-            header[tensor.name] = {
-                "dtype": tensor.dtype,
-                "shape": list(tensor.shape),
-                "data_offsets": [end, end + tensor.bytes],
-            }
-            end += tensor.bytes
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)  # data begins at a multiple of eight bytes
-        self._head = len(text).to_bytes(8, "little") + text
-        self.size = len(self._head) + end
-        self._written = 0
 
-    def __enter__(self) -> ShardWriter:
-        try:
-            self._file = self.partial.open("wb", buffering=0)
-        except OSError as error:
-            raise self._cannot(error) from None
-        try:
-            self._write(memoryview(self._head))
-        except BaseException:
-            self._drop()
-            raise
-        return self
+def _append(file: BinaryIO, values: Tensor) -> None:
+    file.write(values.flatten().view(torch.uint8).numpy().data)
 
-    def append(self, values: Tensor) -> None:
-        """Append the next values of the file; they must be contiguous and have the dtype announced in `shard`."""
-        self._write(values.flatten().view(torch.uint8).numpy().data)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._drop()
-            return
-        assert self._written == self.size, f"{self.path}: {self._written} bytes of {self.size}"
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self.partial.chmod(0o644)
-            self.partial.replace(self.path)
-        except OSError as failed:
-            self._drop()
-            raise self._cannot(failed) from None
-
-    def _write(self, values: memoryview) -> None:
-        done = 0
-        try:
-            while done < len(values):
-                done += self._file.write(values[done:])
-        except OSError as error:
-            raise self._cannot(error) from None
-        self._written += done
-
-    def _drop(self) -> None:
-        self._file.close()
-        self.partial.unlink(missing_ok=True)
-
-    def _cannot(self, error: OSError) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path}: could not be written ({one_line(error)}). Is the disk full? This file takes "
-            f"{self.size / 1e9:,.3f} GB; the partial file was removed. Free some space, then rerun the same command"
-        )
+def _header(shard: Shard) -> bytes:
+    """Return the bytes before the first tensor, padded so that data begins at a multiple of eight bytes."""
+    header: dict[str, Any] = {"__metadata__": shard.metadata} if shard.metadata else {}
+    end = 0
+    for tensor in shard.tensors:
+        offsets = [end, end + tensor.bytes]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        end += tensor.bytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def write_index(output: Path, shards: Iterable[Shard]) -> None:

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration
 
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.common.files import replacing, write_json
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.stage import open_stage
 from fcot_vl.convert.chat_templates import CONVERSATIONS, Conversation, chat_template
-from fcot_vl.convert.checkpoint import Checkpoint, CheckpointError
+from fcot_vl.convert.checkpoint import Checkpoint
 from fcot_vl.convert.config import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.tensor_map import LM_HEADS, Becomes, NameMap, Unused, runtime_name
 from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer

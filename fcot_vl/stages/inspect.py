@@ -18,7 +18,8 @@ from transformers import InternVLConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from fcot_vl.common.console import show
-from fcot_vl.convert.checkpoint import CheckpointError, read_json
+from fcot_vl.common.errors import CheckpointError
+from fcot_vl.convert.checkpoint import read_json
 from fcot_vl.convert.config import image_processor, internvl_config, language_model_of
 from fcot_vl.convert.tokenizer import image_token_id
 from fcot_vl.models.auto import read_config

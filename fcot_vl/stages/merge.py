@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from fcot_vl.common.console import show
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.common.files import write_json
 from fcot_vl.common.hashing import hash_without_reading
 from fcot_vl.common.progress import progress_bar
@@ -21,7 +22,7 @@ from fcot_vl.common.provenance import hardware, now
 from fcot_vl.common.stage import open_stage
 from fcot_vl.merge import plots as figure
 from fcot_vl.merge import shapley
-from fcot_vl.merge.checkpoint import Checkpoint, CheckpointError
+from fcot_vl.merge.checkpoint import Checkpoint
 from fcot_vl.merge.coalitions import LOG, Coalitions, CoalitionScore, command_score
 from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.config import DENSITIES, DTYPES, SCALES, MergeConfig

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import fcot_vl
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import write_shard
 from fcot_vl.evaluate.evaluator import Evaluator
-from fcot_vl.merge.checkpoint import CheckpointError
 from fcot_vl.merge.coalitions import FILE, SCRATCH, CoalitionScore
 from fcot_vl.merge.config import MergeConfig
 from fcot_vl.merge.shapley import exact, weights

@@ -23,9 +23,9 @@ from transformers import (
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import fcot_vl
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.common.stage import read_stage
 from fcot_vl.convert.chat_templates import CONVERSATIONS, chat_template
-from fcot_vl.convert.checkpoint import CheckpointError
 from fcot_vl.stages.convert import convert
 
 DATA = Path(__file__).resolve().parents[2] / "data"

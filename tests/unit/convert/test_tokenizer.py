@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoProcessor, AutoTokenizer
 
 import fcot_vl
-from fcot_vl.convert.checkpoint import CheckpointError
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.stages.ask import ask

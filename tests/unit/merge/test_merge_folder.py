@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.merge import streaming as stream
-from fcot_vl.merge.checkpoint import INDEX, Checkpoint, CheckpointError
+from fcot_vl.merge.checkpoint import INDEX, Checkpoint
 from fcot_vl.merge.compatibility import same_architecture
 from fcot_vl.merge.methods import Rule, dare, generator, linear, task_arithmetic, ties, trim_threshold
 from fcot_vl.merge.streaming import content_hash, merge_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fcot_vl
-from fcot_vl.convert.checkpoint import CheckpointError
+from fcot_vl.common.errors import CheckpointError
 from fcot_vl.models.flops import prefill_flops
 from fcot_vl.stages.inspect import inspect, page_size, training_gib
 
