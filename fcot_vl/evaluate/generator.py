@@ -21,9 +21,9 @@ from fcot_vl.data.dataset import Sample, StoredImage
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.tokenization import image_token_counts, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import Task, score, task_of
+from fcot_vl.inference.decoding import decode_greedily, pad_id
 from fcot_vl.inference.inputs import InputBuilder
 from fcot_vl.inference.kv_cache import preallocated_cache
-from fcot_vl.inference.loading import stop_ids
 from fcot_vl.prune.budget import tokens_by_layer
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.hooks import decoder_of
@@ -80,10 +80,7 @@ class Generator:
         self.model, self.processor, self.method, self.settings = model, processor, method, settings
         self.compress_ratio = int(getattr(model.config, "compress_ratio", 1))
         self.n_layers = len(decoder_of(model).layers)
-        self.stops = stop_ids(model, processor.tokenizer)
-        pad_id = processor.tokenizer.pad_token_id
-        self.pad: int = self.stops[0] if pad_id is None else pad_id
-        self.input_builder = InputBuilder(processor, method, self.pad)
+        self.input_builder = InputBuilder(processor, method, pad_id(model, processor.tokenizer))
 
     def plan(self, index: int, sample: Sample) -> Question:
         """Plan the question of sample `index`.
@@ -171,23 +168,11 @@ class Generator:
             )
         return answers
 
-    @torch.inference_mode()
     def decode(self, inputs: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:
         """Return the tokens of each row's greedy answer, including the stop token."""
-        generated = self.model.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.stops,
-            pad_token_id=self.pad,
-            past_key_values=preallocated_cache(self.n_layers),
-        )
-        answers: list[list[int]] = generated[:, inputs["input_ids"].shape[1] :].tolist()
-        return [
-            tokens[: next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))]
-            for tokens in answers
-        ]
+        cache = preallocated_cache(self.n_layers)
+        tokenizer = self.processor.tokenizer
+        return decode_greedily(self.model, tokenizer, inputs, max_new_tokens, past_key_values=cache)
 
     def prepare(self, samples: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
         """Return the left-padded inputs of a batch on the model's device.

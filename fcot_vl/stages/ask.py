@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from fcot_vl.data.images import open_image
 from fcot_vl.data.tokenization import question_inputs
-from fcot_vl.inference.loading import load_for_inference, stop_ids
+from fcot_vl.inference.decoding import decode_greedily
+from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.models.tiny import tiny_teacher_path
 
 EMBEDDED_NOTICE = (
@@ -118,15 +118,6 @@ def question_tensors(question: str, image: Image.Image, model: Any, processor: A
     return inputs
 
 
-@torch.inference_mode()
 def generate_answer(model: Any, processor: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> list[int]:
     """Return the tokens of a greedy answer, including the stop token."""
-    made = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=stop_ids(model, processor.tokenizer),
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )
-    tokens: list[int] = made[0, inputs["input_ids"].shape[1] :].tolist()
-    return tokens
+    return decode_greedily(model, processor.tokenizer, inputs, max_new_tokens)[0]

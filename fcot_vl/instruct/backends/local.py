@@ -22,6 +22,7 @@ from fcot_vl.common.hashing import hash_model_folder
 from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open
+from fcot_vl.inference.decoding import decode_greedily, pad_id
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 
 
@@ -165,8 +166,7 @@ class LocalBackend:
     def _batch(self, batch: dict[int, tuple[Request, Any]]) -> dict[int, Reply]:
         model, tokenizer = self.load_model()
         stops = stop_ids(model, tokenizer)
-        pad_id = stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        inputs, replies = self.inputs(batch, pad_id)
+        inputs, replies = self.inputs(batch, pad_id(model, tokenizer))
         left = [at for at in batch if at not in replies]
         if not left:
             return replies
@@ -179,28 +179,19 @@ class LocalBackend:
             seeds = [self.decoding.seed_of(batch[at][0].key) for at in left]
             processors.append(SeededSampling(seeds, self.decoding.temperature, model.device))
         try:
-            with torch.inference_mode():
-                made = model.generate(
-                    **inputs,
-                    do_sample=False,  # `SeededSampling` makes a sampled token the most likely one
-                    num_beams=1,
-                    max_new_tokens=self.decoding.max_new_tokens,
-                    eos_token_id=stops,
-                    pad_token_id=pad_id,
-                    logits_processor=processors,
-                )
+            answers = decode_greedily(  # `SeededSampling` makes a sampled token the most likely one
+                model, tokenizer, inputs, self.decoding.max_new_tokens, logits_processor=processors
+            )
         except torch.OutOfMemoryError:
             raise ValueError(
                 f"out of memory with {len(left)} answers at once; "
                 "rerun the same command with a lower --batch-size to resume"
             ) from None
         prompt_lengths = inputs["attention_mask"].sum(1).tolist()
-        answers = made[:, inputs["input_ids"].shape[1] :].tolist()
         for at, tokens, before in zip(left, answers, prompt_lengths, strict=True):
-            end = next((i for i, token in enumerate(tokens) if token in stops), None)
-            text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
-            used = len(tokens) if end is None else end + 1
-            replies[at] = Reply(text, used, "length" if end is None else "stop", prompt_tokens=before)
+            ended = tokens[-1] in stops
+            text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True).strip()
+            replies[at] = Reply(text, len(tokens), "stop" if ended else "length", prompt_tokens=before)
         return replies
 
 
