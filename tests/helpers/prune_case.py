@@ -114,3 +114,37 @@ def count_hooks(model: Any) -> int:
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
     )
     return sum(not hook.__module__.startswith("transformers.") for hook in hooks)
+
+
+@torch.no_grad()
+def naive_row(
+    model: Any, inputs: dict[str, Tensor], row: int, kept: Tensor, layer: int, new: Tensor
+) -> Tensor:
+    """Next-token logits after the row's prompt and each of `new`, without batch, padding, cache or hooks.
+
+    kept: bool over the row's visual tokens. The whole text is recomputed in every layer, and from `layer` on the
+    dropped tokens are simply not there; positions are those of the whole text.
+    """
+    decoder = model.model.language_model
+    valid = inputs["attention_mask"][row].bool()
+    ids = torch.cat([inputs["input_ids"][row][valid], new])
+    image = (ids == IMAGE) & (
+        torch.arange(len(ids)) < len(ids) - len(new)
+    )  # a random model may say it itself
+    hidden = decoder.embed_tokens(ids)[None]
+    first = int((inputs["input_ids"][:row] == IMAGE).sum()) // PER_TILE
+    n_tiles = int(image.sum()) // PER_TILE
+    features = model.get_image_features(inputs["pixel_values"][first : first + n_tiles]).pooler_output
+    hidden[0, image] = features.flatten(0, 1)
+    positions = torch.arange(len(ids))[None]
+    stays = torch.ones(len(ids), dtype=torch.bool)
+    stays[image] = kept
+    for number, block in enumerate(decoder.layers):
+        if number == layer:
+            hidden, positions = hidden[:, stays], positions[:, stays]
+        n = hidden.shape[1]
+        mask = torch.full((1, 1, n, n), torch.finfo(torch.float32).min).triu(1)
+        rotary = decoder.rotary_emb(hidden, positions)
+        hidden = block(hidden, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
+    logits = model.lm_head(decoder.norm(hidden))[0]
+    return logits[-len(new) - 1 :]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from convert_case import REFERENCE, assert_same_files, load
 from safetensors.torch import load_file, save_file
 from transformers import (
     InternVLConfig,
@@ -20,33 +21,13 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.utils.chat_template_utils import render_jinja_template
 
 import fcot_vl
 from fcot_vl.common.errors import CheckpointError
 from fcot_vl.common.stage import read_stage
-from fcot_vl.convert.chat_templates import CONVERSATIONS, chat_template
 from fcot_vl.stages.convert import convert
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-REFERENCE = DATA / "internvl2-tiny-internlm2"
-PROMPTS = json.loads((DATA / "chat-prompts.json").read_text())
 IMAGE_TOKEN = 300
-
-# ------------------------------------------------------------------------------------------- the recorded checkpoint
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert(REFERENCE, tmp_path_factory.mktemp("converted") / "out")
-
-
-def load(folder: Path) -> InternVLForConditionalGeneration:
-    model, info = InternVLForConditionalGeneration.from_pretrained(
-        folder, output_loading_info=True, dtype=torch.float32, attn_implementation="eager"
-    )
-    assert not any(info.values()), info
-    return model.eval()
 
 
 def test_features_and_logits_are_the_original_codes(converted: Path) -> None:
@@ -80,13 +61,6 @@ def test_converted_loaded_saved_and_loaded_is_bit_equal(converted: Path, tmp_pat
     assert_same_files(tmp_path / "model.safetensors", converted / "model.safetensors")
 
 
-def assert_same_files(one: Path, other: Path) -> None:
-    left, right = load_file(one), load_file(other)
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert torch.equal(tensor, right[name]) and tensor.dtype == right[name].dtype, name
-
-
 def test_the_configuration_says_what_the_original_did(converted: Path) -> None:
     config = load(converted).config
     assert config.image_token_id == IMAGE_TOKEN and config.image_seq_length == 16
@@ -94,8 +68,6 @@ def test_the_configuration_says_what_the_original_did(converted: Path) -> None:
     assert config.text_config.num_key_value_heads == 2
     assert not config.tie_word_embeddings
 
-
-# --------------------------------------------------------------------------------- models back in the original layout
 
 TEXT = {
     "vocab_size": 96,
@@ -314,186 +286,3 @@ def test_positions_of_another_tile_size_are_resized(tmp_path: Path) -> None:
         want = model.model.vision_tower(pixel_values=pixels).last_hidden_state
         got = back.model.vision_tower(pixel_values=pixels).last_hidden_state
     assert torch.allclose(want, got, atol=1e-5)
-
-
-# --------------------------------------------------------------------------------------------------- shards and files
-
-
-def in_shards(source: Path, count: int = 3) -> None:
-    tensors = load_file(source / "model.safetensors")
-    (source / "model.safetensors").unlink()
-    listed = {}
-    for number in range(count):
-        file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-        part = {name: tensor for i, (name, tensor) in enumerate(tensors.items()) if i % count == number}
-        save_file(part, source / file)
-        listed |= dict.fromkeys(part, file)
-    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A copy of the recorded checkpoint that a test may break."""
-    folder = tmp_path / "source"
-    shutil.copytree(REFERENCE, folder)
-    return folder
-
-
-@pytest.mark.faults
-def test_shards_become_shards_and_a_cut_off_run_goes_on(
-    source: Path, converted: Path, tmp_path: Path
-) -> None:
-    in_shards(source)
-    out = convert(source, tmp_path / "out")
-    want = load(converted).state_dict()
-    for name, tensor in load(out).state_dict().items():
-        assert torch.equal(tensor, want[name]), name
-    record = json.loads((out / "stage.json").read_text())
-    (out / "stage.json").write_text(json.dumps(record | {"status": "running"}))
-    first, second = out / "model-00001-of-00003.safetensors", out / "model-00002-of-00003.safetensors"
-    kept = first.stat().st_mtime_ns
-    second.unlink()
-    (out / "config.json").unlink()
-    convert(source, out)
-    assert first.stat().st_mtime_ns == kept and second.exists()
-    load(out)
-
-
-def test_bin_files_only_when_asked_for(source: Path, converted: Path, tmp_path: Path) -> None:
-    tensors = load_file(source / "model.safetensors")
-    (source / "model.safetensors").unlink()
-    torch.save(tensors, source / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="--allow-bin"):
-        convert(source, tmp_path / "out")
-    out = convert(source, tmp_path / "out", allow_bin=True)
-    assert_same_files(out / "model.safetensors", converted / "model.safetensors")
-
-
-def test_dtypes_stay(source: Path, tmp_path: Path) -> None:
-    tensors = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
-    save_file(tensors, source / "model.safetensors")
-    out = convert(source, tmp_path / "out")
-    assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
-
-
-# ---------------------------------------------------------------------------------------------------------- bad input
-
-
-def change(source: Path, **changes: object) -> None:
-    config = json.loads((source / "config.json").read_text()) | changes
-    (source / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-
-
-def missing_shard(source: Path) -> None:
-    in_shards(source)
-    (source / "model-00002-of-00003.safetensors").unlink()
-
-
-def outside(source: Path) -> None:
-    in_shards(source)
-    index = source / "model.safetensors.index.json"
-    index.write_text(index.read_text().replace("model-00002-of", "../model-00002-of"))
-
-
-def truncated(source: Path) -> None:
-    path = source / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def with_tensors(source: Path, edit: Callable[[dict], object]) -> None:
-    tensors = load_file(source / "model.safetensors")
-    edit(tensors)
-    save_file(tensors, source / "model.safetensors")
-
-
-WQKV = "language_model.model.layers.1.attention.wqkv.weight"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (missing_shard, r"model-00002-of-00003.safetensors: missing"),
-        (outside, r"no weight file of this folder"),
-        (truncated, r"model.safetensors: not a complete safetensors file"),
-        (lambda s: with_tensors(s, lambda t: t.pop("mlp1.1.bias")), r"no tensor for: model.multi_modal"),
-        (lambda s: with_tensors(s, lambda t: t.update(extra=torch.ones(1))), r"does not have: extra"),
-        (
-            lambda s: with_tensors(s, lambda t: t.update({WQKV: torch.ones(90, 64)})),
-            r"wqkv.weight \[90, 64\]",
-        ),
-        (lambda s: with_tensors(s, lambda t: t.update({"mlp1.1.bias": torch.ones(3)})), r"mlp1.1.bias \[3\]"),
-        (lambda s: change(s, llm_config=None), "has no llm_config"),
-        (
-            lambda s: change(s, llm_config={"architectures": ["MambaForCausalLM"]}),
-            "'MambaForCausalLM' is not supported",
-        ),
-        (lambda s: change(s, vision_config=None), "no vision_config"),
-        (lambda s: change(s, ps_version="v1"), "ps_version 'v1'"),
-        (lambda s: (s / "config.json").unlink(), "config.json: missing"),
-        (lambda s: (s / "config.json").write_text("{"), "not readable as JSON"),
-        (lambda s: (s / "added_tokens.json").unlink(), "--image-token-id"),
-        (lambda s: (s / "model.safetensors").unlink(), "no model.safetensors"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    source: Path, tmp_path: Path, spoil: Callable[[Path], object], words: str
-) -> None:
-    spoil(source)
-    with pytest.raises(CheckpointError, match=words) as caught:
-        convert(source, tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_unknown_conversation_is_said_and_left_out(
-    source: Path, tmp_path: Path, log: Callable[[], str]
-) -> None:
-    change(source, template="vicuna")
-    out = convert(source, tmp_path / "out")
-    assert "'vicuna' is not supported" in log()
-    assert not (out / "chat_template.jinja").exists()
-    load(out)
-
-
-# -------------------------------------------------------------------------------------------------------------- prompts
-
-TURNS = [
-    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is the total?"}]},
-    {"role": "assistant", "content": "42"},
-    {"role": "user", "content": "And the date?"},
-]
-
-
-def render(template: str, messages: list[dict], generation: bool = True) -> tuple[str, list]:
-    rendered, spans = render_jinja_template(
-        [messages],
-        chat_template=chat_template(CONVERSATIONS[template], bos=False),
-        add_generation_prompt=generation,
-        return_assistant_tokens_mask=True,
-        bos_token="<s>",
-    )
-    return rendered[0], spans[0]
-
-
-@pytest.mark.parametrize("template", PROMPTS)
-def test_prompts_are_the_originals(template: str) -> None:
-    assert render(template, TURNS)[0].replace("<IMG_CONTEXT>", "<image>") == PROMPTS[template]
-
-
-@pytest.mark.parametrize("template", CONVERSATIONS)
-def test_the_mask_covers_an_answer_and_its_end(template: str) -> None:
-    text, spans = render(template, [*TURNS, {"role": "assistant", "content": "Monday"}], generation=False)
-    stop = CONVERSATIONS[template].stop
-    assert [text[start:end] for start, end in spans] == [f"42{stop}", f"Monday{stop}"]
-
-
-def test_a_system_message_replaces_the_familys() -> None:
-    text, _ = render("internvl2_5", [{"role": "system", "content": "Be brief."}, *TURNS])
-    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-    assert text.count("system") == 1
-
-
-def test_the_first_token_is_written_where_the_tokenizer_puts_one() -> None:
-    template = chat_template(CONVERSATIONS["internlm2-chat"], bos=True)
-    rendered, _ = render_jinja_template([TURNS], chat_template=template, bos_token="<s>")
-    assert rendered[0].startswith("<s><|im_start|>system\n")

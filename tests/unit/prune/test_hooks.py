@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from prune_case import (
     DECODERS,
     IMAGE,
@@ -19,6 +18,7 @@ from prune_case import (
     batch_of,
     count_hooks,
     make_model,
+    naive_row,
     prompt_ids,
     run,
     visual_counts,
@@ -32,42 +32,7 @@ from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.method import METHODS, Method
 from fcot_vl.prune.random_drop import apply_random
 from fcot_vl.prune.selection import PrefillTokens, keep_top
-from fcot_vl.prune.smaller_page import apply_smaller_page, choose_cells, shrink_page
 from fcot_vl.prune.uniform import apply_uniform
-
-
-@torch.no_grad()
-def naive_row(
-    model: Any, inputs: dict[str, Tensor], row: int, kept: Tensor, layer: int, new: Tensor
-) -> Tensor:
-    """Next-token logits after the row's prompt and each of `new`, without batch, padding, cache or hooks.
-
-    kept: bool over the row's visual tokens. The whole text is recomputed in every layer, and from `layer` on the
-    dropped tokens are simply not there; positions are those of the whole text.
-    """
-    decoder = model.model.language_model
-    valid = inputs["attention_mask"][row].bool()
-    ids = torch.cat([inputs["input_ids"][row][valid], new])
-    image = (ids == IMAGE) & (
-        torch.arange(len(ids)) < len(ids) - len(new)
-    )  # a random model may say it itself
-    hidden = decoder.embed_tokens(ids)[None]
-    first = int((inputs["input_ids"][:row] == IMAGE).sum()) // PER_TILE
-    n_tiles = int(image.sum()) // PER_TILE
-    features = model.get_image_features(inputs["pixel_values"][first : first + n_tiles]).pooler_output
-    hidden[0, image] = features.flatten(0, 1)
-    positions = torch.arange(len(ids))[None]
-    stays = torch.ones(len(ids), dtype=torch.bool)
-    stays[image] = kept
-    for number, block in enumerate(decoder.layers):
-        if number == layer:
-            hidden, positions = hidden[:, stays], positions[:, stays]
-        n = hidden.shape[1]
-        mask = torch.full((1, 1, n, n), torch.finfo(torch.float32).min).triu(1)
-        rotary = decoder.rotary_emb(hidden, positions)
-        hidden = block(hidden, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
-    logits = model.lm_head(decoder.norm(hidden))[0]
-    return logits[-len(new) - 1 :]
 
 
 @torch.no_grad()
@@ -353,64 +318,6 @@ def test_misuse_is_refused() -> None:
         with pytest.raises(ValueError, match="last prefill"):
             model(input_ids=torch.tensor([[9]]), past_key_values=stranger)
     apply_fastv(model, 0.5, 2).remove()  # a removed guest does not block the next
-
-
-# ------------------------------------------------------------------------------------------------ smaller page
-
-
-@pytest.mark.parametrize(
-    ("size", "budget"), [((800, 600), 32), ((100, 900), 16), ((500, 500), 1), ((7, 5), 160)]
-)
-def test_cells_fill_the_budget_at_the_pages_aspect(size: tuple[int, int], budget: int) -> None:
-    w, h = choose_cells(*size, budget)
-    assert w * h <= budget
-    assert (w + 1) * h > budget or w * (h + 1) > budget
-    misfit = abs(math.log(w / h * size[1] / size[0]))
-    others = [(a, budget // a) for a in range(1, budget + 1)]
-    assert misfit <= min(abs(math.log(a / b * size[1] / size[0])) for a, b in others) + 1e-9
-
-
-def test_shrunken_page_is_whole_tiles_with_the_page_in_the_corner() -> None:
-    page = Image.new("RGB", (600, 400), "black")
-    small = shrink_page(page, 24, tile_px=32, tokens_per_tile=16)  # cells of 8 px
-    assert small.cells == (6, 4)
-    assert [tile.size for tile in small.tiles] == [(32, 32)] * 2
-    assert int(small.kept.sum()) == 24
-    for number, tile in enumerate(small.tiles):
-        for cell in range(16):
-            x, y = cell % 4 * 8, cell // 4 * 8
-            black = tile.crop((x, y, x + 8, y + 8)).getextrema() == ((0, 0),) * 3
-            assert black == bool(small.kept[number * 16 + cell])
-    with pytest.raises(ValueError, match="uncompressed"):
-        shrink_page(page, 24, tile_px=32, tokens_per_tile=8)
-    with pytest.raises(ValueError, match="at least one"):
-        shrink_page(page, 0, tile_px=32, tokens_per_tile=16)
-
-
-def test_visual_tokens_of_a_tile_run_row_by_row() -> None:
-    """`shrink_page` relies on token i of a tile showing the cell in row i // side, column i % side."""
-    model = make_model()
-    patches = torch.arange(64).float().view(1, 8, 8, 1).expand(-1, -1, -1, 4).contiguous()
-    shuffled = model.model.pixel_shuffle(patches, 0.5).reshape(16, 16)
-    cells = [{int(v) for v in row} for row in shuffled]
-    for i, cell in enumerate(cells):
-        row, column = 2 * (i // 4), 2 * (i % 4)
-        assert cell == {8 * (row + a) + column + b for a in (0, 1) for b in (0, 1)}
-
-
-def test_smaller_page_drops_exactly_the_blank() -> None:
-    model = make_model()
-    inputs = batch_of((2, 3, 4), (1, 2, 2))
-    masks = [torch.arange(32) % 3 != 0, torch.arange(16) < 5]
-    with apply_smaller_page(model, 0.5) as handle:
-        with pytest.raises(ValueError, match="kept_per_row"):
-            run(model, inputs)
-        handle.kept_per_row = masks
-        new, logits, _ = run(model, inputs)
-        assert handle.kept == [21, 5]
-    for row, kept in enumerate(masks):
-        expected = naive_row(model, inputs, row, kept, 0, new[row, :-1])
-        torch.testing.assert_close(logits[row], expected, atol=2e-4, rtol=2e-4)
 
 
 def test_rotation_equals_transformers() -> None:
