@@ -112,11 +112,15 @@ def synthesize(
         from fcot_vl.synthesize.ocr.write import synthesize_ocr
 
         if task:
-            raise ValueError("--task is of MiniDoc and --kind of the OCR-like pages: give one of them")
+            raise ValueError(
+                "--task selects tasks of MiniDoc, and --kind makes OCR-like pages: give one of the two"
+            )
         synthesize_ocr(output, kind, records, seed, workers, Sources(corpus, html), internvl)
         return
     if workers > 1 or corpus or html or internvl:
-        raise ValueError("--workers, --corpus, --html and --internvl are of the OCR-like pages: add --kind")
+        raise ValueError(
+            "--workers, --corpus, --html and --internvl apply to OCR-like pages only: add --kind"
+        )
     from fcot_vl.stages.synthesize import synthesize as write
 
     write(output, split, records, seed, task)  # type: ignore[arg-type]

@@ -227,5 +227,5 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(number) for number in text.split(","))
     except ValueError:
         raise ValueError(
-            f"{option} {text}: expected numbers with commas between, such as 0.5,0.3,0.2"
+            f"{option} {text}: expected numbers separated by commas, such as 0.5,0.3,0.2"
         ) from None

@@ -83,7 +83,7 @@ def export(
         output,
         remote_code=remote_code,
         base_model=base_model,
-        licence=license or licence,
+        license=license or licence,
         result=result,
         push=push,
     )

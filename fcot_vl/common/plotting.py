@@ -1,4 +1,4 @@
-"""Shared style of all figures: colours, panels, a title above and a caption below."""
+"""Shared style of all figures: colors, panels, a title above and a caption below."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def open_stage(
     seed: int | None = None,
     former: Callable[[], dict[str, str]] | None = None,
 ) -> Stage:
-    """Create, resume or recognise the stage in `folder`.
+    """Create, resume or recognize the stage in `folder`.
 
     Args:
         former: Function that returns `inputs` as earlier versions recorded them. A folder that records them is

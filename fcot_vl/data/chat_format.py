@@ -121,8 +121,8 @@ def _take_marks(messages: Sequence[dict[str, str]], first: dict[str, str], n_ima
     marks = sum(message["content"].count(IMAGE) for message in messages)
     here = first["content"].count(IMAGE)
     if marks != here:
-        raise malformed(f"an {IMAGE} outside of the first question")
+        raise malformed(f"{IMAGE} outside of the first question")
     if here != n_images and not (here == 0 and n_images == 1):
-        raise malformed(f"{here} {IMAGE} for {n_images} pictures")
+        raise malformed(f"{here} {IMAGE} for {n_images} images")
     if here:
         first["content"] = first["content"].replace(IMAGE + "\n", "").replace(IMAGE, "").strip()

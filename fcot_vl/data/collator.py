@@ -149,7 +149,7 @@ class RealignCollator(PostTrainCollator):
         image_inputs = self.image_inputs(samples)
         if not image_inputs:
             raise ValueError(
-                "a batch without images has nothing to re-align; leave samples of text alone out"
+                "a batch without images has nothing to re-align; leave out samples that have only text"
             )
         return {
             "teacher": self.sequences(samples),

@@ -207,7 +207,7 @@ class SampleFolder(Samples):
 
     def read(self, index: int) -> Sample:
         row = self._table.slice(index, 1).to_pylist()[0]
-        label = f"{self.folder}: the picture of record {row['id']}"
+        label = f"{self.folder}: the image of sample {row['id']}"
         row["images"] = [StoredImage(image["bytes"], label) for image in row["images"]]
         return Sample(**row)
 

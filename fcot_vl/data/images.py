@@ -36,7 +36,7 @@ def open_image(
 ) -> Image.Image:
     """Read one image as an upright 8-bit RGB image on white.
 
-    EXIF rotation is applied and transparency is composited on white. CMYK is converted with its embedded colour profile
+    EXIF rotation is applied and transparency is composited on white. CMYK is converted with its embedded color profile
     if it has one. 16-bit grey is scaled (not clipped) to 8 bits. The first frame of an animation or of a multi-page
     file is used. Images above `max_pixels` are refused from their header, before any pixel is decoded.
 
@@ -116,7 +116,7 @@ def _opened(source: str | Path | bytes | IO[bytes], label: str, max_pixels: int)
         raise ImageError(f"{label}: too large ({one_line(error)}); make it smaller first") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{label}: not a picture that can be read (JPEG, PNG, WebP, TIFF, GIF or BMP)"
+            f"{label}: not an image that can be read (JPEG, PNG, WebP, TIFF, GIF or BMP)"
         ) from None
     except MemoryError:
         raise ImageError(f"{label}: not enough memory to decode it; make it smaller first") from None
@@ -129,7 +129,7 @@ def _label(source: str | Path | bytes | IO[bytes], name: str | None) -> str:
         if isinstance(source, (str, Path)):
             name = str(source)
         else:
-            name = str(getattr(source, "name", "the picture"))
+            name = str(getattr(source, "name", "the image"))
     return " ".join(name.split()) or "''"
 
 
@@ -141,7 +141,7 @@ def _regular_file(path: Path, label: str) -> Path:
     except (OSError, ValueError) as error:
         raise ImageError(f"{label}: cannot be opened ({one_line(error)})") from None
     if stat.S_ISDIR(info.st_mode):
-        raise ImageError(f"{label}: is a folder, not a picture")
+        raise ImageError(f"{label}: is a folder, not an image")
     if not stat.S_ISREG(info.st_mode):
         raise ImageError(f"{label}: is not a regular file")
     if info.st_size == 0:
@@ -194,7 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _through_profile(
     image: Image.Image, profile: ImageCms.ImageCmsProfile | None = None
 ) -> Image.Image | None:
-    """Convert the image to sRGB with its colour profile. Return None if the profile is missing or broken."""
+    """Convert the image to sRGB with its color profile. Return None if the profile is missing or broken."""
     embedded = image.info.get("icc_profile")
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(embedded)) if embedded else profile

@@ -53,7 +53,7 @@ def read_groups(log: Path, answer_tokens: Mapping[str, float] | None = None) -> 
     half = rows[len(rows) // 2 :]
     names = sorted({name for row in rows for name in row.get("groups", {})})
     if not names:
-        raise ValueError(f"{log}: no losses by group; train anew, older runs did not write them")
+        raise ValueError(f"{log}: no losses by group; train again; older versions did not write them")
     groups = {}
     for name in names:
         seen = [row["groups"][name] for row in half if name in row.get("groups", {})] or [

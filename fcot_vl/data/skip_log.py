@@ -35,7 +35,7 @@ def kind_of(error: BaseException) -> str:
     if "no such file" in str(error).lower():
         return "missing file"
     if isinstance(error, ImageError | OSError | SyntaxError):  # Pillow raises the last two
-        return "broken picture"
+        return "broken image"
     return "malformed conversation" if isinstance(error, ValueError) else "unusable record"
 
 

@@ -22,7 +22,7 @@ IGNORED = -100  # label of a position that the loss ignores
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """Tokenised conversation with a single placeholder per image.
+    """Tokenized conversation with a single placeholder per image.
 
     Attributes:
         token_ids: Token ids, `[n]`, with one placeholder per image.
@@ -77,7 +77,7 @@ def tokenize_prompt(
     processor: Any,
     ratios: Sequence[int] = (1,),
 ) -> TokenizedPrompt:
-    """Tokenise a conversation with the chat template of the processor.
+    """Tokenize a conversation with the chat template of the processor.
 
     The function finds each answer by rendering the conversation up to it with the generation prompt of the template.
     This works for any template, with or without `{% generation %}` marks. If a template does not end an answer with a
@@ -130,7 +130,7 @@ def tokenize_prompt(
 def tokenize_question(
     text: str, images: Sequence[Image.Image], processor: Any, ratios: Sequence[int] = (1,)
 ) -> TokenizedPrompt:
-    """Tokenise one question about images, up to the start of the answer."""
+    """Tokenize one question about images, up to the start of the answer."""
     return tokenize_open([{"role": "user", "content": text}], images, processor, ratios)
 
 
@@ -140,7 +140,7 @@ def tokenize_open(
     processor: Any,
     ratios: Sequence[int] = (1,),
 ) -> TokenizedPrompt:
-    """Tokenise a conversation that ends in a question, up to the start of the answer."""
+    """Tokenize a conversation that ends in a question, up to the start of the answer."""
     conversation = _with_images(messages, len(images))
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
@@ -184,7 +184,7 @@ def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_p
 
 
 def _encode(text: str, processor: Any) -> Any:
-    """Tokenise a text as transformers' processors do: add the BOS token unless the template already did."""
+    """Tokenize a text as transformers' processors do: add the BOS token unless the template already did."""
     bos = processor.tokenizer.bos_token
     special = bos is None or not text.startswith(bos)
     return processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
@@ -200,7 +200,7 @@ def _prompt(
     placeholders = int((token_ids == processor.image_token_id).sum())
     if placeholders != len(images):
         raise ValueError(
-            f"the tokenised conversation has {placeholders} image placeholders for {len(images)} pictures: its text "
+            f"the tokenized conversation has {placeholders} image placeholders for {len(images)} images: its text "
             f"must not contain {processor.image_token}"
         )
     return TokenizedPrompt(

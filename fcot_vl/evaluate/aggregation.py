@@ -23,7 +23,7 @@ PERCEPTION = (
 )
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Compute the scores of rows over all tasks, per task and per density, each with a 95% interval.
 
     The scores per density cover only rows that have a density.
@@ -59,7 +59,7 @@ def _scored(scores: Sequence[float], times: float = 1.0) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- other benchmarks
 
 
-def summarise_benchmark(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
+def summarize_benchmark(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
     """Compute the scores of a benchmark's rows, with the names and scales of lmms-eval.
 
     `metric` and `score` are the headline score (for MME the sum of perception and cognition), `scores` are the scores

@@ -1,4 +1,4 @@
-"""Evaluate a model on samples: plan the questions, divide them among processes, answer, join and summarise them.
+"""Evaluate a model on samples: plan the questions, divide them among processes, answer, join and summarize them.
 
 `stages/evaluate.py` calls this module, and `generator.py` runs the model. A question of a benchmark that cannot be used
 (a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
@@ -16,7 +16,7 @@ from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row, write_skipped
 from fcot_vl.data.sources.base import origin_of
-from fcot_vl.evaluate.aggregation import summarise, summarise_benchmark
+from fcot_vl.evaluate.aggregation import summarize, summarize_benchmark
 from fcot_vl.evaluate.generator import Generator, Question, batches
 from fcot_vl.evaluate.predictions import PREDICTIONS, PredictionFiles
 from fcot_vl.evaluate.processes import ProcessGroup
@@ -153,12 +153,12 @@ class Evaluator:
     def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the part of the result that is computed from the rows."""
         if self.benchmark is None:
-            return summarise(rows)
+            return summarize(rows)
         assert isinstance(self.samples, BenchmarkSamples)
         return {
             "benchmark": self.benchmark.name,
             "n": len(rows),
             "skipped": len(self.skipped),
             "hidden": self.samples.hidden,
-            **summarise_benchmark(self.benchmark, rows),
+            **summarize_benchmark(self.benchmark, rows),
         }

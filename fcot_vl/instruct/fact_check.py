@@ -1,7 +1,7 @@
 """Check with rules alone, without a model, that an answer keeps its facts when rewritten. In doubt, it is rejected.
 
 `rewrite` keeps the original if `reason_to_reject` returns one. A false rejection costs one rewrite; a false acceptance
-costs a wrong label. Both texts are first normalised (`tokens`): full-width characters, thousands separators, percent
+costs a wrong label. Both texts are first normalized (`tokens`): full-width characters, thousands separators, percent
 words, minus signs and currencies get one form. Every fact of the original must then be in the rewrite as whole tokens.
 The rewrite must not add a number, an option, a negation or a hedge.
 """
@@ -93,7 +93,7 @@ def reason_to_reject(original: str, rewritten: str, question: str = "") -> str |
 
 
 def fold(text: str) -> str:
-    """Normalise a text for reading, in lower case: widths, quotes, minus signs, percent, currencies, thousands."""
+    """Normalize a text for reading, in lower case: widths, quotes, minus signs, percent, currencies, thousands."""
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", text)  # 1 234 with a thin space
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate(str.maketrans("’‘“”−–—", "''\"\"-- "))
@@ -126,7 +126,7 @@ def tokens(text: str) -> list[str]:
 
 
 def number(word: str) -> str:
-    """Normalise a number: 1,234.50 becomes 1234.5. 007, dates and other words do not change."""
+    """Normalize a number: 1,234.50 becomes 1234.5. 007, dates and other words do not change."""
     sign, digits, percent = re.fullmatch(r"([+-]?)(.*?)(%?)", word, re.DOTALL).groups()  # type: ignore[union-attr]
     if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", digits):
         digits = digits.replace(",", "")

@@ -98,9 +98,9 @@ def draw(rows: dict[str, dict[str, Any]], path: Path, title: str) -> None:
     figure = Figure(figsize=(8.4, 1.5 + 0.75 * len(rows)))
     axes = figure.add_subplot()
     clean(axes, "x")
-    for bar, (name, colour) in enumerate(BARS.items()):
+    for bar, (name, color) in enumerate(BARS.items()):
         places = [at + 0.27 * (bar - 1) for at in range(len(rows))]
-        drawn = axes.barh(places, [row[name] for row in rows.values()], height=0.25, color=colour, label=name)
+        drawn = axes.barh(places, [row[name] for row in rows.values()], height=0.25, color=color, label=name)
         shares = [_share(row, name) for row in rows.values()]
         axes.bar_label(drawn, shares, padding=3, fontsize=8, color=INK)
     axes.set_yticks(range(len(rows)), list(rows))

@@ -154,7 +154,7 @@ class ShardRunner:
                 "source": path.parent.name,
                 "id": path.name,
                 "index": None,
-                "kind": "no picture",
+                "kind": "not an image",
                 "reason": str(path),
             }
             for path in getattr(self.samples, "refused", [])

@@ -47,8 +47,8 @@ def same_architecture(reference: Checkpoint, others: Sequence[Checkpoint]) -> li
     for checkpoint in (reference, *others):
         if "quantization_config" in checkpoint.config:
             raise CheckpointError(
-                f"{checkpoint.folder}: is quantised (quantization_config in config.json), so its numbers cannot be "
-                "averaged; merge the checkpoints it was made from, then quantise"
+                f"{checkpoint.folder}: is quantized (quantization_config in config.json), so its numbers cannot be "
+                "averaged; merge the checkpoints it was made from, then quantize"
             )
     for other in others:
         _same_tensors(reference, other)
@@ -61,7 +61,8 @@ def same_architecture(reference: Checkpoint, others: Sequence[Checkpoint]) -> li
             difference = f"config.json's {key} is {_short(two)}, in {reference.folder} {_short(one)}"
             if parts & DECISIVE:
                 raise CheckpointError(
-                    f"{other.folder}: another model: {difference}; only checkpoints of one architecture can be merged"
+                    f"{other.folder}: not the same model: {difference}; only checkpoints of one "
+                    "architecture can be merged"
                 )
             notes.append(f"{other.folder}: {difference}, which is kept")
     return notes

@@ -23,11 +23,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
     at = np.arange(len(rows))
     clean(values, "x")
     errors = [row["standard_error"] or 0.0 for row in rows]
-    colours = [VALUE if row["weight"] > 0 else LEFT_OUT for row in rows]
+    colors = [VALUE if row["weight"] > 0 else LEFT_OUT for row in rows]
     values.barh(
         at,
         [row["shapley"] for row in rows],
-        color=colours,
+        color=colors,
         height=0.6,
         xerr=errors if any(errors) else None,
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},

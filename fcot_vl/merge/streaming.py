@@ -165,7 +165,7 @@ def _merge_tensor(
             if differing is not None:
                 raise CheckpointError(
                     f"{readers[differing].checkpoint.folder}: {tensor.name} ({tensor.dtype}) differs from that in "
-                    f"{readers[0].checkpoint.folder}; whole numbers, and those of a quantised model, cannot be averaged"
+                    f"{readers[0].checkpoint.folder}; whole numbers, and those of a quantized model, cannot be averaged"
                 )
             yield pieces[0]
             continue

@@ -70,7 +70,7 @@ def family_of(path_or_id: str | Path) -> Family:
         if isinstance(config, family.student.config_class.teacher_type):
             return family
     raise ValueError(
-        f"{path_or_id}: a {config.model_type} model is no teacher here; teachers are {', '.join(FAMILIES)} in the "
+        f"{path_or_id}: {config.model_type} is not a supported model type; choose from {', '.join(FAMILIES)} in the "
         "Hugging Face layout"
     )
 

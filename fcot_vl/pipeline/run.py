@@ -37,7 +37,7 @@ def run_recipe(name: str | Path, **overrides: Any) -> Path:
     logger.info(
         f"{title}: {len(steps)} steps into {folder} (seeds {', '.join(map(str, recipe.seeds))}; "
         f"{recipe.jobs} at a time, {recipe.threads} thread{'s' if recipe.threads > 1 else ''} each). "
-        "The students are trained here and now; nothing pre-trained stands in for them. "
+        "The students are trained in this run; none is pre-trained. "
         "You can interrupt at any time. Rerun the same command to resume."
     )
     started = time.monotonic()

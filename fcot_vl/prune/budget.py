@@ -53,6 +53,6 @@ def keep_for_layer_mean(mean: float, layer: int, n_layers: int) -> float:
     if keep <= 1e-9:
         raise ValueError(
             f"a layer-mean budget of {mean:.0%} cannot be met by dropping at layer {layer} of {n_layers}: "
-            f"the layers below it cost {layer / n_layers:.0%} already. Drop earlier or allow more."
+            f"the layers below it already cost {layer / n_layers:.0%}. Drop earlier or allow more."
         )
     return keep

@@ -161,7 +161,9 @@ class _PruningHooks:
         embeds_BQC, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
         n_new = embeds_BQC.shape[1]
         if getattr(cache, "is_compileable", False):
-            raise ValueError("pruning needs a growing KV cache, a static one reserves the dropped keys too.")
+            raise ValueError(
+                "pruning needs a growing KV cache; a static one also reserves memory for the dropped keys."
+            )
         new_valid_BQ = _new_valid(kwargs.get("attention_mask"), embeds_BQC)
         if cache is None or cache.get_seq_length() == 0:
             self.start_prefill(new_valid_BQ)

@@ -40,7 +40,7 @@ from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.selection import best_first
 from fcot_vl.prune.vit_attention import VitAttentionProbe
 
-NEIGHBOURS = 32 / 576  # share of a tile's tokens
+NEIGHBORS = 32 / 576  # share of a tile's tokens
 
 
 def apply_prumerge(model: nn.Module, keep: float) -> PruneHandle:
@@ -90,5 +90,5 @@ def near(keys_Nd: Tensor, kept: Tensor) -> Tensor:
     n_tokens = len(keys_Nd)
     likeness_MN = cosine(keys_Nd[kept], keys_Nd)
     likeness_MN[torch.arange(len(kept)), kept] = -torch.inf
-    nearest = best_first(likeness_MN)[:, : min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5)))]
+    nearest = best_first(likeness_MN)[:, : min(n_tokens - 1, max(1, int(NEIGHBORS * n_tokens + 0.5)))]
     return torch.zeros_like(likeness_MN).scatter(1, nearest, 1)

@@ -165,9 +165,9 @@ def keep_and_recycle(prefill: PrefillTokens, score_BL: Tensor, counts: list[int]
     for row, (_, n_clusters) in enumerate(plans):
         if n_clusters:
             pool = pool_BL[row].nonzero()[:, 0]
-            centres, means = cluster(hidden_BLC[row, pool].float(), n_clusters)
-            kept_BL[row, pool[centres]] = True
-            hidden_BLC[row, pool[centres]] = means.to(hidden_BLC.dtype)
+            centers, means = cluster(hidden_BLC[row, pool].float(), n_clusters)
+            kept_BL[row, pool[centers]] = True
+            hidden_BLC[row, pool[centers]] = means.to(hidden_BLC.dtype)
     return Choice(kept_BL, hidden_BLC)
 
 
@@ -189,8 +189,8 @@ def cluster(features_NC: Tensor, n: int) -> tuple[Tensor, Tensor]:
     far_N = distance_NN.masked_fill(~denser_NN, torch.inf).min(dim=1).values
     far_N = torch.where(far_N.isinf(), distance_NN.max(), far_N)
     score_N = density_N * far_N
-    centres = best_first(score_N, TIE * score_N.max())[:n]
-    owner_N = first_best(-distance_NN[:, centres], TIE * distance_NN.max())
-    owner_N[centres] = torch.arange(n, device=centres.device)
+    centers = best_first(score_N, TIE * score_N.max())[:n]
+    owner_N = first_best(-distance_NN[:, centers], TIE * distance_NN.max())
+    owner_N[centers] = torch.arange(n, device=centers.device)
     member_nN = torch.nn.functional.one_hot(owner_N, n).T.float()
-    return centres, member_nN @ features_NC / member_nN.sum(dim=1, keepdim=True)
+    return centers, member_nN @ features_NC / member_nN.sum(dim=1, keepdim=True)

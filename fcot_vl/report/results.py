@@ -43,9 +43,7 @@ def gather(run: Path) -> RunData:
     models = [_model_results(variant, found) for variant, found in groups.items()]
     models.sort(key=lambda m: m.variant.sort_key())
     if not any(m.variant.stage == "teacher" and m.variant.method == "none" for m in models):
-        raise ReportError(
-            f"{run}: no result of the teacher here, so nothing to compare with; run `fcot-vl evaluate`"
-        )
+        raise ReportError(f"{run}: found no result of the teacher to compare with; run `fcot-vl evaluate`")
     hashes: dict[str, dict[str, Path]] = defaultdict(dict)
     for path, result in results.items():
         hashes[result.get("benchmark", "")].setdefault(str(result["data_hash"]), path.parent)
@@ -118,7 +116,7 @@ def _model_results(variant: Variant, found: list[tuple[dict[str, Any], Path]]) -
         for other, place in by_seed[int(result["seed"])]:
             if result["tasks"].keys() & other["tasks"].keys():
                 raise ReportError(
-                    f"{place} and {path} both claim to be {variant.label!r} of seed {result['seed']}"
+                    f"{place} and {path} are both results of {variant.label!r} of seed {result['seed']}"
                 )
         by_seed[int(result["seed"])].append((result, path))
     seeds = [by_seed[seed] for seed in sorted(by_seed)]
@@ -203,5 +201,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ReportError(f"{path}: cannot be read ({one_line(error)})") from None
     if not isinstance(value, dict):
-        raise ReportError(f"{path}: holds no JSON object")
+        raise ReportError(f"{path}: not a JSON object")
     return value

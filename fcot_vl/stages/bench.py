@@ -5,7 +5,7 @@ medians with quartiles; speed-ups come from pairs of runs on the same page in th
 fixed number of tokens, regardless of its answer. Optionally, every round also answers a batch of pages.
 
 The files call the list of candidates `contenders`, their former name, so that older results stay readable and finished
-runs are recognised.
+runs are recognized.
 """
 
 from __future__ import annotations

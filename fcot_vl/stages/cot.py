@@ -103,7 +103,7 @@ def cot(config: CotConfig) -> Path:
     The function writes to `config.output`: `cot-*.parquet` (`SampleFolder`, one sample per answer), a `cot-*.jsonl` for
     each of them with one row per sampled answer, `mixture.yaml` (the worked answers and their source data, for
     training), `yield.json` and `yield.png` (the yield of each task), `skipped.jsonl` and `stage.json`. A finished run
-    is recognised, and an interrupted run is resumed.
+    is recognized, and an interrupted run is resumed.
 
     Returns:
         The output folder.

@@ -32,7 +32,7 @@ from fcot_vl.train.trainer import LOSS_LOG
 logger = logging.getLogger(__name__)
 
 SMOOTH = 0.04  # share of a run over which losses are averaged
-COLOURS = (
+COLORS = (
     "#0b66a8",
     "#e05d0b",
     "#0f9d75",
@@ -138,14 +138,14 @@ def draw(content: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(12.4, 5.4))
     left, right = figure.subplots(1, 2)
     names = sorted(content["losses"].keys() | content["scores"].keys())
-    colour = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(names)}
+    color = {name: COLORS[at % len(COLORS)] for at, name in enumerate(names)}
     last = max(max(losses["step"]) for losses in content["losses"].values())
     for name, losses in content["losses"].items():
-        left.plot(*smoothed(losses, max(1.0, last * SMOOTH)), color=colour[name], linewidth=1.4, label=name)
+        left.plot(*smoothed(losses, max(1.0, last * SMOOTH)), color=color[name], linewidth=1.4, label=name)
     left.set_yscale("log")
     _label(left, "loss, nats per answer token", "Training loss by task")
     for name, scores in content["scores"].items():
-        right.plot(content["steps"], scores, color=colour[name], marker="o", markersize=3.5, label=name)
+        right.plot(content["steps"], scores, color=color[name], marker="o", markersize=3.5, label=name)
     right.plot(
         content["steps"], content["mean_over_tasks"], color="#111111", linewidth=2.4, label="mean over tasks"
     )

@@ -77,7 +77,7 @@ def export(
     *,
     remote_code: bool = False,
     base_model: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     result: str | Path | None = None,
     push: str | None = None,
 ) -> Path:
@@ -88,7 +88,7 @@ def export(
         output: Folder to write.
         remote_code: Whether to add the modules with which the folder loads without this package.
         base_model: Name of the base model for the card, such as `OpenGVLab/InternVL2-2B`.
-        licence: Licence of the base model by its hub identifier, such as `mit`.
+        license: License of the base model by its hub identifier, such as `mit`.
         result: Folder of an evaluation, or its `result.json`, whose scores are added to the card.
         push: Hub repository (`user/name`) to upload to. Default: no upload.
 
@@ -102,7 +102,7 @@ def export(
     student, output = Path(student), Path(output)
     config = _student_config(student)
     scores = _scores(Path(result)) if result is not None else "Not measured yet."
-    settings = {"remote_code": remote_code, "base_model": base_model, "licence": licence}
+    settings = {"remote_code": remote_code, "base_model": base_model, "licence": license}
     stage = open_stage(output, "export", settings, {"student": str(student), "result": str(result)})
     if stage.done:
         logger.info(f"export: {output} is finished")
@@ -116,7 +116,7 @@ def export(
             _write_modules(output, family)
         processor = _auto_map(AutoProcessor=family.processor) if remote_code else {}
         _with_auto_map(student / "processor_config.json", output, processor)
-        card = _card(config, push or output.name, remote_code, base_model, licence, _record(student), scores)
+        card = _card(config, push or output.name, remote_code, base_model, license, _record(student), scores)
         (output / "README.md").write_text(card, encoding="utf-8")
         classes = _auto_map(
             AutoConfig=family.student.config_class,
@@ -237,14 +237,14 @@ def _card(
     name: str,
     remote_code: bool,
     base_model: str | None,
-    licence: str | None,
+    license: str | None,
     record: dict[str, Any] | None,
     scores: str,
 ) -> str:
     metadata = ModelCardData(
         base_model=base_model,
         library_name="transformers",
-        license=licence,
+        license=license,
         pipeline_tag="image-text-to-text",
         tags=["ocr", "fcot-vl"],
     )
@@ -259,7 +259,7 @@ def _card(
         positions=config.visual_positions,
         version=__version__,
         base=base_model or "not stated",
-        licence=licence or "not stated; see the base model",
+        licence=license or "not stated; see the base model",
         loading="" if remote_code else "import fcot_vl  # registers the model\n",
         remote=", trust_remote_code=True" if remote_code else "",
         then=", then the whole model was trained on" if (record or {}).get("stage") == "post-train" else "",

@@ -56,7 +56,7 @@ def inspect(
         compressor: Compressor of the students.
 
     Returns:
-        JSON-serialisable dict: `family`, `language_model`, `parameters` by part, `tiles` of the page, and per ratio
+        JSON-serializable dict: `family`, `language_model`, `parameters` by part, `tiles` of the page, and per ratio
         `tokens_per_tile`, `visual_tokens`, `compressor`, `compressor_parameters`, `compressor_flops`, `prefill_flops`,
         `vit_flops`, `projector_flops` (compressor and projector), `kv_cache_bytes`, `realign_gib`, `post_train_gib`.
 

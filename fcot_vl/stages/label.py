@@ -71,7 +71,7 @@ def label(config: LabelConfig) -> Path:
 
     The function writes to `config.output`: `label-*.parquet` (`SampleFolder`), a `label-*.jsonl` for each of them with
     one row per question (the question, the teacher's answer, the truth if the sample has one, the tokens, the finish
-    reason), `skipped.jsonl` with one row per skipped sample, and `stage.json`. A finished run is recognised, and an
+    reason), `skipped.jsonl` with one row per skipped sample, and `stage.json`. A finished run is recognized, and an
     interrupted run is resumed.
 
     Returns:
@@ -91,7 +91,7 @@ def label(config: LabelConfig) -> Path:
     inputs = {"data": samples.fingerprint(), **teacher.identity()}
     stage = open_stage(config.output, "label", settings, inputs, config.seed)
     if stage.done:
-        logger.info(f"label: {config.output} is finished, {stage.figures['labelled']:,} records")
+        logger.info(f"label: {config.output} is finished, {stage.figures['labelled']:,} samples")
         return config.output
     runner = ShardRunner("label", config.output, samples, teacher, config.max_skipped)
     logger.info(f"label: {len(runner.indices):,} samples by {inputs['teacher']} -> {config.output}")

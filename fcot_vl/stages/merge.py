@@ -39,7 +39,7 @@ def merge(config: MergeConfig) -> Path:
     """Merge checkpoints of one architecture into a complete model folder.
 
     Writes to `config.output`: safetensors in the same files as the base (or the first checkpoint), its other files,
-    `merge.json`, `stage.json`, and for shapley `coalitions.jsonl` and `merge.png`. A finished merge is recognised. An
+    `merge.json`, `stage.json`, and for shapley `coalitions.jsonl` and `merge.png`. A finished merge is recognized. An
     interrupted merge reuses the coalitions it has scored, and writes the weights again.
 
     Returns:

@@ -110,22 +110,24 @@ class PostTrainConfig(StageTrainingConfig):
             self.freeze_vision = True
         if self.cache_features and not self.freeze_vision:
             raise ValueError(
-                "cache_features needs freeze_vision: the features of a ViT that learns change every step"
+                "cache_features needs freeze_vision: the features of a trained ViT change every step"
             )
         if self.visual_positions is not None and self.visual_positions not in VISUAL_POSITIONS:
             raise ValueError(
                 f"visual_positions must be one of {VISUAL_POSITIONS}, got {self.visual_positions!r}"
             )
         if self.freeze_vision and self.drop_path:
-            raise ValueError("drop_path needs a ViT that learns: leave freeze_vision out, or drop_path at 0")
+            raise ValueError("drop_path needs a trained ViT: leave out freeze_vision, or set drop_path to 0")
         if self.lora_rank < 0 or self.keep_checkpoints < 0:
             raise ValueError("lora_rank and keep_checkpoints cannot be below 0")
         if not 0 < self.layer_lr_decay <= 1:
             raise ValueError(f"layer_lr_decay must be above 0 and at most 1, got {self.layer_lr_decay}")
         if self.lora_rank and (self.muon_lr is not None or self.drop_path):
-            raise ValueError("lora_rank goes without muon_lr, which is for whole matrices, and drop_path")
+            raise ValueError(
+                "lora_rank cannot be combined with muon_lr (which needs whole matrices) or drop_path"
+            )
         if self.freeze_vision and self.vision_lr is not None:
-            raise ValueError("vision_lr needs a ViT that learns: leave freeze_vision out")
+            raise ValueError("vision_lr needs a trained ViT: leave out freeze_vision")
         super().__post_init__()
 
 
@@ -160,7 +162,7 @@ class PostTrainer(StageTrainer):
         if not made and set(scales.values()) != {1.0}:
             if self.is_deepspeed_enabled:
                 raise ValueError(
-                    "DeepSpeed keeps one rate: leave vision_lr, adaptor_lr and layer_lr_decay out"
+                    "DeepSpeed supports one learning rate: leave out vision_lr, adaptor_lr and layer_lr_decay"
                 )
             scale_rates(optimizer, scales)
         return optimizer
@@ -204,7 +206,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     """Train all weights of a student, or of a teacher as the control, and save the result as a model folder.
 
     `config.output_dir` becomes a complete model folder for `AutoModelForImageTextToText`. It also holds `losses.jsonl`
-    and `stage.json`, and with `keep_checkpoints` more model folders in `checkpoints/`. A finished run is recognised.
+    and `stage.json`, and with `keep_checkpoints` more model folders in `checkpoints/`. A finished run is recognized.
     An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
 
     Args:

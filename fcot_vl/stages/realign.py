@@ -169,7 +169,7 @@ class RealignTrainer(StageTrainer):
 def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Path:
     """Train the students of `config.ratios` against a teacher and save each as a complete model folder.
 
-    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognised.
+    Writes to `config.output_dir`: `ratio-<r>/` per student, `losses.jsonl`, `stage.json`. A finished run is recognized.
     An interrupted run resumes from its last complete checkpoint; on CPU the final weights are identical bit for bit.
 
     Args:
@@ -259,7 +259,7 @@ def _save_students(
 
 
 def _seed_compressors(backbone: SharedBackbone, seed: int) -> None:
-    """Initialise each student from the same seed, so that its start does not depend on the other students."""
+    """Initialize each student from the same seed, so that its start does not depend on the other students."""
     for adaptor in backbone.adaptors.values():
         with torch.random.fork_rng():
             torch.manual_seed(seed)

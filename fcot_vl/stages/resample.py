@@ -78,7 +78,7 @@ def resample(config: ResampleConfig, coarse: PostTrainConfig | None = None) -> P
     """Write sampling weights, and a mixture that uses them, from the losses of a coarse run.
 
     Writes `mixture.yaml`, `weights.json`, `weights.png`, `stage.json`, and with `config.model` the coarse run in
-    `coarse/`. A finished stage is recognised. An interrupted stage resumes, including its coarse run.
+    `coarse/`. A finished stage is recognized. An interrupted stage resumes, including its coarse run.
 
     Args:
         coarse: Settings of the coarse run, required with `config.model`. Its output folder is `coarse/`.
@@ -229,13 +229,13 @@ def draw(groups: dict[str, Group], weights: dict[str, float], path: Path) -> Pat
     for panel in (left, right):
         clean(panel, "x")
     losses = [groups[name].loss for name in names]
-    colours = ["#e05d0b" if weights[n] > 1 else "#0b66a8" if weights[n] < 1 else "#9aa4ae" for n in names]
+    colors = ["#e05d0b" if weights[n] > 1 else "#0b66a8" if weights[n] < 1 else "#9aa4ae" for n in names]
     median = statistics.median(losses)
-    left.barh(names, losses, color=colours)
+    left.barh(names, losses, color=colors)
     left.axvline(median, color=INK, linewidth=1, linestyle="--")
     left.set_title("loss of the coarse run (dashed: median)", fontsize=9.5, color=INK, loc="left")
     left.set_xlabel("nats per answer token", fontsize=8.5, color=FAINT)
-    bars = right.barh(names, [weights[name] for name in names], color=colours)
+    bars = right.barh(names, [weights[name] for name in names], color=colors)
     right.axvline(1, color=INK, linewidth=1, linestyle="--")
     right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     right.margins(x=0.12)

@@ -62,7 +62,7 @@ def rewrite(config: RewriteConfig) -> Path:
 
     The function writes to `config.output`: `rewrite-*.parquet` (`SampleFolder`), a `rewrite-*.jsonl` for each of them
     with one row per answer (the original, the rewrite, the outcome and its reason), `skipped.jsonl` with one row per
-    sample whose images or text cannot be used, and `stage.json`. A finished run is recognised, and an interrupted run
+    sample whose images or text cannot be used, and `stage.json`. A finished run is recognized, and an interrupted run
     is resumed.
 
     Returns:

@@ -251,14 +251,14 @@ def page_html(page: Image.Image, question: str, found: Sequence[AnswerAttention]
     models = []
     for one in found:
         peak = one.maps.max(axis=(1, 2), keepdims=True)
-        quantised = np.round(255 * np.sqrt(one.maps / np.maximum(peak, 1e-12))).astype(np.uint8)
+        quantized = np.round(255 * np.sqrt(one.maps / np.maximum(peak, 1e-12))).astype(np.uint8)
         models.append(
             {
                 "title": f"{one.model}: compress ratio {one.compress_ratio}, {one.visual_tokens} visual tokens",
                 "pieces": one.pieces,
                 "rows": one.maps.shape[1],
                 "columns": one.maps.shape[2],
-                "maps": base64.b64encode(quantised.tobytes()).decode("ascii"),
+                "maps": base64.b64encode(quantized.tobytes()).decode("ascii"),
             }
         )
     content = {

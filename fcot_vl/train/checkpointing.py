@@ -32,7 +32,7 @@ CHECKPOINT_FILES = "files.json"  # written last: a checkpoint without it is inco
 class CheckpointingTrainer(Trainer):
     """`Trainer` whose checkpoints hold only the trained weights, complete on any number of processes.
 
-    Each checkpoint lists the hashes of its files, so that an incomplete or damaged one is recognised.
+    Each checkpoint lists the hashes of its files, so that an incomplete or damaged one is recognized.
     """
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -95,8 +95,8 @@ class CheckpointingTrainer(Trainer):
         ) as error:  # torch and safetensors raise their own for a full disk
             shutil.rmtree(folder, ignore_errors=True)
             raise ValueError(
-                f"{folder}: the checkpoint could not be written ({one_line(error)}). Is the disk full? The checkpoint "
-                "before is as it was; free some space, then rerun the same command to resume from it"
+                f"{folder}: the checkpoint could not be written ({one_line(error)}). Is the disk full? The previous "
+                "checkpoint is unchanged; free some space, then rerun the same command to resume from it"
             ) from error
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
@@ -124,7 +124,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         problem = checkpoint_problem(checkpoint)
         if problem is None:
             return checkpoint
-        logger.warning(f"{checkpoint}: {problem}; removed; resuming from the one before")
+        logger.warning(f"{checkpoint}: {problem}; removed; resuming from the previous one")
         shutil.rmtree(checkpoint)
     return None
 

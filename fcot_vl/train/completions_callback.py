@@ -81,7 +81,7 @@ class ReadAgain(TrainerCallback):
                 file.write(json.dumps({**row, "answer": answer, "truth": truth}, ensure_ascii=False) + "\n")
                 logger.info(f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}")
                 self._to_tensorboard(name, answer, truth, state.global_step)
-        logger.info(f"  and it says: {_short(truth)}")
+        logger.info(f"  right answer: {_short(truth)}")
         self.whole.train(was_training)
 
     @torch.no_grad()

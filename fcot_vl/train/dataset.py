@@ -66,7 +66,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
         self.kept: list[int] = []
         self.ids: list[str] = []
         tasks: list[str] = []
-        for index in tqdm(range(len(samples)), desc="tokenise", unit="page", leave=False):
+        for index in tqdm(range(len(samples)), desc="tokenize", unit="page", leave=False):
             with self.skip_log.skipping(index):
                 sample = samples[index]
                 prompt = tokenize_prompt(sample.messages, sample.images, processor, (1, *ratios))
@@ -116,7 +116,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
             for image in images:
                 image.load()
             if tuple((image.height, image.width) for image in images) != prompt.sizes:
-                raise ValueError("the picture has another size than before training")
+                raise ValueError("the image has another size than before training")
             return prompt, images
         except Exception as error:  # damaged bytes make decoders raise nearly any error
             self.skip_log.add_pixels(index, reason_of(error))
@@ -141,7 +141,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
 def refuse_unfit(prompt: TokenizedPrompt, max_length: int, needs_image: bool) -> None:
     """Raise SampleError for a valid sample that does not fit this run."""
     if needs_image and not prompt.sizes:
-        raise SampleError("without a picture", "text alone: re-alignment and cached features need a picture")
+        raise SampleError("without an image", "text only: re-alignment and cached features need an image")
     if prompt.length() > max_length:
         raise SampleError("too long", f"{prompt.length():,} tokens are more than max_length {max_length}")
 

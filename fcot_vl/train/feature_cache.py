@@ -67,7 +67,7 @@ def cache_features(
         visual_features: Function `[n_tiles, 3, height, width]` -> `[n_tiles, tokens_per_tile, visual_channels]`. It
             takes the outputs of the processor's `image_inputs` other than pixels as keyword arguments.
         samples: Pages in the order of the data folder.
-        processor: Processor that tiles and normalises the images.
+        processor: Processor that tiles and normalizes the images.
         inputs: Hashes of what the features depend on (ViT, data).
 
     Raises:
@@ -118,7 +118,7 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample | None, boo
 def _features(sample: Sample | None, visual_features: Callable[..., Tensor], processor: Any) -> Tensor:
     """Compute the features of one page.
 
-    Each page is processed alone, so its features depend neither on neighbouring pages nor on where a pass was
+    Each page is processed alone, so its features depend neither on neighboring pages nor on where a pass was
     interrupted. The result is empty for a page that cannot be read or has no image; training skips it.
     """
     if sample is None or not sample.images:

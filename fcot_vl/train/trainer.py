@@ -141,13 +141,13 @@ class StageTrainer(CheckpointingTrainer):
             more = f" and {len(self.sample_ids) - NAMED} more" if len(self.sample_ids) > NAMED else ""
             raise ValueError(
                 f"step {self.state.global_step + 1}: the gradients are not finite (norm {float(norm)}) on the pages "
-                f"{', '.join(self.sample_ids[:NAMED])}{more}. Nothing was learned from them; "
+                f"{', '.join(self.sample_ids[:NAMED])}{more}. No weight was changed; "
                 + (
                     f"{good.name} is complete and training can resume from it"
                     if good
                     else "there is no checkpoint yet"
                 )
-                + f". Look at these pages; if they are right, lower the learning rate. ({folder})"
+                + f". Check these pages; if they are correct, lower the learning rate. ({folder})"
             )
         self.sample_ids.clear()
         return norm

@@ -1,4 +1,4 @@
-"""Normalise the variants of a string: LaTeX, HTML, Markdown, full-width characters, unusual dashes.
+"""Normalize the variants of a string: LaTeX, HTML, Markdown, full-width characters, unusual dashes.
 
 This is the first step of a check. `clean` keeps case, lines and meaning. `plain` returns the form in which two texts
 are compared.
@@ -86,7 +86,7 @@ def clean(text: str) -> str:
 
 
 def _character(text: str, at: int) -> str:
-    """Normalise one character: separate vulgar fractions from digits, convert digits to ASCII, drop invisible ones."""
+    """Normalize one character: separate vulgar fractions from digits, convert digits to ASCII, drop invisible ones."""
     char = text[at]
     if char.isascii():
         return char

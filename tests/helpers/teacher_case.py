@@ -91,7 +91,7 @@ def build_teacher(folder: Path, config: InternVLConfig, seed: int = 0) -> Path:
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A coarse random RGB picture; every 14-pixel patch differs from its neighbours."""
+    """A coarse random RGB picture; every 14-pixel patch differs from its neighbors."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (-(-height // 14), -(-width // 14), 3), dtype=np.uint8
     )

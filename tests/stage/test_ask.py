@@ -74,7 +74,7 @@ def test_what_cannot_be_asked(teacher_folder: Path, tmp_path: Path) -> None:
             ask(path, "What?", model)
         assert "\n" not in str(caught.value)
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ValueError, match="gpt2 model is no teacher here"):
+    with pytest.raises(ValueError, match="gpt2 is not a supported model type"):
         ask(path, "What?", tmp_path / "empty")
     shutil.copytree(teacher_folder, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"half a file")

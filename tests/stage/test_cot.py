@@ -111,7 +111,7 @@ def test_broken_pictures_are_named(serve, tmp_path):
     data, server = sums_file(tmp_path, 4), serve(reply=reply)
     cut_short(tmp_path / "images" / "12.png")
     out = run("cot", server, data, tmp_path / "out", max_skipped=0.25)
-    assert {row["failed"] for row in rows(out, "cot") if row["id"] == "r12"} == {"broken picture"}
+    assert {row["failed"] for row in rows(out, "cot") if row["id"] == "r12"} == {"broken image"}
     assert all(not name.startswith("r12") for name in contents(out))
     (tmp_path / "images" / "13.png").unlink()
     with pytest.raises(ValueError, match=r"2 of 4 samples.*--max-skipped 0.25"):

@@ -102,7 +102,7 @@ def test_broken_pictures_are_skipped_and_named(tmp_path: Path) -> None:
     dataset("chartqa", 8, broken=(2,), cut=(5,)).save_to_disk(tmp_path / "data")
     asked = {"benchmark": "chartqa", "batch_size": 2}
     with pytest.raises(
-        ValueError, match=r"at least 1 of 8 questions cannot be used.*such as 2: .*not a picture"
+        ValueError, match=r"at least 1 of 8 questions cannot be used.*such as 2: .*not an image"
     ):
         evaluate(TEACHER, tmp_path / "data", tmp_path / "strict", **asked)
     result = evaluate(TEACHER, tmp_path / "data", tmp_path / "out", max_skipped=0.25, **asked)
@@ -110,8 +110,8 @@ def test_broken_pictures_are_skipped_and_named(tmp_path: Path) -> None:
     assert [row["id"] for row in rows_of(tmp_path / "out")] == ["0", "1", "3", "4", "6", "7"]
     skipped = rows_of(tmp_path / "out", "skipped.jsonl")
     assert [(row["source"], row["id"], row["kind"]) for row in skipped] == [
-        ("chartqa", "2", "broken picture"),
-        ("chartqa", "5", "broken picture"),
+        ("chartqa", "2", "broken image"),
+        ("chartqa", "5", "broken image"),
     ]
     whole = dataset("chartqa", 8).select([0, 1, 3, 4, 6, 7])
     whole.save_to_disk(tmp_path / "whole")

@@ -124,7 +124,7 @@ def test_the_card(student: Path, tmp_path: Path) -> None:
         student,
         tmp_path / "out",
         base_model="OpenGVLab/InternVL2-2B",
-        licence="mit",
+        license="mit",
         result=tmp_path / "result.json",
     )
     card = (out / "README.md").read_text()

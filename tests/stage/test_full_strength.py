@@ -182,7 +182,7 @@ def test_a_page_that_gives_no_finite_gradient_stops_the_run_and_is_named(
     with monkeypatch.context() as patch:
         patch.setattr(features, "_features", broken)
         with pytest.raises(
-            ValueError, match=r"not finite .* on the pages page-7\. Nothing was learned"
+            ValueError, match=r"not finite .* on the pages page-7\. No weight was changed"
         ) as stopped:
             realign(realign_config(folder, **config), teacher_folder, data)
     steps = len(losses(folder))

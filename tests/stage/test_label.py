@@ -200,7 +200,7 @@ def test_a_folder_of_pictures_with_drawn_questions(serve, tmp_path):
     out = label(at(server, tmp_path / "out", images=folder, questions=("One?", "Two?")))
     drawn = [sample.messages[0]["content"] for sample in SampleFolder(out)]
     assert set(Counter(drawn)) == {"One?", "Two?"} and len(drawn) == 12
-    assert skipped(out) == {"cut.png": "broken picture", "drawing.svg": "no picture"}
+    assert skipped(out) == {"cut.png": "broken image", "drawing.svg": "not an image"}
     again = label(at(server, tmp_path / "again", images=folder, questions=("One?", "Two?")))
     assert SampleFolder(again).fingerprint() == SampleFolder(out).fingerprint()
     plain = label(at(server, tmp_path / "plain", images=folder))

@@ -115,12 +115,12 @@ def test_the_whole_path(whole: Path) -> None:
     assert all(read_stage(path.parent)["status"] == "done" for path in run.rglob("stage.json"))
 
 
-def test_a_finished_run_is_recognised(whole: Path, log: Callable[[], str]) -> None:
+def test_a_finished_run_is_recognized(whole: Path, log: Callable[[], str]) -> None:
     run = whole / "run"
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if "report" not in p.parts and p.is_file()}
     run_recipe(whole / "small.yaml")
     assert {p: p.stat().st_mtime_ns for p in before} == before, "a finished stage was done again"
-    assert "trained here and now" in log() and "[1/" in log()
+    assert "none is pre-trained" in log() and "[1/" in log()
 
 
 def test_a_run_in_this_process_leaves_its_threads_as_they_were() -> None:

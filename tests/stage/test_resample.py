@@ -40,7 +40,7 @@ def test_a_coarse_run_becomes_weights_and_a_mixture(tmp_path, teacher_folder, da
     assert "of the median" in text and (output / "weights.png").stat().st_size > 5000
     assert read_stage(output)["status"] == "done"
     before = (output / "mixture.yaml").stat().st_mtime_ns
-    resample(config, post_train_config(output / "coarse", max_steps=3))  # recognised
+    resample(config, post_train_config(output / "coarse", max_steps=3))  # recognized
     assert (output / "mixture.yaml").stat().st_mtime_ns == before
     with pytest.raises(StageError, match="cap"):
         resample(

@@ -91,7 +91,7 @@ def test_cut_off_and_broken(serve, tmp_path):
     cut_short(tmp_path / "images" / "12.png")
     out = run("rewrite", server, data, tmp_path / "out", max_new_tokens=2, max_skipped=0.5)
     assert len(SampleFolder(out)) == 5 and len(server.asked) == 10, (
-        "a broken picture is found before its answer is paid"
+        "a broken image is found before its answer is paid"
     )
     assert {row["reason"] for row in rows(out, "rewrite") if "outcome" in row} == {
         "cut off: ended by 'length'"

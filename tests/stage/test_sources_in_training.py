@@ -45,7 +45,7 @@ def skipped(folder):
 
 BROKEN = {
     "missing": "missing file",
-    "bytes": "broken picture",
+    "bytes": "broken image",
     "marks": "malformed conversation",
     "long": "too long",
 }
@@ -56,7 +56,7 @@ def test_realign_names_what_it_skips_and_goes_on(tmp_path, teacher_folder, mixtu
     config = {"ratios": [2], "max_skipped": 0.5, "max_length": 1000, "num_train_epochs": 1}
     config |= {"cache_features": cached}
     output = realign(realign_config(tmp_path / "out", **config), teacher_folder, mixture)
-    assert skipped(output) == {**BROKEN, "text": "without a picture", "cut": "broken pixels"}
+    assert skipped(output) == {**BROKEN, "text": "without an image", "cut": "broken pixels"}
     record = json.loads((output / "stage.json").read_text())
     assert record["figures"]["pages"] == 12 and record["figures"]["left_out"] == 5
     assert "12 pages (skipped: " in log()
@@ -73,9 +73,7 @@ def test_too_many_stop_the_run_with_the_reason_and_it_resumes_with_more_allowed(
     tmp_path, teacher_folder, mixture
 ):
     config = {"ratios": [2], "max_length": 1000, "max_steps": 1}
-    with pytest.raises(
-        ValueError, match=r"more than max_skipped 0\.01 allows: 1 without a picture"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"more than max_skipped 0\.01 allows: 1 without an image") as caught:
         realign(realign_config(tmp_path / "out", **config), teacher_folder, mixture)
     assert "\n" not in str(caught.value) and str(tmp_path / "out" / "skipped.jsonl") in str(caught.value)
     mixture.write_text(mixture.read_text() + "max_skipped: 0.4\n")

@@ -34,11 +34,9 @@ def origin_of(samples: Sequence[Sample], index: int) -> Origin:
 def check_local(path: Any) -> None:
     """Refuse anything that is not the path of a local file, so that data files cannot trigger requests to URLs."""
     if not isinstance(path, str) or not path:
-        raise malformed(f"a picture is no path but {type(path).__name__}")
+        raise malformed(f"an image must be a path, got {type(path).__name__}")
     if "://" in path or path.startswith("data:"):
-        raise SampleError(
-            "picture by address", f"{path[:60]}: only local files are opened; download it first"
-        )
+        raise SampleError("image by URL", f"{path[:60]}: only local files are opened; download it first")
 
 
 def size_of_file(path: str | Path) -> int:

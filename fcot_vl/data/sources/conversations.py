@@ -68,7 +68,7 @@ class JsonSamples(Sequence[dict[str, Any]]):
         except ValueError as error:
             raise malformed(f"not JSON ({one_line(error, 80)})") from None
         if not isinstance(entry, dict):
-            raise malformed(f"no object but {type(entry).__name__}")
+            raise malformed(f"expected an object, got {type(entry).__name__}")
         return entry
 
     def image_paths(self) -> Iterator[str]:
@@ -149,7 +149,7 @@ class ConversationFile(Source):
 
 def _image_paths(entry: Mapping[str, Any]) -> list[str]:
     if entry.get("video"):
-        raise SampleError("video", "a video; only pictures are read")
+        raise SampleError("video", "a video; only images are read")
     found = entry.get("image")
     paths = [] if not found else found if isinstance(found, list) else [found]
     for path in paths:

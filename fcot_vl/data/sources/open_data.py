@@ -118,8 +118,8 @@ def _open_dataset(entry: dict[str, Any], folder: Path, max_skipped: float) -> Sa
     streaming = bool(entry.get("streaming", False))
     if streaming != ("cache" in entry) or streaming != ("records" in entry):
         raise ValueError(
-            f"{name}: a streaming dataset needs `records`, how many are read, and `cache`, the folder they are "
-            "kept in; other datasets take neither"
+            f"{name}: a streaming dataset needs `records`, the number of samples to read, and `cache`, the "
+            "folder to store them in; other datasets take neither"
         )
     rows = load_rows(name, path, folder, entry.get("config"), split, streaming)
     if not streaming:

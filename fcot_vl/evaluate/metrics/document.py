@@ -51,7 +51,7 @@ def levenshtein(a: str, b: str) -> int:
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESHOLD) -> float:
-    """Compute the average normalised Levenshtein similarity (ANLS) of one question (DocVQA, InfoVQA).
+    """Compute the average normalized Levenshtein similarity (ANLS) of one question (DocVQA, InfoVQA).
 
     Both sides are lower-cased and stripped. The best accepted answer counts. A similarity below `threshold` gives 0;
     one equal to it is kept. Two empty strings agree (the original script divides by zero there).
@@ -122,15 +122,15 @@ def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Compute the soft VQA accuracy of one question (TextVQA) against its ten human answers.
 
     Each human is left out in turn and the prediction scores min(1, matches among the other nine / 3). The
-    mean over the ten is returned. Both sides go through the EvalAI normalisation of `normalise_vqa`.
+    mean over the ten is returned. Both sides go through the EvalAI normalization of `normalize_vqa`.
 
     Raises:
         ValueError: If there are not exactly ten answers.
     """
     if len(answers) != 10:
         raise ValueError(f"TextVQA accuracy needs ten human answers, got {len(answers)}.")
-    predicted = normalise_vqa(prediction)
-    hits = [normalise_vqa(answer) == predicted for answer in answers]
+    predicted = normalize_vqa(prediction)
+    hits = [normalize_vqa(answer) == predicted for answer in answers]
     left_out = [min(1.0, (sum(hits) - hit) / 3) for hit in hits]
     return sum(left_out) / len(left_out)
 
@@ -151,7 +151,7 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "textvqa": textvqa_accuracy,
 }
 
-# ----------------------------------------------------------------------------- EvalAI normalisation (TextVQA)
+# ----------------------------------------------------------------------------- EvalAI normalization (TextVQA)
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
@@ -164,8 +164,8 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_STRIPPED = 32
 
 
-def normalise_vqa(text: str) -> str:
-    """Normalise an answer as EvalAI does: lower case, no articles, digits for words, contractions, few marks.
+def normalize_vqa(text: str) -> str:
+    """Normalize an answer as EvalAI does: lower case, no articles, digits for words, contractions, few marks.
 
     A punctuation mark that occurs next to a space anywhere in the text is removed, any other becomes a space. A period
     stays only in front of a digit.

@@ -99,7 +99,7 @@ class BenchmarkSamples(Samples):
     def _images(self, row: Mapping[str, Any], index: int) -> list[Image.Image]:
         image, label = row[IMAGE_COLUMN], f"{self.benchmark.name}, row {index}"
         if image is None:
-            raise SampleError("without a picture", f"row {index}: nothing in column {IMAGE_COLUMN!r}")
+            raise SampleError("without an image", f"row {index}: nothing in column {IMAGE_COLUMN!r}")
         if isinstance(image, Mapping) and image.get("bytes") is not None:
             return [LazyImage(image["bytes"], label)]
         return [LazyImage(self._path(image), label)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fcot_vl.data.chat_format import SampleError
-from fcot_vl.evaluate.metrics.document import normalise_vqa
+from fcot_vl.evaluate.metrics.document import normalize_vqa
 from fcot_vl.evaluate.tasks.minidoc import Task
 
 Row = Mapping[str, Any]
@@ -119,7 +119,7 @@ def _right_letter(row: Row, choices: str) -> list[str]:
     if not 0 <= right < len(row[choices]):
         raise SampleError(
             "without an answer",
-            f"answer {row['answer']!r} is the number of none of {len(row[choices])} choices",
+            f"answer {row['answer']!r} is not the number of one of the {len(row[choices])} choices",
         )
     return [chr(ord("A") + right)]
 
@@ -180,7 +180,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             max_new_tokens=1024,  # lmms-eval sets no limit; its InternVL then uses 1024
             own_id="question_id",
             hidden=("test",),
-            submitted=normalise_vqa,
+            submitted=normalize_vqa,
         ),
         Benchmark(
             name="ocrbench",

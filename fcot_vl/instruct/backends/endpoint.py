@@ -58,7 +58,7 @@ class EndpointBackend:
         self, endpoint: str, model: str, decoding: Decoding, requests: int, timeout: float = 600.0
     ) -> None:
         if not endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"{endpoint}: an endpoint is an address such as http://127.0.0.1:8000/v1")
+            raise ValueError(f"{endpoint}: not an endpoint; give a URL such as http://127.0.0.1:8000/v1")
         try:
             from openai import OpenAI
         except ImportError:

@@ -146,7 +146,7 @@ class LocalBackend:
                     on_reply(at, reply)
 
     def prompt(self, request: Request) -> Any:
-        """Tokenise a conversation up to the start of the answer. Errors of its images or text are raised."""
+        """Tokenize a conversation up to the start of the answer. Errors of its images or text are raised."""
         raise NotImplementedError
 
     def length(self, prompt: Any) -> int:

@@ -46,7 +46,7 @@ class _Merger:
         """Join patches: `[patches, width]` to `[tokens, channels]`."""
         return x.view(-1, self.hidden_size)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Normalize `[tokens, channels]`, either each patch of a token separately or the token as a whole."""
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class _Merger:
         Returns:
             One `[tokens, text width]` per image.
         """
-        parts = self.normalise(features).split([high * wide for high, wide in grids])
+        parts = self.normalize(features).split([high * wide for high, wide in grids])
         rows = [
             fill_rows(part.view(high, wide, -1), ratio).flatten(0, 1)
             for part, (high, wide) in zip(parts, grids, strict=True)
@@ -73,7 +73,7 @@ def _in_two_halves(merger: nn.Module, config: Any) -> nn.Module:
     """Return the same merger, with the same weights and names, as a `_Merger`."""
 
     class Merger(_Merger, type(merger)):  # type: ignore[misc]
-        def normalise(self, x: Tensor) -> Tensor:
+        def normalize(self, x: Tensor) -> Tensor:
             norm = self.ln_q if hasattr(self, "ln_q") else self.norm  # Qwen2-VL and 2.5, or Qwen3-VL
             if getattr(self, "use_postshuffle_norm", False):
                 return norm(x)

@@ -42,9 +42,9 @@ def example_figure(run: RunData, example: Example, path: Path) -> Path:
         figure.text(x, y / tall, line, fontsize=9.5, color=INK, style="italic", va="top")
         y -= 0.2
     y -= 0.1
-    for (label, text, score, colour), height in zip(blocks, heights, strict=True):
+    for (label, text, score, color), height in zip(blocks, heights, strict=True):
         shown = label if score is None else f"{label}   {100 * score:.0f}"
-        figure.text(x, y / tall, shown, fontsize=8, weight="bold", color=colour, va="top")
+        figure.text(x, y / tall, shown, fontsize=8, weight="bold", color=color, va="top")
         lines = _wrap(text, columns, rows)
         marks = _mistakes(text, example.reference) if score is not None else [False] * len(text)
         right, wrong = _layers(lines, text, marks)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcot_vl.common.plotting import FAINT, INK, clean, finish, legend
-from fcot_vl.report.figures.style import caption, student_colour
+from fcot_vl.report.figures.style import caption, student_color
 from fcot_vl.report.run_data import LossCurve, RunData
 
 
@@ -29,8 +29,8 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
             if name in curve.losses:
                 students[curve.label].append(curve)
         for label, curves in students.items():
-            colour = student_colour(curves[0])
-            _curves(panel, [(c.step, c.losses[name]) for c in curves], colour, label)
+            color = student_color(curves[0])
+            _curves(panel, [(c.step, c.losses[name]) for c in curves], color, label)
         panel.set_title(titles[name], fontsize=9.5, color=INK, loc="left")
         panel.set_xlabel("step", fontsize=8.5, color=FAINT)
         panel.set_ylim(bottom=0)
@@ -42,12 +42,12 @@ def loss_figure(run: RunData, path: Path) -> Path | None:
     return finish(figure, path, caption(run, [], more), "Re-alignment losses")
 
 
-def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], colour: str, label: str) -> None:
+def _curves(panel: Axes, curves: list[tuple[list[int], list[float]]], color: str, label: str) -> None:
     for step, values in curves:
-        panel.plot(step, values, color=colour, linewidth=0.7, alpha=0.28)
+        panel.plot(step, values, color=color, linewidth=0.7, alpha=0.28)
     shortest = min(len(step) for step, _ in curves)
     mean = np.mean([values[:shortest] for _, values in curves], axis=0)
     window = max(1, shortest // 20)
     padded = np.pad(mean, (window // 2, window - 1 - window // 2), mode="edge")
     smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
-    panel.plot(curves[0][0][:shortest], smooth, color=colour, linewidth=2, label=label)
+    panel.plot(curves[0][0][:shortest], smooth, color=color, linewidth=2, label=label)

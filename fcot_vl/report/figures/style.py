@@ -1,4 +1,4 @@
-"""Colours and markers of the models, and the captions: common to all figures of a report."""
+"""Colors and markers of the models, and the captions: common to all figures of a report."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fcot_vl.common.plotting import FAINT, INK
 from fcot_vl.report.run_data import LossCurve, ModelResults, RunData
 from fcot_vl.report.variant import Variant
 
-RATIO_COLOURS = {1: "#57606a", 2: "#0b66a8", 4: "#0f9d75", 8: "#7a4fbf", 16: "#b2377f"}
-COMPRESSOR_COLOURS = {
+RATIO_COLORS = {1: "#57606a", 2: "#0b66a8", 4: "#0f9d75", 8: "#7a4fbf", 16: "#b2377f"}
+COMPRESSOR_COLORS = {
     "pooling": "#e08a00",
     "qformer": "#c2185b",
     "conv2d": "#5b7f2b",
@@ -18,7 +18,7 @@ COMPRESSOR_COLOURS = {
     "ldpv2": "#7a4fbf",
     "token_packer": "#b23c17",
 }
-BASELINE_STYLE = {  # colour, marker
+BASELINE_STYLE = {  # color, marker
     "fastv": ("#e05d0b", "s"),
     "random": ("#9a8478", "v"),
     "uniform": ("#c79a00", "^"),
@@ -36,23 +36,23 @@ MERGED_MARKERS = {"average": "P", "task-arithmetic": "v", "shapley": "*"}
 
 
 def style(model: ModelResults) -> dict[str, Any]:
-    """Return colour and marker of a model: students by ratio, baselines by method, re-aligned and control hollow."""
+    """Return color and marker of a model: students by ratio, baselines by method, re-aligned and control hollow."""
     v = model.variant
     if v.method != "none":
-        colour, marker = BASELINE_STYLE.get(v.method, (FAINT, "P"))
+        color, marker = BASELINE_STYLE.get(v.method, (FAINT, "P"))
         hollow = v.method == "fastv" and (v.layer or 0) == 1
-        return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
-    colour = student_colour(v)
+        return {"color": color, "marker": marker, "markerfacecolor": "white" if hollow else color}
+    color = student_color(v)
     hollow = v.stage in ("realign", "control")
     marker = MERGED_MARKERS.get(v.merged.split(",")[0], "X") if v.merged else "o"
-    return {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
+    return {"color": color, "marker": marker, "markerfacecolor": "white" if hollow else color}
 
 
-def student_colour(student: Variant | LossCurve) -> str:
-    """Return the colour of a student: that of its compressor if it is not the default one, else that of its ratio."""
-    if student.compressor in COMPRESSOR_COLOURS:
-        return COMPRESSOR_COLOURS[student.compressor]
-    return RATIO_COLOURS.get(student.compress_ratio, INK)
+def student_color(student: Variant | LossCurve) -> str:
+    """Return the color of a student: that of its compressor if it is not the default one, else that of its ratio."""
+    if student.compressor in COMPRESSOR_COLORS:
+        return COMPRESSOR_COLORS[student.compressor]
+    return RATIO_COLORS.get(student.compress_ratio, INK)
 
 
 def caption(run: RunData, models: Sequence[ModelResults], more: str = "") -> str:

@@ -113,7 +113,7 @@ def _by_chromium(path: str, html: str, width: int) -> Image.Image:
                 f"{path} did not answer in {_SECONDS} s on a page of {len(html)} characters"
             ) from None
         if not shot.exists():
-            said = ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing said"]
+            said = ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
             raise ValueError(f"{path} wrote no screenshot: {said[-1][:200]}")
         return open_image(shot)
 

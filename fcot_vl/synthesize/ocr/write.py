@@ -80,7 +80,7 @@ def synthesize_ocr(
     settings = {"kinds": kinds, "records": records, "shard_size": shard_size, "internvl": internvl}
     stage = open_stage(folder, "synthesize", settings, _inputs(kinds, sources), seed)
     if stage.done:
-        logger.info(f"synthesize: {folder} is finished, {records} records")
+        logger.info(f"synthesize: {folder} is finished, {records} samples")
         return folder
     for kind in kinds[:records]:  # raises here in one line, and not in a worker, if something is missing
         make_sample(kind, 0, seed, sources)
@@ -112,9 +112,11 @@ def _checked(kinds: list[str], records: int, shard_size: int, workers: int, sour
     if not kinds or any(kind not in KINDS for kind in kinds):
         raise ValueError(f"unknown kind of page among {kinds}: choose from {', '.join(KINDS)}")
     if len(set(kinds)) < len(kinds):
-        raise ValueError(f"{kinds}: every kind once; a page would be made twice")
+        raise ValueError(f"{kinds}: a kind is named twice; name each once")
     if records < 1 or shard_size < 1 or workers < 1:
-        raise ValueError(f"{records} records in shards of {shard_size} by {workers} workers: all at least 1")
+        raise ValueError(
+            f"{records} samples in shards of {shard_size} by {workers} workers: each number must be at least 1"
+        )
     for flag, source in (("--corpus", sources.corpus), ("--html", sources.html)):
         if source is not None and not source.is_dir():
             raise ValueError(f"{flag} {source}: no such folder")

@@ -1,4 +1,4 @@
-"""Stage folders: begun, resumed, recognised, refused; never half a record."""
+"""Stage folders: begun, resumed, recognized, refused; never half a record."""
 
 from __future__ import annotations
 

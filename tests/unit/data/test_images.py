@@ -173,7 +173,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path, mode: str) -> None:
     assert [opened.getpixel((x, 0))[0] for x in range(3)] == [255, 127, 0]  # type: ignore[index]
 
 
-def test_rgb_with_a_transparent_colour(tmp_path: Path) -> None:
+def test_rgb_with_a_transparent_color(tmp_path: Path) -> None:
     path = tmp_path / "key.png"
     quarters().save(path, transparency=RED)
     assert all(map(near, corners(open_image(path)), (WHITE, GREEN, BLUE, WHITE)))
@@ -182,7 +182,7 @@ def test_rgb_with_a_transparent_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_animation_gives_its_first_frame(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "moving.x"
-    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    frames = [Image.new("RGB", (16, 16), color) for color in (RED, GREEN, BLUE)]
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])
     assert near(corners(open_image(path))[0], RED)
 
@@ -231,7 +231,7 @@ def check_refused(path: Path, *words: str) -> None:
 def test_text_renamed_png(tmp_path: Path) -> None:
     path = tmp_path / "letter.png"
     path.write_text("Dear reader,\nthis is not a picture.\n")
-    check_refused(path, "letter.png", "not a picture")
+    check_refused(path, "letter.png", "not an image")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
@@ -253,7 +253,7 @@ def test_empty_missing_and_folder(tmp_path: Path) -> None:
 
 
 def test_bytes_and_streams_are_called_by_their_name() -> None:
-    for source in (b"", b"not a picture", BytesIO(b""), BytesIO(b"not a picture")):
+    for source in (b"", b"not a picture", BytesIO(b""), BytesIO(b"not an image")):
         with pytest.raises(ImageError, match=r"^upload 7: "):
             open_image(source, name="upload 7")
 
@@ -261,7 +261,7 @@ def test_bytes_and_streams_are_called_by_their_name() -> None:
 def test_other_formats_are_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "script.eps"
     quarters().save(path, "EPS")
-    check_refused(path, "script.eps", "not a picture")
+    check_refused(path, "script.eps", "not an image")
 
 
 def test_every_cut_and_flip_is_an_image_or_an_image_error() -> None:

@@ -193,7 +193,7 @@ def test_a_stream_is_kept_as_shards_and_a_killed_pass_goes_on(tmp_path, monkeypa
     whole = cache_stream(tmp_path / "whole", rows, reader, 6, {"dataset": "x"}, 0.5)
     assert [sample.id for sample in whole] == ["s-0", "s-1", "s-3", "s-4"]
     skipped = [json.loads(line) for line in (tmp_path / "whole" / "skipped.jsonl").read_text().splitlines()]
-    assert [(row["index"], row["kind"]) for row in skipped] == [(2, "missing file"), (5, "broken picture")]
+    assert [(row["index"], row["kind"]) for row in skipped] == [(2, "missing file"), (5, "broken image")]
 
     inner, shards_written = stream.write_shard, []
 

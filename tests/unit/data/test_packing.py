@@ -111,7 +111,7 @@ def test_packed_losses_are_those_of_each_page_alone(
         torch.testing.assert_close(packed_grad, grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_page_does_not_see_its_neighbours(teacher_folder, samples, processor) -> None:
+def test_a_page_does_not_see_its_neighbors(teacher_folder, samples, processor) -> None:
     """Other pages before and behind, same states bit for bit."""
     backbone = SharedBackbone.from_teacher(teacher_folder, [2], dtype=torch.float32)
     pages = TrainingDataset(samples, processor, 4096, ratios=[2])

@@ -40,7 +40,7 @@ def test_a_lazy_picture_refuses_a_header_at_once_and_pixels_when_used(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         LazyImage(tmp_path / "none.png")
     (tmp_path / "a.txt").write_text("no picture")
-    with pytest.raises(ImageError, match=r"a\.txt: not a picture"):
+    with pytest.raises(ImageError, match=r"a\.txt: not an image"):
         LazyImage(tmp_path / "a.txt")
     lazy = LazyImage(cut_short(tmp_path / "cut.png"))
     assert lazy.size == (120, 100)
@@ -79,9 +79,9 @@ def test_marks_are_taken_out_and_roles_translated():
         (talk("q", "a")[1:], 0, "turn 1 is the assistant's"),
         (talk("q"), 0, "the last question has no answer"),
         ([{"from": "system", "value": "x"}], 0, "no answer"),
-        (talk("<image>\nq", "a"), 0, "1 <image> for 0 pictures"),
-        (talk("<image>\nq", "a"), 2, "1 <image> for 2 pictures"),
-        (talk("q", "a"), 2, "0 <image> for 2 pictures"),
+        (talk("<image>\nq", "a"), 0, "1 <image> for 0 images"),
+        (talk("<image>\nq", "a"), 2, "1 <image> for 2 images"),
+        (talk("q", "a"), 2, "0 <image> for 2 images"),
         (talk("<image>\nq", "<image>"), 1, "outside of the first question"),
         (talk("q", "a", "<image>\nq", "a"), 1, "outside of the first question"),
         (talk("<image>\nq", " "), 1, "an empty assistant turn"),
@@ -153,8 +153,8 @@ def test_records_of_a_conversation_file(tmp_path):
         kinds.append(kind_of(caught.value))
     assert kinds == [
         "missing file",
-        "picture by address",
-        "picture by address",
+        "image by URL",
+        "image by URL",
         "video",
         "malformed conversation",
     ]

@@ -58,7 +58,7 @@ def test_records_of_a_shard_refuse_damage_whatever_pillow_is_told(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     (image,) = SampleFolder(tmp_path)[0].images
     assert image.size == (64, 64)  # known from the header
-    with pytest.raises(ImageError, match="record r7: damaged"):
+    with pytest.raises(ImageError, match="sample r7: damaged"):
         image.load()
 
 

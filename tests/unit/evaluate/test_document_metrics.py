@@ -17,7 +17,7 @@ from fcot_vl.evaluate.metrics.document import (
     cer_score,
     exact_match,
     levenshtein,
-    normalise_vqa,
+    normalize_vqa,
     relaxed_accuracy,
     relaxed_correctness,
     textvqa_accuracy,
@@ -138,8 +138,8 @@ def test_cer() -> None:
         ("an\ta\nthe", ""),
     ],
 )
-def test_vqa_normalisation(text: str, normal: str) -> None:
-    assert normalise_vqa(text) == normal
+def test_vqa_normalization(text: str, normal: str) -> None:
+    assert normalize_vqa(text) == normal
 
 
 def test_textvqa_needs_ten_answers_and_leaves_one_out() -> None:

@@ -14,7 +14,7 @@ from evaluate_case import SAMPLES, TILES, rows_of
 from fcot_vl.common.stage import StageError
 from fcot_vl.data.dataset import write_shard
 from fcot_vl.evaluate import predictions
-from fcot_vl.evaluate.aggregation import summarise
+from fcot_vl.evaluate.aggregation import summarize
 from fcot_vl.evaluate.evaluator import Evaluator
 from fcot_vl.evaluate.tasks.minidoc import score, task_of
 from fcot_vl.prune.method import Method
@@ -186,7 +186,7 @@ def test_summary_of_known_rows() -> None:
         {"task": "a", "score": 0.0, "density": 5.0},
         {"task": "b", "score": 1.0, "density": 5.5},
     ]
-    summary = summarise(rows)
+    summary = summarize(rows)
     assert summary["mean_over_tasks"] == 0.75
     assert summary["tasks"]["a"] == {"n": 2, "score": 0.5, "ci": [0.0, 1.0]}
     assert summary["tasks"]["b"] == {"n": 1, "score": 1.0, "ci": [1.0, 1.0]}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.images import ImageError
-from fcot_vl.evaluate.aggregation import summarise_benchmark
+from fcot_vl.evaluate.aggregation import summarize_benchmark
 from fcot_vl.evaluate.metrics.document import anls
 from fcot_vl.evaluate.metrics.lmms import lmms_anls
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
@@ -80,7 +80,7 @@ def test_aggregates_are_those_of_lmms_eval(name: str) -> None:
     totals = set()
     for one in recorded(name)["rounds"]:
         found, want = (
-            summarise_benchmark(BENCHMARKS[name], judged(name, one["predictions"])),
+            summarize_benchmark(BENCHMARKS[name], judged(name, one["predictions"])),
             one["aggregates"],
         )
         assert {key: found["scores"][key]["score"] for key in want} == pytest.approx(want, abs=1e-9)
@@ -116,7 +116,7 @@ def test_mme_adds_accuracy_and_pairs_over_categories() -> None:
         for page, pair in enumerate(pairs)
         for which, mark in enumerate(pair)
     ]
-    found = summarise_benchmark(BENCHMARKS["mme"], rows)
+    found = summarize_benchmark(BENCHMARKS["mme"], rows)
     assert found["scores"]["mme_perception_score"]["score"] == pytest.approx(75 + 50)
     assert found["scores"]["mme_cognition_score"]["score"] == pytest.approx(4 / 6 * 100 + 2 / 3 * 100)
     assert found["score"] == pytest.approx(125 + 800 / 6)
@@ -127,14 +127,14 @@ def test_mme_adds_accuracy_and_pairs_over_categories() -> None:
 
 def test_mme_leaves_out_a_picture_with_one_question() -> None:
     rows = [mme_row("p/1", "count", 1, 0), mme_row("p/1", "count", 1, 1), mme_row("p/2", "count", 0, 2)]
-    found = summarise_benchmark(BENCHMARKS["mme"], rows)
+    found = summarize_benchmark(BENCHMARKS["mme"], rows)
     assert (found["score"], found["unpaired"]) == (200.0, 1)
     assert found["scores"]["mme_cognition_score"]["score"] is None
 
 
 def test_ocrbench_counts_right_answers_out_of_a_thousand() -> None:
     rows = [{"id": str(i), "task": "ab"[i % 2], "score": float(i < 30)} for i in range(40)]
-    found = summarise_benchmark(BENCHMARKS["ocrbench"], rows)
+    found = summarize_benchmark(BENCHMARKS["ocrbench"], rows)
     assert found["score"] == pytest.approx(0.030)
     assert found["scores"]["right_answers"]["score"] == pytest.approx(30)
     assert {name: (part["n"], part["score"]) for name, part in found["groups"].items()} == {
@@ -145,12 +145,12 @@ def test_ocrbench_counts_right_answers_out_of_a_thousand() -> None:
 
 def test_chartqa_is_told_apart_by_origin() -> None:
     rows = [{"id": "0", "task": "human", "score": 1.0}, {"id": "1", "task": "augmented", "score": 0.0}] * 2
-    found = summarise_benchmark(BENCHMARKS["chartqa"], rows)
+    found = summarize_benchmark(BENCHMARKS["chartqa"], rows)
     assert {name: part["score"] for name, part in found["groups"].items()} == {"augmented": 0.0, "human": 1.0}
 
 
 def test_rows_without_a_score_give_none() -> None:
-    found = summarise_benchmark(BENCHMARKS["docvqa"], [{"id": "0:1", "task": "docvqa", "score": None}])
+    found = summarize_benchmark(BENCHMARKS["docvqa"], [{"id": "0:1", "task": "docvqa", "score": None}])
     assert (found["score"], found["score_ci"], found["scores"]) == (None, None, {})
 
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_asked_says_why() -> None:
         ("docvqa", {"image": None}, "row 0: nothing in column 'image'"),
         ("docvqa", {"answers": []}, "no text in column 'answers'"),
         ("textvqa", {"answers": ["a"] * 9}, "9 answers in column 'answers', not ten"),
-        ("ai2d", {"answer": "7"}, "'7' is the number of none of 4 choices"),
+        ("ai2d", {"answer": "7"}, "'7' is not the number of one of the 4 choices"),
         ("ai2d", {"options": None}, "row 0: nothing in column 'options'"),
         ("chartqa", {"answer": None}, "no text in column 'answer'"),
     ]:

@@ -74,7 +74,7 @@ def test_examples_of_a_tone(tmp_path) -> None:
     path = tmp_path / "label-00000.jsonl"
     rows = [{"question": f"Q{k}?", "answer": f"A{k}."} for k in range(9)]
     rows += [
-        {"kind": "broken picture"},
+        {"kind": "broken image"},
         {"question": "long", "answer": "x" * 601},
         {"question": "", "answer": "y"},
     ]

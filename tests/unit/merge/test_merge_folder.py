@@ -232,10 +232,10 @@ def test_other_configurations(tmp_path):
     (note,) = check("told", eos_token_id=7)
     assert "eos_token_id is 7" in note and "null, which is kept" in note
     for key, value in (("model_type", "qwen2"), ("compress_ratio", 4), ("text", {"rope_theta": 1e6})):
-        with pytest.raises(CheckpointError, match=f"another model: .*{key}"):
+        with pytest.raises(CheckpointError, match=f"not the same model: .*{key}"):
             check(key, **{key: value})
-    with pytest.raises(CheckpointError, match="is quantised"):
-        check("quantised", quantization_config={"bits": 4})
+    with pytest.raises(CheckpointError, match="is quantized"):
+        check("quantized", quantization_config={"bits": 4})
 
 
 def test_what_cannot_be_averaged_is_refused_and_leaves_nothing(tmp_path):

@@ -191,7 +191,7 @@ def test_an_output_token_sees_its_own_run_and_no_other(compressor: str) -> None:
 
 @pytest.mark.parametrize("ratio", RATIOS[1:])
 @pytest.mark.parametrize(("compressor", "reach"), [("conv2d", 0), ("token_packer", 0), ("ldpv2", 1)])
-def test_a_window_sees_itself_and_at_most_its_neighbours(compressor: str, reach: int, ratio: int) -> None:
+def test_a_window_sees_itself_and_at_most_its_neighbors(compressor: str, reach: int, ratio: int) -> None:
     module, x = off_start(compressor, ratio, tile=224), torch.randn(1, 64, 128)
     high, wide = WINDOWS[ratio]
     rows, columns = window_grid(64, ratio)
@@ -309,7 +309,7 @@ def test_muon_takes_matrices_that_mix_channels(compressor: str) -> None:
     taken = {name.removeprefix("adaptors.4.compressor."): p for name, p in named if is_hidden_matrix(name, p)}
     assert all(p.ndim == 2 or p.shape[1] > 1 for p in taken.values())
     left = {name for name, p in module.named_parameters() if p.ndim > 1} - taken.keys()
-    assert all(name == "queries" or "conv" in name or name == "neighbours.weight" for name in left)
+    assert all(name == "queries" or "conv" in name or name == "neighbors.weight" for name in left)
     if named:
         module(torch.randn(2, 16, 128)).square().mean().backward()
         Muon(named).step()

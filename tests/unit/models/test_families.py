@@ -108,7 +108,7 @@ def test_an_untrained_conv_is_mean_pooling(teacher: Path) -> None:
         torch.testing.assert_close(conv(**inputs).logits, pooling(**inputs).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_column_stands_for_its_neighbours(llava_teacher: Path) -> None:
+def test_a_column_stands_for_its_neighbors(llava_teacher: Path) -> None:
     """Pooling at ratio 2: every visual token is the mean of its two tokens' features, projected."""
     teacher_model, student = student_of(llava_teacher, 1), student_of(llava_teacher, 2, "pooling")
     side = student.config.side
@@ -207,7 +207,7 @@ def test_a_run_of_a_row_becomes_one_token(qwen_teacher: Path) -> None:
         at = 0
         width = student.config.visual_channels
         for (_, high, wide), got in zip((inputs["image_grid_thw"] // 2).tolist(), made, strict=True):
-            part = teacher_model.model.visual.merger.normalise(features[at : at + high * wide, :width])
+            part = teacher_model.model.visual.merger.normalize(features[at : at + high * wide, :width])
             rows = part.view(high, wide, width)
             at += high * wide
             means = [rows[:, i : i + 2].expand(-1, 2, -1).mean(1) for i in range(wide - wide % 2, wide)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from fcot_vl.prune.before_decoder import TokenGroup, shares_of
 from fcot_vl.prune.divprune import most_diverse
 from fcot_vl.prune.fewer_tiles import tile_limit
-from fcot_vl.prune.prumerge import NEIGHBOURS, outliers, prune_and_merge
+from fcot_vl.prune.prumerge import NEIGHBORS, outliers, prune_and_merge
 from fcot_vl.prune.selection import TIE, best_first, first_best
 from fcot_vl.prune.tome import match, merge_pairs
 from fcot_vl.prune.visionzip import split_budget, zip_tokens
@@ -87,7 +87,7 @@ def test_rounding_decides_no_tie(seed: int, n_tokens: int, dtype: torch.dtype) -
     assert torch.equal(first_best(noisy[0]), score[0].argmax())
 
 
-def test_divprune_takes_the_first_of_two_nearest_neighbours() -> None:
+def test_divprune_takes_the_first_of_two_nearest_neighbors() -> None:
     x = group_of(
         4, 4
     ).features_NC  # two of them are each other's nearest, and farther than the others' nearest are
@@ -187,7 +187,7 @@ def test_prumerge_keeps_outliers_and_spreads_the_rest(seed: int, n_tokens: int, 
         share = group.attention_N[dropped, None]
         mean = (group.features_NC[dropped] * share).sum(0) / share.sum()
         torch.testing.assert_close(left.features_NC[i], mean, atol=1e-4, rtol=1e-4)
-    n_near = min(n_tokens - 1, max(1, int(NEIGHBOURS * n_tokens + 0.5)))
+    n_near = min(n_tokens - 1, max(1, int(NEIGHBORS * n_tokens + 0.5)))
     for i in kept:
         others = [j for j in range(n_tokens) if j != i]
         near = in_order(others, lambda j, i=i: cos(group.keys_Nd[i], group.keys_Nd[j]))[:n_near]

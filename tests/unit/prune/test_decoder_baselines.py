@@ -92,8 +92,8 @@ def test_sparsevlm_recycles_within_the_budget(seed: int, n_image: int, data: st.
     assert choice.kept_BL[0, best].all()
     assert torch.equal(choice.hidden_BLC[0, best], prompt.hidden_BLC[0, best])
     if n_clusters:
-        centres, means = cluster(prompt.hidden_BLC[0, pool.sort().values], n_clusters)
-        at = pool.sort().values[centres]
+        centers, means = cluster(prompt.hidden_BLC[0, pool.sort().values], n_clusters)
+        at = pool.sort().values[centers]
         assert choice.kept_BL[0, at].all()
         torch.testing.assert_close(choice.hidden_BLC[0, at], means)
 
@@ -112,8 +112,8 @@ def test_density_peaks_find_separate_groups() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
     x = groups.repeat_interleave(8, dim=0) + torch.randn(24, 2, generator=generator)
-    centres, means = cluster(x, 3)
-    assert sorted(centres.tolist()) == sorted(density_peaks(x, 3))
-    assert sorted(int(c) // 8 for c in centres) == [0, 1, 2]
-    for centre, mean in zip(centres.tolist(), means, strict=True):
+    centers, means = cluster(x, 3)
+    assert sorted(centers.tolist()) == sorted(density_peaks(x, 3))
+    assert sorted(int(c) // 8 for c in centers) == [0, 1, 2]
+    for centre, mean in zip(centers.tolist(), means, strict=True):
         torch.testing.assert_close(mean, x[centre // 8 * 8 : centre // 8 * 8 + 8].mean(dim=0))

@@ -53,7 +53,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
 def test_two_results_of_one_seed_are_refused(tmp_path: Path) -> None:
     write_result(tmp_path, "teacher", 0.9)
     write_result(tmp_path, "again", 0.8)
-    with pytest.raises(ReportError, match="both claim to be 'teacher' of seed 0"):
+    with pytest.raises(ReportError, match="are both results of 'teacher' of seed 0"):
         gather(tmp_path)
 
 
@@ -112,8 +112,8 @@ def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pyt
         write_losses(tmp_path, seed, compressor="pooling")
     drawn: list[tuple[str, str, int]] = []
 
-    def note(panel: Any, curves: list[Any], colour: str, label: str) -> None:
-        drawn.append((label, colour, len(curves)))
+    def note(panel: Any, curves: list[Any], color: str, label: str) -> None:
+        drawn.append((label, color, len(curves)))
         panel.plot([0, 1], [0, 1], label=label)
 
     monkeypatch.setattr(losses, "_curves", note)
@@ -124,7 +124,7 @@ def test_losses_of_compressors_are_not_averaged(tmp_path: Path, monkeypatch: pyt
         ("student 4x", 2),
         ("student 4x (pooling)", 2),
     ]
-    assert len({colour for _, colour, _ in drawn}) == 3
+    assert len({color for _, color, _ in drawn}) == 3
 
 
 def test_the_usual_compressor_goes_without_saying(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_benchmarks_by_name_are_columns(tmp_path: Path) -> None:
     assert set(facts["commit"].split(", ")) == {"deadbeef", "0123456789"}, "of every result, not of the first"
     assert set(facts["data"].split(", ")) == {f"{n}-0123456789"[:12] for n in ("docvqa", "chartqa", "mme")}
     write_benchmark(tmp_path, "docvqa", "again", 0.5, **student)
-    with pytest.raises(ReportError, match="both claim"):
+    with pytest.raises(ReportError, match="are both results of"):
         gather(tmp_path)
 
 
