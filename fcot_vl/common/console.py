@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleRenderable, RenderableType
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.text import Text
@@ -42,11 +42,11 @@ class _MessageHandler(RichHandler):
     """Handler that writes the message alone, on one line however long it is."""
 
     def render(
-        self, *, record: logging.LogRecord, traceback: object, message_renderable: RenderableType
-    ) -> RenderableType:
+        self, *, record: logging.LogRecord, traceback: object, message_renderable: ConsoleRenderable
+    ) -> ConsoleRenderable:
         return message_renderable
 
-    def render_message(self, record: logging.LogRecord, message: str) -> RenderableType:
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
         if record.levelno >= logging.WARNING:
             return Text(f"{record.levelname.lower()}: {message}", style="yellow")
         return Text(message)
