@@ -91,7 +91,7 @@ def read_question(question: Any, answer: Any, n_images: int) -> list[dict[str, s
 
 def _turn(turn: Any) -> dict[str, str]:
     if not isinstance(turn, dict):
-        raise malformed(f"a turn is no object but {type(turn).__name__}")
+        raise malformed(f"a turn must be an object, got {type(turn).__name__}")
     speaker = turn.get("from", turn.get("role"))
     if speaker not in ROLES:
         raise malformed(f"unknown role {speaker!r}, expected one of {', '.join(ROLES)}")

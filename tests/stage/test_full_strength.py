@@ -89,7 +89,7 @@ def test_realign_with_drop_path_learns_other_weights_and_resumable_ones(tmp_path
 def test_drop_path_is_refused_where_it_cannot_be(tmp_path, teacher_folder):
     with pytest.raises(ValueError, match="drop_path 0"):
         realign_config(tmp_path, drop_path=0.1, cache_features=True)
-    with pytest.raises(ValueError, match="leave freeze_vision out"):
+    with pytest.raises(ValueError, match="leave out freeze_vision"):
         post_train_config(tmp_path, drop_path=0.1, freeze_vision=True)
     with pytest.raises(ValueError, match="below 1"):
         vision_of(teacher_folder, 1.0)

@@ -126,7 +126,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             LabelConfig(out, **wrong)
-    with pytest.raises(ValueError, match="an endpoint is an address"):
+    with pytest.raises(ValueError, match="not an endpoint; give a URL"):
         EndpointBackend("127.0.0.1:8000", "m", Decoding(8), 1)
     with pytest.raises(ValueError, match="needs a folder of images"):
         label(LabelConfig(out, images=tmp_path / "none"))

@@ -74,7 +74,7 @@ def test_marks_are_taken_out_and_roles_translated():
         ([], 0, "no turns"),
         (None, 0, "no turns"),
         ("text", 0, "no turns"),
-        (["text"], 0, "no object but str"),
+        (["text"], 0, "must be an object, got str"),
         ([{"from": "tool", "value": "x"}], 0, "unknown role 'tool'"),
         (talk("q", "a")[1:], 0, "turn 1 is the assistant's"),
         (talk("q"), 0, "the last question has no answer"),
