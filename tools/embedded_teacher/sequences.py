@@ -127,6 +127,8 @@ def pdf_block(rng: random.Random, sources: Sources) -> AnsweredImage:
         if not lines:
             continue
         box = box_around(lines, points, image.size, rng.uniform(0.5, 1.2), rng.uniform(0.65, 0.9))
+        if box[2] - box[0] < TOKEN or box[3] - box[1] < TOKEN // 2:  # a block that stands outside of its page
+            continue
         piece = image.crop(box)
         moved = points - box[:2]
         if rng.random() < 0.4:
