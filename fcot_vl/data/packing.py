@@ -52,7 +52,7 @@ def plan_packs(lengths: Sequence[int], capacity: int, seed: int) -> list[list[in
 
 
 def tokens_of(pack: Iterable[int], lengths: Sequence[int]) -> int:
-    """Return the length of a pack in tokens."""
+    """Add up the lengths (or other counts of tokens) of the samples of a pack."""
     return sum(lengths[index] for index in pack)
 
 

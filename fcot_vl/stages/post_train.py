@@ -35,7 +35,7 @@ from fcot_vl.train.config import StageTrainingConfig, stage_settings
 from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.feature_cache import cache_features
 from fcot_vl.train.lora import add_lora, merge_lora
-from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
+from fcot_vl.train.mfu import decoder_flops, head_flops, vision_flops
 from fcot_vl.train.param_groups import layer_scales, scale_rates
 from fcot_vl.train.snapshots import KeepWeights, make_folders, remove_kept
 from fcot_vl.train.trainer import StageTrainer, train
@@ -144,12 +144,12 @@ class PostTrainer(StageTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Compute the cross-entropy averaged over the answer tokens of all accumulated batches."""
-        loss, tokens = model(**self.without_padding_mask(inputs), denominator=num_items_in_batch)
+        """Sum the cross-entropy over the answer tokens, divided by the mean number of answer tokens per step."""
+        loss, tokens = model(**inputs, denominator=num_items_in_batch)
         self.meter.add_tokens(tokens, self.groups_of_answers(inputs))
         answers = int((inputs["labels"][:, 1:] != -100).sum())
         share = 1 if num_items_in_batch is None else num_items_in_batch / max(answers, 1)
-        lengths = sequence_lengths(inputs)
+        lengths = inputs["sequence_lengths"]
         self.meter.add({"ce": loss * share}, answers, sum(lengths), self.flops(inputs, lengths, answers))
         loss = loss * self.loss_scale()
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -182,11 +182,8 @@ class PostTrainer(StageTrainer):
 
     def groups_of_answers(self, inputs: dict[str, Any]) -> Tensor:
         """Return the group number of each answer token of the current batch, `[N]`."""
-        is_answer = inputs["labels"] != -100
-        if lengths := inputs.get("sequence_lengths"):
-            counts = torch.stack([part.sum() for part in is_answer[0].split(list(lengths))])
-        else:
-            counts = is_answer[:, 1:].sum(1)
+        sequences = (inputs["labels"][0] != -100).split(list(inputs["sequence_lengths"]))
+        counts = torch.stack([is_answer.sum() for is_answer in sequences])
         groups = torch.tensor(self.sample_groups, device=counts.device)
         return groups.repeat_interleave(counts)
 
@@ -254,7 +251,7 @@ def post_train(config: PostTrainConfig, model: str | Path, data: str | Path) -> 
     pages = TrainingDataset(samples, processor, config.max_length, features, skip_log=skip_log)
     answer_model = AnswerModel(student, config.freeze_vision)
     items = PackedDataset(pages, config.max_length, config.seed) if config.packing else pages
-    trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=config.packing))
+    trainer = PostTrainer(answer_model, config, items, PostTrainCollator(processor, packed=True))
     trainer.read_again({"student": Reader(student, 1)}, samples[pages.kept[0]], processor)
     if config.keep_checkpoints:
         trainer.add_callback(KeepWeights(folder, config.keep_checkpoints, trainer.gathered_weights))

@@ -37,7 +37,7 @@ from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.feature_cache import cache_features
 from fcot_vl.train.losses import realign_loss
 from fcot_vl.train.metrics import LossLog
-from fcot_vl.train.mfu import decoder_flops, head_flops, sequence_lengths, vision_flops
+from fcot_vl.train.mfu import decoder_flops, head_flops, vision_flops
 from fcot_vl.train.trainer import StageTrainer, train
 
 logger = logging.getLogger(__name__)
@@ -102,10 +102,8 @@ class RealignTrainer(StageTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Sum KL + CE over the students, each averaged over the answer tokens of all accumulated batches."""
-        students = {ratio: self.without_padding_mask(s) for ratio, s in inputs["students"].items()}
-        teacher = self.without_padding_mask(inputs["teacher"])
-        output = model(**{**inputs, "teacher": teacher, "students": students})
+        """Sum KL + CE over the students and the answer tokens, divided by the mean number of answer tokens per step."""
+        output = model(**inputs)
         answers = output.labels.numel()
         head = whole(self.model.lm_head_weight)
         losses: list[Tensor] = []
@@ -128,7 +126,7 @@ class RealignTrainer(StageTrainer):
                 f"ratio-{ratio}/ce": result.ce * share,
                 f"ratio-{ratio}/agreement": result.agreement,
             }
-        lengths = [sequence_lengths(s) for s in (inputs["teacher"], *inputs["students"].values())]
+        lengths = [s["sequence_lengths"] for s in (inputs["teacher"], *inputs["students"].values())]
         self.meter.add(means, answers, sum(map(sum, lengths)), self.flops(inputs, lengths, answers))
         loss = torch.stack(losses).sum() * self.loss_scale()
         return (loss, output) if return_outputs else loss
@@ -148,9 +146,6 @@ class RealignTrainer(StageTrainer):
             return None
         teacher, *students = [decoder_flops(text, each) + head_flops(text, answers) for each in lengths]
         return vision + teacher + 2 * sum(students)
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        return super()._get_num_items_in_batch([batch["teacher"] for batch in batch_samples], device)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clip the gradients of each student separately and return the norm over all students.
@@ -220,7 +215,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
     skip_log = SkipLog(samples, folder, config.max_skipped)
     pages = TrainingDataset(samples, processor, config.max_length, features, config.ratios, skip_log)
     items = PackedDataset(pages, config.max_length, config.seed) if config.packing else pages
-    collator = RealignCollator(processor, config.ratios, packed=config.packing)
+    collator = RealignCollator(processor, config.ratios, packed=True)
     trainer = RealignTrainer(backbone, config, items, collator)
     readers = {f"ratio-{ratio}": Reader(backbone.student(ratio), ratio) for ratio in config.ratios}
     trainer.read_again(readers, samples[pages.kept[0]], processor)

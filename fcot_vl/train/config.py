@@ -54,7 +54,9 @@ class StageTrainingConfig(TrainingArguments):
     )  # the paper's
     packing: bool = field(
         default=True,
-        metadata={"help": "Pack pages into sequences of `max_length` tokens; the batch size counts packs."},
+        metadata={
+            "help": "Plan packs of pages of up to `max_length` tokens; the batch size counts packs, otherwise pages."
+        },
     )  # the paper's
     drop_path: float = field(
         default=0.0,

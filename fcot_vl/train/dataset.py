@@ -42,6 +42,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
         kept: Indices into `samples` of the samples that are used.
         ids: Ids of the kept samples.
         lengths: Lengths of the kept samples in tokens.
+        answers: Numbers of answer tokens of the kept samples.
         group_names: Groups (tasks or sources) for which losses are logged separately.
         groups: Group number of each kept sample.
 
@@ -81,6 +82,7 @@ class TrainingDataset(Dataset[TokenizedSample]):
                 f"none of the {len(samples)} pages can be used with max_length {max_length}: {self.skip_log.describe()}"
             )
         self.lengths = [prompt.length() for prompt in self.prompts]
+        self.answers = [int(prompt.is_answer.sum()) for prompt in self.prompts]
         named = group_names(samples, self.kept, tasks)
         self.group_names = sorted(set(named))
         numbers = {name: number for number, name in enumerate(self.group_names)}
@@ -162,12 +164,14 @@ class PackedDataset(Dataset[list[TokenizedSample]]):
     Attributes:
         packs: Indices into `samples`, one list per pack.
         lengths: Number of tokens of each pack, counted in the sequences of the processor's own model.
+        answers: Number of answer tokens of each pack.
     """
 
     def __init__(self, samples: TrainingDataset, capacity: int, seed: int) -> None:
         self.samples = samples
         self.packs = plan_packs(samples.lengths, capacity, seed)
         self.lengths = [tokens_of(pack, samples.lengths) for pack in self.packs]
+        self.answers = [tokens_of(pack, samples.answers) for pack in self.packs]
         self.fill = fill(self.packs, samples.lengths, capacity)
         self.group_names = samples.group_names
         self.capacity = capacity

@@ -38,14 +38,6 @@ def peak_flops() -> float | None:
     return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
 
-def sequence_lengths(sequences: Mapping[str, Any]) -> list[int]:
-    """Return the number of real tokens of each sequence of a padded or packed batch."""
-    if "sequence_lengths" in sequences:
-        return list(sequences["sequence_lengths"])
-    lengths: list[int] = sequences["attention_mask"].sum(-1).tolist()
-    return lengths
-
-
 def decoder_flops(text: Any, lengths: Sequence[int]) -> float:
     """Count the operations of one decoder forward pass over sequences that do not attend to each other."""
     kv_share = text.num_key_value_heads / text.num_attention_heads
@@ -74,4 +66,4 @@ def vision_flops(config: Any, inputs: Mapping[str, Any]) -> float | None:
         return None
 
 
-__all__ = ["decoder_flops", "head_flops", "peak_flops", "sequence_lengths", "vision_flops"]
+__all__ = ["decoder_flops", "head_flops", "peak_flops", "vision_flops"]

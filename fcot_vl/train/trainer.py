@@ -29,7 +29,7 @@ from fcot_vl.train.config import items_per_step
 from fcot_vl.train.dataset import PackedDataset, TrainingDataset
 from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.muon import Muon
-from fcot_vl.train.sampler import LengthGroupedSampler, SetEpoch
+from fcot_vl.train.sampler import BalancedSampler, SetEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class StageTrainer(CheckpointingTrainer):
         model: Model whose parameters with `requires_grad` are trained and saved; no others are.
         config: Training arguments; `output_dir` is the stage folder.
         samples: Training samples, or packs of them.
-        collator: Collator that makes a batch from a list of items of `samples`, padded on the right or packed.
+        collator: Collator that makes one row of sequences from a list of items of `samples`.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -74,17 +74,15 @@ class StageTrainer(CheckpointingTrainer):
         samples: TrainingDataset | PackedDataset,
         collator: PostTrainCollator,
     ) -> None:
-        if collator.side != "right":
-            raise ValueError("training batches are padded on the right (see without_padding_mask)")
+        if not collator.packed:
+            raise ValueError("a training batch is one row of sequences: use a collator with packed=True")
         super().__init__(
             model=model, args=config, data_collator=NamedBatches(collator), train_dataset=samples
         )
         self.sample_ids: list[str] = []  # ids of the samples since the last optimizer step
         self.sample_groups: list[int] = []  # groups of the current batch
-        self.model_accepts_loss_kwargs = (
-            True  # compute_loss divides by the answer tokens of all accumulated batches
-        )
-        self._loss_shifts_labels = True
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by answers_per_step
+        self.answers_per_step = sum(samples.answers) / len(samples) * items_per_step(config)
         self.meter = LossLog(Path(config.output_dir) / LOSS_LOG, self.accelerator, samples.group_names)
         self.add_callback(self.meter)
 
@@ -111,14 +109,6 @@ class StageTrainer(CheckpointingTrainer):
     def is_sharded(self) -> bool:
         """Return True if weights may be sharded over several processes."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-
-    @staticmethod
-    def without_padding_mask(sequences: dict[str, Any]) -> dict[str, Any]:
-        """Return the sequences without their attention mask.
-
-        The mask is not needed: training batches are padded on the right, where causal attention never looks.
-        """
-        return {name: tensor for name, tensor in sequences.items() if name != "attention_mask"}
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self.sample_ids += inputs.pop(SAMPLE_IDS, [])
@@ -171,9 +161,17 @@ class StageTrainer(CheckpointingTrainer):
     def loss_scale(self) -> int:
         """Return the factor of the loss that undoes the averaging of gradients over processes.
 
-        The factor is needed because `num_items_in_batch` already counts the tokens of all processes.
+        The factor is needed because `answers_per_step` counts the tokens of all processes.
         """
-        return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return int(self.accelerator.num_processes)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Return the divisor of each step's sum over answer tokens: their mean number per step of the whole data.
+
+        It is the same in every step, so that an answer token has the same weight in all of them, also in the short
+        last step of an epoch.
+        """
+        return self.answers_per_step
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
@@ -185,7 +183,7 @@ class StageTrainer(CheckpointingTrainer):
         samples = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         several = self.args.world_size * self.args.train_batch_size if self.args.world_size > 1 else 1
-        sampler = LengthGroupedSampler(samples.lengths, items_per_step(self.args), seed, several)
+        sampler = BalancedSampler(samples.answers, samples.lengths, items_per_step(self.args), seed, several)
         self.add_callback(SetEpoch(sampler))
         return sampler
 

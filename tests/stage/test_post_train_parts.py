@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_case import assert_same_weights, post_train_config, weights, write_pages
+from training_case import BATCH, PAGES, assert_same_weights, post_train_config, weights, write_pages
 from transformers import AutoModelForImageTextToText
 
 from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
@@ -16,6 +16,8 @@ from fcot_vl.data.groups import group_names
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.models import FCoTVLForConditionalGeneration, FCoTVLProcessor
 from fcot_vl.stages.post_train import load_for_training, post_train
+from fcot_vl.train import answer_model
+from fcot_vl.train.dataset import TrainingDataset
 from fcot_vl.train.lora import add_lora, merge_lora
 from fcot_vl.train.metrics import LossLog
 from fcot_vl.train.param_groups import layer_scales, scale_rates
@@ -49,6 +51,22 @@ def rows(folder: Path) -> list[dict]:
 
 
 # ------------------------------------------------------------------------------------------------------ losses apart
+
+
+def test_an_answer_token_weighs_the_same_in_every_step(tmp_path, student, data, monkeypatch):
+    """Also in the short last step of each epoch: every sum is divided by the mean number of tokens per step."""
+    divisors = []
+    inner = answer_model.answer_cross_entropy
+    monkeypatch.setattr(
+        answer_model,
+        "answer_cross_entropy",
+        lambda *args, denominator: divisors.append(denominator) or inner(*args, denominator=denominator),
+    )
+    output = post_train(post_train_config(tmp_path / "out"), student, data)
+    pages = TrainingDataset(SampleFolder(data), FCoTVLProcessor.from_pretrained(student), 4096)
+    assert divisors == pytest.approx([sum(pages.answers) / PAGES * BATCH] * 6)
+    read = [sum(group["tokens"] for group in row["groups"].values()) for row in rows(output)]
+    assert sum(read) == 2 * sum(pages.answers) and len(set(read)) > 1
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from training_case import PAGES, assert_same_weights, realign_config, weights, write_pages
+from training_case import BATCH, PAGES, assert_same_weights, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcot_vl.common.stage import StageError
@@ -114,7 +114,7 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(tmp_path, to
         SharedBackbone(teacher, [2]),
         realign_config(tmp_path / "unused"),
         pages,
-        RealignCollator(processor, [2]),
+        RealignCollator(processor, [2], packed=True),
     )
     kl = ce = answers = 0.0
     first_batch = list(trainer._get_train_sampler())[:4]
@@ -135,6 +135,20 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(tmp_path, to
     first = json.loads((together / "losses.jsonl").read_text().splitlines()[0])
     assert first["ratio-2/kl"] == pytest.approx(kl / answers, rel=1e-4)
     assert first["ratio-2/ce"] == pytest.approx(ce / answers, rel=1e-4)
+
+
+def test_an_answer_token_weighs_the_same_in_every_step(tmp_path, teacher_folder, data, monkeypatch):
+    """Also in the short last step of each epoch: every sum is divided by the mean number of tokens per step."""
+    divisors = []
+    inner = realign_module.realign_loss
+    monkeypatch.setattr(
+        realign_module,
+        "realign_loss",
+        lambda *args, denominator: divisors.append(denominator) or inner(*args, denominator=denominator),
+    )
+    realign(realign_config(tmp_path / "out", ratios=[2]), teacher_folder, data)
+    pages = TrainingDataset(SampleFolder(data), FCoTVLProcessor.from_pretrained(teacher_folder), 4096)
+    assert divisors == pytest.approx([sum(pages.answers) / PAGES * BATCH] * 6)
 
 
 def test_the_vit_runs_once_a_step_for_all_students(tmp_path, teacher_folder, data, monkeypatch):
