@@ -14,6 +14,9 @@ from torch import Tensor
 from fcot_vl.data.tokenization import IGNORED, TokenizedPrompt, image_token_counts
 
 
+BLANK_SIDE = 64  # pixels
+
+
 @dataclass
 class TokenizedSample:
     """Input of a collator: a prompt with its images, or with their ViT features instead.
@@ -80,8 +83,9 @@ class PostTrainCollator:
 
     Returns:
         When called, `input_ids`, `attention_mask` and `labels`, each `[batch, length]`. If packed, `sequence_lengths`
-        replaces the mask. Unless the batch is text only, it also has `pixel_values` (`[n_tiles, 3, height, width]`) or
-        `visual_features` over the whole batch, and any other image inputs that the model family needs.
+        replaces the mask. A batch also has `pixel_values` (`[n_tiles, 3, height, width]`) or `visual_features` over the
+        whole batch, and any other image inputs that the model family needs. In a batch of text alone, these are of a
+        blank image that no sequence refers to, and `blank_image` is True.
 
     Raises:
         ValueError: If an image has another number of visual tokens than its prompt was made for.
@@ -98,7 +102,7 @@ class PostTrainCollator:
         self, items: Sequence[TokenizedSample] | Sequence[Sequence[TokenizedSample]]
     ) -> dict[str, Any]:
         samples = flatten(items)
-        return {**self.sequences(samples), **self.image_inputs(samples)}
+        return {**self.sequences(samples), **(self.image_inputs(samples) or self.blank_image())}
 
     def sequences(self, samples: Sequence[TokenizedSample], ratio: int = 1) -> dict[str, Any]:
         sequences = [sample.prompt.expand(ratio) for sample in samples]
@@ -115,6 +119,16 @@ class PostTrainCollator:
             )
         layout = self.processor.image_layout([size for sample in samples for size in sample.prompt.sizes])
         return {"visual_features": torch.cat([sample.visual_features for sample in samples]), **layout}  # type: ignore[misc]
+
+
+    def blank_image(self) -> dict[str, Any]:
+        """Return the image inputs of a white square of one tile, marked as such.
+
+        Several processes gather the weights of the ViT and reduce its gradients together. One that skipped the ViT,
+        because its batch is of text alone, would keep the others waiting.
+        """
+        white = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), "white")
+        return {**self.processor.image_inputs([white]), "blank_image": True}
 
 
 class RealignCollator(PostTrainCollator):

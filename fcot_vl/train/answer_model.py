@@ -51,7 +51,8 @@ class AnswerModel(nn.Module):
         sequence_lengths: Sequence[int] | None = None,
         pixel_values: Tensor | None = None,
         visual_features: Tensor | None = None,
-        denominator: Tensor | int | None = None,
+        denominator: Tensor | float | None = None,
+        blank_image: bool = False,
         **layout: Tensor,
     ) -> AnswerLoss:
         """Compute the cross-entropy summed over the answer tokens and divided by `denominator`.
@@ -62,15 +63,20 @@ class AnswerModel(nn.Module):
             pixel_values: `[n_tiles, 3, height, width]`. Omit them if `visual_features` are given.
             visual_features: `[n_tiles, teacher's tokens per tile, visual channels]`, cached features.
             denominator: Divisor of the sum. Default: the number of answer tokens.
+            blank_image: True if no sequence refers to the image. It is then computed and counts nothing, so that every
+                process uses the same weights.
             layout: Layout of the images that the family needs (see the processor's `image_layout`).
         """
         inner = self.model.model
         if pixel_values is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
                 visual_features = inner.get_visual_features(pixel_values, **layout)
-        image_inputs = (
-            {} if visual_features is None else inner.visual_inputs(input_ids, visual_features, **layout)
-        )
+        image_inputs, blank = {}, None
+        if blank_image:
+            blank = inner.adapt_visual_features(visual_features, **layout)["image"]
+            layout = {}
+        elif visual_features is not None:
+            image_inputs = inner.visual_inputs(input_ids, visual_features, **layout)
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -80,4 +86,11 @@ class AnswerModel(nn.Module):
             input_ids=input_ids, **context_inputs(inner, inputs, layout), **image_inputs, use_cache=False
         )
         hidden, targets = answer_hidden(outputs.last_hidden_state, labels)
-        return answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
+        found = answer_cross_entropy(hidden, self.model.lm_head.weight, targets, denominator=denominator)
+        return found if blank is None else found._replace(loss=found.loss + 0.0 * _sum(blank))
+
+
+def _sum(adapted: Any) -> Any:
+    """Add up the adapted features of images, also those of deeper layers (Qwen3-VL)."""
+    parts = [adapted.pooler_output, *(getattr(adapted, "deepstack_features", None) or [])]
+    return sum(tensor.sum() for part in parts for tensor in part)

@@ -13,7 +13,7 @@ from family_case import BUILDERS
 from training_case import post_train_config, realign_config, weights, write_pages
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fcot_vl.data.collator import RealignCollator
+from fcot_vl.data.collator import PostTrainCollator, RealignCollator, TokenizedSample
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.data.tokenization import tokenize_prompt, tokenize_question
 from fcot_vl.evaluate.tasks.minidoc import MINIDOC
@@ -23,8 +23,9 @@ from fcot_vl.prune.method import Method
 from fcot_vl.stages.ask import ask
 from fcot_vl.stages.evaluate import evaluate
 from fcot_vl.stages.export import export
-from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.post_train import load_for_training, post_train
 from fcot_vl.stages.realign import realign
+from fcot_vl.train.answer_model import AnswerModel
 from fcot_vl.train.dataset import TrainingDataset
 
 
@@ -86,6 +87,22 @@ def test_the_shared_backbone_gives_what_single_models_give(teacher: Path, data: 
         ).last_hidden_state
     at = sequence["labels"][:, 1:] != -100
     torch.testing.assert_close(output.student_hidden[2], alone[:, :-1][at], rtol=1e-4, atol=1e-5)
+
+
+def test_text_alone_reaches_every_weight_and_changes_no_loss(teacher: Path, data: Path) -> None:
+    """The blank image of a batch of text: the loss is that of the text, and the ViT and adaptor have gradients of 0."""
+    processor = load_processor(teacher)
+    prompt = tokenize_prompt(SampleFolder(data)[0].messages, [], processor)
+    batch = PostTrainCollator(processor, packed=True)([TokenizedSample(prompt), TokenizedSample(prompt)])
+    model = AnswerModel(load_for_training(teacher), freeze_vision=False)
+    text = {name: batch[name] for name in ("input_ids", "labels", "sequence_lengths")}
+    found = model(**batch).loss
+    assert float(found.detach()) == float(model(**text).loss.detach())
+    found.backward()
+    for part in (model.model.vision, model.model.visual_adaptor):
+        gradients = [parameter.grad for parameter in part.parameters()]
+        assert any(gradient is not None for gradient in gradients)
+        assert not any(gradient.any() for gradient in gradients if gradient is not None)
 
 
 def test_packed_pages_are_read_as_each_alone(teacher: Path, data: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from training_case import weights, write_pages
 
+from fcot_vl.data.dataset import SampleFolder, write_shard
+
 TESTS = Path(__file__).parents[1]
 # Five packs: the last step of an epoch is short, and one process has a blank where the other has the last pack.
 PACKED = {"packing": True, "max_length": 155, "num_train_epochs": 2, "warmup_steps": 0, "save_steps": 2}
@@ -140,6 +142,35 @@ def test_post_training_on_shards(tmp_path, teacher_folder, data) -> None:
     assert_same_curve(one, two, ("ce",))
     found, want = weights(two), weights(one)
     assert found.keys() == want.keys()
+    for name, tensor in want.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_process_may_read_text_alone_while_the_other_reads_a_page(
+    tmp_path, teacher_folder, data, sharding
+) -> None:
+    """It computes a blank image times zero; otherwise the other process would wait for its part of the ViT."""
+    samples = list(SampleFolder(data))
+    for sample in samples[::2]:
+        sample.images = []
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    write_shard(mixed / "a.parquet", samples)
+    settings = {"packing": False, "per_device_train_batch_size": 1, "max_steps": 6, "warmup_steps": 0}
+    extra = {"fsdp": True} if sharding == "fsdp" else {}
+    two = run(2, "post-train", tmp_path / "two", teacher_folder, mixed, **settings, **extra)
+    read = [
+        [json.loads(line)["pages"] for line in (tmp_path / f"two.{rank}.pages").read_text().splitlines()]
+        for rank in (0, 1)
+    ]
+    text = {sample.id for sample in samples[::2]}
+    assert any((set(first) <= text) != (set(second) <= text) for first, second in zip(*read, strict=True))
+    one = run(
+        1, "post-train", tmp_path / "one", teacher_folder, mixed, **settings, gradient_accumulation_steps=2
+    )
+    assert_same_curve(one, two, ("ce",))
+    found, want = weights(two), weights(one)
     for name, tensor in want.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
 

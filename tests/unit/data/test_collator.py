@@ -121,12 +121,11 @@ def test_cached_features_take_the_place_of_pixels(processor):
     assert batch["visual_features"].shape == (2, 16, 128) and "pixel_values" not in batch
 
 
-def test_a_batch_of_text_has_no_pixels(processor):
-    assert set(PostTrainCollator(processor)([page(processor, [])])) == {
-        "input_ids",
-        "attention_mask",
-        "labels",
-    }
+def test_a_batch_of_text_has_one_blank_tile(processor):
+    batch = PostTrainCollator(processor)([page(processor, []), page(processor, [])])
+    assert batch["blank_image"] is True and len(batch["pixel_values"]) == 1
+    assert processor.image_token_id not in batch["input_ids"]
+    assert "blank_image" not in PostTrainCollator(processor)([page(processor, []), page(processor, [picture()])])
 
 
 def test_mistakes_are_named(processor):
