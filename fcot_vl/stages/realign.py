@@ -236,7 +236,7 @@ def realign(config: RealignConfig, teacher: str | Path, data: str | Path) -> Pat
 def _save_students(
     config: RealignConfig, teacher: str | Path, weights: dict[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Save each student as a folder: the teacher's weights, read again, with the trained adaptor.
+    """Save each student as a folder: the teacher's weights, read again, with the trained adaptor in float32.
 
     The weights are read again because the backbone may be sharded over many processes; only the adaptors were gathered.
     """
@@ -248,7 +248,7 @@ def _save_students(
             )
         prefix = f"adaptors.{ratio}."
         adaptor = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-        student.visual_adaptor.load_state_dict(adaptor)
+        student.visual_adaptor.float().load_state_dict(adaptor)  # stage 2 begins with unrounded weights
         processor = load_processor(teacher, config=student.config)
         save_model_folder(Path(config.output_dir) / f"ratio-{ratio}", student, processor)
 

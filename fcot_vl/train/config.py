@@ -124,6 +124,27 @@ class StageTrainingConfig(TrainingArguments):
         default=False, metadata={"help": "Remove unused columns. Must stay off: pages have none."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixed_precision == "fp16":
+            raise ValueError(
+                "fp16 cannot be used: its loss scaling begins with gradients that are not finite, which stop a run "
+                "here, and gradients of several students cannot be unscaled one after the other; use bf16"
+            )
+
+    @property
+    def n_gpu(self) -> int:
+        """Number of GPUs of this process, at most 1: on more, transformers would switch to `DataParallel`.
+
+        It splits every batch along its first dimension, which a batch of one row does not allow.
+        """
+        return min(self.visible_gpus, 1)
+
+    @property
+    def visible_gpus(self) -> int:
+        """Number of GPUs that this process could use."""
+        return int(super().n_gpu)
+
 
 def stage_settings(config: TrainingArguments) -> dict[str, Any]:
     """Return the settings of a run that affect its result and differ from the defaults, for `stage.json`.

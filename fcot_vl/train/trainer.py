@@ -199,4 +199,7 @@ def train(trainer: StageTrainer, stage: str, what: str) -> None:
     resumed = f", resuming from {checkpoint.name}" if checkpoint else ""
     many = f" on {config.world_size} processes" if config.world_size > 1 else ""
     logger.info(f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
+    if config.visible_gpus > 1:
+        gpus = config.visible_gpus
+        logger.info(f"{stage}: on 1 of {gpus} GPUs; to use all, start it with torchrun --nproc-per-node {gpus}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from fcot_vl.models import FCoTVLForConditionalGeneration, SharedBackbone
 from fcot_vl.models.drop_path import add_drop_path
-from fcot_vl.stages.post_train import post_train
+from fcot_vl.stages.post_train import load_for_training, post_train
 from fcot_vl.stages.realign import realign
 from fcot_vl.train import feature_cache as features
 
@@ -149,6 +149,10 @@ def test_bfloat16_trains_close_to_float32_and_saves_what_was_trained(tmp_path, t
     start = FCoTVLForConditionalGeneration.from_teacher(teacher_folder, 2, dtype=torch.bfloat16)
     moved = {n for n, w in model.state_dict().items() if not torch.equal(w, start.state_dict()[n])}
     assert moved and all(name.startswith(PROJECTOR) for name in moved)
+    for name, weight in weights(half / "ratio-2").items():
+        assert weight.dtype == (torch.float32 if name.startswith(PROJECTOR) else torch.bfloat16), name
+    trained = load_for_training(half / "ratio-2").state_dict()[PROJECTOR + "linear_1.weight"]
+    assert not torch.equal(trained, trained.bfloat16().float()), "stage 2 begins where stage 1 ended"
 
 
 # ----------------------------------------------------------------------------------------------------------- packs
