@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,8 @@ from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.data.packing import WINDOW, fill, plan_packs, tokens_of
 from fcot_vl.data.tokenization import IGNORED
 from fcot_vl.models import FCoTVLProcessor, SharedBackbone
-from fcot_vl.models.packed_attention import PACKED, packed_inputs
+from fcot_vl.models.packed_attention import packed_inputs
+from fcot_vl.prune.uniform import apply_uniform
 from fcot_vl.stages.post_train import load_for_training
 from fcot_vl.train.answer_model import AnswerModel
 from fcot_vl.train.dataset import PackedDataset, TrainingDataset
@@ -141,20 +145,48 @@ def test_post_training_reads_packs_too(teacher_folder, samples, processor) -> No
     assert float(packed) == pytest.approx(float(sum(parts)), abs=1e-5)
 
 
-def test_without_lengths_the_packed_attention_is_sdpa(teacher_folder, samples, processor) -> None:
-    """A decoder that has read packs still reads padded batches, on either side, as before."""
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_reading_packs_leaves_a_decoders_own_attention(teacher_folder, samples, processor, attention) -> None:
+    """Padded batches, on either side, are then read as before, and the model can be pruned."""
     model = load_for_training(teacher_folder)
+    model.set_attn_implementation(attention)
+    trained = AnswerModel(model, freeze_vision=False)
     pages = list(TrainingDataset(samples, processor, 4096))[:3]
+    packed = PostTrainCollator(processor, packed=True)(pages)
     for side in ("left", "right"):
         batch = {k: v for k, v in PostTrainCollator(processor, side)(pages).items() if k != "labels"}
         with torch.no_grad():
             before = model(**batch).logits
-            packed_inputs(model.model, torch.zeros(1, 4, dtype=torch.long), [1, 3])
-            assert model.model.language_model.config._attn_implementation == PACKED
+            trained(**packed)
+            assert model.model.language_model.config._attn_implementation == attention
             after = model(**batch).logits
-            model.model.language_model.set_attn_implementation("sdpa")
         real = batch["attention_mask"].bool()
         torch.testing.assert_close(after[real], before[real], rtol=0, atol=0)
+    apply_uniform(model, 0.5).remove()
+
+
+@pytest.mark.parametrize("positions", ["kept", "compact"])
+def test_packs_respect_sliding_windows(teacher_folder, samples, processor, positions, tmp_path) -> None:
+    """A decoder whose upper layers see the last eight tokens, as some Qwen2 and Phi-3 checkpoints do with more."""
+    shutil.copytree(teacher_folder, tmp_path / "sliding")
+    config = json.loads((tmp_path / "sliding" / "config.json").read_text())
+    layers = config["text_config"]["num_hidden_layers"]
+    config["text_config"] |= {
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "layer_types": ["full_attention"] + ["sliding_attention"] * (layers - 1),
+    }
+    (tmp_path / "sliding" / "config.json").write_text(json.dumps(config))
+    pages = list(TrainingDataset(samples, processor, 4096))
+    losses = {}
+    for folder in (teacher_folder, tmp_path / "sliding"):
+        model = AnswerModel(load_for_training(folder, positions), freeze_vision=False)
+        with torch.no_grad():
+            packed = model(**PostTrainCollator(processor, packed=True)(pages), denominator=1).loss
+            alone = sum(model(**PostTrainCollator(processor)([page]), denominator=1).loss for page in pages)
+        torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-4)
+        losses[folder] = float(packed)
+    assert len(set(losses.values())) == 2, "the window must matter"
 
 
 def test_lengths_that_are_not_those_of_the_row_are_refused(teacher_folder) -> None:
