@@ -23,6 +23,7 @@ VISUAL_POSITIONS = ("kept", "compact")  # the first is the default; docs/LOG.md 
 ROWS_ONLY = dict.fromkeys(
     WINDOWED, "it takes windows of a tile's grid, and in this family only rows are compressed"
 )
+IMAGE_INPUTS = ("pixel_values", "visual_features", "mm_encoder_outputs")
 NAMED = 5  # maximum number of weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -138,6 +139,23 @@ class StudentModel:
         super().__init__(config)  # type: ignore[call-arg]
         self.model = self.body(config)
         self.post_init()  # type: ignore[attr-defined]
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate as in transformers.
+
+        Raises:
+            ValueError: If there are images, and another model assists or this one does. transformers hands the visual
+                tokens of the main model to its assistant.
+        """
+        assists = getattr(kwargs.get("generation_config"), "is_assistant", False)
+        assisted = kwargs.get("assistant_model") is not None
+        images = [kwargs[name] for name in IMAGE_INPUTS if kwargs.get(name) is not None]
+        if (assists or assisted) and any(map(len, images)):  # text alone has an empty dict
+            raise ValueError(
+                "a student cannot be used with assistant_model on images, in either role: the assistant would read the "
+                "visual tokens of the other model; generate with one model alone"
+            )
+        return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_teacher(

@@ -290,6 +290,24 @@ def test_labels_give_the_loss_of_the_answer(make_student: Make, processor_for: C
     assert student.model.multi_modal_projector.compressor.weight.grad.abs().sum() > 0
 
 
+def test_a_student_is_refused_in_assisted_generation(
+    teacher_folder: Path, make_student: Make, processor_for: Callable
+) -> None:
+    """transformers hands the assistant the main model's visual tokens, so neither would read its own."""
+    teacher = InternVLForConditionalGeneration.from_pretrained(teacher_folder, dtype=torch.float32)
+    student = make_student(ratio=4)
+    own, whole = processor_for(student), prompt(FCoTVLProcessor.from_pretrained(teacher_folder))
+    new = {"max_new_tokens": 4, "do_sample": False}
+    with pytest.raises(ValueError, match="cannot be used with assistant_model on images"):
+        teacher.generate(**whole, **new, assistant_model=student)
+    with pytest.raises(ValueError, match="cannot be used with assistant_model on images"):
+        student.generate(**prompt(own), **new, assistant_model=teacher)
+    text = {"input_ids": own.tokenizer("What is the total?", return_tensors="pt").input_ids}
+    assert torch.equal(
+        teacher.generate(**text, **new, assistant_model=student), teacher.generate(**text, **new)
+    )
+
+
 @pytest.fixture(scope="module")
 def saved_student(
     make_student: Make, processor_for: Callable, tmp_path_factory: pytest.TempPathFactory
