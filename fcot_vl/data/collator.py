@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fcot_vl.data.tokenization import IGNORED, TokenizedPrompt, image_token_counts
 
-
 BLANK_SIDE = 64  # pixels
 
 
@@ -119,7 +118,6 @@ class PostTrainCollator:
             )
         layout = self.processor.image_layout([size for sample in samples for size in sample.prompt.sizes])
         return {"visual_features": torch.cat([sample.visual_features for sample in samples]), **layout}  # type: ignore[misc]
-
 
     def blank_image(self) -> dict[str, Any]:
         """Return the image inputs of a white square of one tile, marked as such.

@@ -43,10 +43,7 @@ def packed_attention_forward(
     window = kwargs.get("sliding_window")
     parts = zip(*(states.split(list(sequence_lengths), dim=2) for states in (query, key, value)), strict=True)
     return torch.cat(
-        [
-            sdpa_attention_forward(module, *part, _window_mask(part[0], window), **kwargs)[0]
-            for part in parts
-        ],
+        [sdpa_attention_forward(module, *part, _window_mask(part[0], window), **kwargs)[0] for part in parts],
         dim=1,
     ), None
 

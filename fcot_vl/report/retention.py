@@ -10,7 +10,7 @@ seeds. The spread is reported separately.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -34,14 +34,18 @@ def retention(model: ModelResults, teacher: ModelResults, tasks: Iterable[str]) 
 
 
 def retention_interval(model: ModelResults, teacher: ModelResults, tasks: Iterable[str]) -> Interval | None:
-    """Compute the paired bootstrap interval of `retention`, or None without predictions of both on the same pages."""
+    """Compute the paired bootstrap interval of `retention`.
+
+    Returns None without predictions of both on the same pages, or if no redraw changes the retention, as for a model
+    relative to itself.
+    """
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for task, _, ours, theirs in _pairs(model, teacher):
         pairs[task].append((ours, theirs))
     wanted = list(tasks)
     if not wanted or any(task not in pairs for task in wanted):
         return None
-    return bootstrap_ratio_interval([pairs[task] for task in wanted])
+    return _interval([pairs[task] for task in wanted])
 
 
 def retention_seed_range(model: ModelResults, teacher: ModelResults, tasks: Iterable[str]) -> Interval | None:
@@ -94,7 +98,13 @@ def density_retention(
         for _, density, score, whole in _pairs(model, teacher)
         if density is not None and density_band(density, teacher.densities) == band
     ]
-    return ours / theirs, bootstrap_ratio_interval([pairs]) if pairs else None
+    return ours / theirs, _interval([pairs]) if pairs else None
+
+
+def _interval(pairs: Sequence[Sequence[tuple[float, float]]]) -> Interval | None:
+    """Compute the bootstrap interval of a ratio, or None if it cannot vary."""
+    bounds = bootstrap_ratio_interval(pairs)
+    return None if bounds is None or bounds[0] == bounds[1] else bounds
 
 
 def _pairs(model: ModelResults, teacher: ModelResults) -> list[tuple[str, float | None, float, float]]:

@@ -127,6 +127,11 @@ class RunData:
         return next(m for m in self.models if m.variant.stage == "teacher" and m.variant.method == "none")
 
     @property
+    def control(self) -> ModelResults | None:
+        """The teacher post-trained on the same data as the students, if it was evaluated."""
+        return next(iter(self.find("control")), None)
+
+    @property
     def tasks(self) -> list[str]:
         return self.teacher.tasks
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fcot_vl.evaluate.tasks.minidoc import TEXT_DENSE
 from fcot_vl.report.budgets import comparisons
 from fcot_vl.report.examples import Example
 from fcot_vl.report.results import SUMMED
@@ -32,7 +31,8 @@ def summarize(
         "definitions": {
             "retention": "mean over tasks of score / teacher's score (the paper's Avgs)",
             "ci": "95% bootstrap over pages, paired with the teacher for retention",
-            "text_dense": list(TEXT_DENSE),
+            "retention_control": "the same against the control, the teacher post-trained on the students' data",
+            "text_dense": _densest(run),  # printed characters per visual token of the teacher
         },
         "models": [_row(run, model) for model in run.models],
         "bench": run.bench,
@@ -59,7 +59,9 @@ def summarize(
 
 def _row(run: RunData, model: ModelResults) -> dict[str, Any]:
     """Return the numbers of one model."""
-    dense = [t for t in TEXT_DENSE if t in run.tasks]
+    control = run.control if model.variant.stage == "post-train" else None
+    dense = _densest(run)
+    dense_retention, dense_bounds = density_retention(model, run.teacher, dense) if dense else (None, None)
     timed = run.timing(model.variant)
     seconds, base = model.mean("seconds_per_sample"), run.teacher.mean("seconds_per_sample")
     return {
@@ -72,8 +74,10 @@ def _row(run: RunData, model: ModelResults) -> dict[str, Any]:
         "retention": retention(model, run.teacher, run.tasks),
         "retention_ci": retention_interval(model, run.teacher, run.tasks),
         "retention_seed_range": retention_seed_range(model, run.teacher, run.tasks),
-        "retention_text_dense": retention(model, run.teacher, dense),
-        "retention_text_dense_ci": retention_interval(model, run.teacher, dense),
+        "retention_control": retention(model, control, run.tasks) if control else None,
+        "retention_control_ci": retention_interval(model, control, run.tasks) if control else None,
+        "retention_text_dense": dense_retention,
+        "retention_text_dense_ci": dense_bounds,
         "tasks": {task: _task_cell(run, model, task) for task in run.tasks},
         "density": {band: _density_cell(run, model, band) for band in run.densities},
         "visual_tokens_nominal": model.mean("visual_tokens_nominal"),
@@ -83,6 +87,11 @@ def _row(run: RunData, model: ModelResults) -> dict[str, Any]:
         "bench_seconds": timed["seconds"]["end_to_end"]["median"] if timed else None,
         "bench_faster": timed["faster"]["end_to_end"]["median"] if timed else None,
     }
+
+
+def _densest(run: RunData) -> str | None:
+    """Return the densest band of text density, or None if the pages are not divided into bands."""
+    return run.densities[-1] if len(run.densities) > 1 else None
 
 
 def _task_cell(run: RunData, model: ModelResults, task: str) -> dict[str, Any]:

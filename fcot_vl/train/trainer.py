@@ -201,5 +201,7 @@ def train(trainer: StageTrainer, stage: str, what: str) -> None:
     logger.info(f"{stage}: {what}, {trained:,} parameters train{many}{resumed}")
     if config.visible_gpus > 1:
         gpus = config.visible_gpus
-        logger.info(f"{stage}: on 1 of {gpus} GPUs; to use all, start it with torchrun --nproc-per-node {gpus}")
+        logger.info(
+            f"{stage}: on 1 of {gpus} GPUs; to use all, start it with torchrun --nproc-per-node {gpus}"
+        )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

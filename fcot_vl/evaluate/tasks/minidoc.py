@@ -25,29 +25,24 @@ class Task:
     Attributes:
         metric: Key of `SCORES`.
         max_new_tokens: Maximum number of tokens that `generate()` produces.
-        text_dense: Whether the score depends on reading many characters correctly. Compression must hurt these tasks
-            first.
         worked: Whether reasoning may come first, so that the answer follows the last "Answer:".
     """
 
     metric: str
     max_new_tokens: int = 64
-    text_dense: bool = False
     worked: bool = False
 
 
 MINIDOC: dict[str, Task] = {
-    "transcribe": Task("cer", 600, text_dense=True),
-    "forms": Task("anls", text_dense=True),
-    "table_markdown": Task("cer", 400, text_dense=True),
+    "transcribe": Task("cer", 600),
+    "forms": Task("anls"),
+    "table_markdown": Task("cer", 400),
     "table_qa": Task("relaxed", worked=True),
     "chart_qa": Task("relaxed", worked=True),
-    "dense_pages": Task("anls", text_dense=True),
+    "dense_pages": Task("anls"),
     "multiple_choice": Task("exact", worked=True),
     "sums": Task("relaxed", 96, worked=True),
 }
-TEXT_DENSE = tuple(name for name, task in MINIDOC.items() if task.text_dense)
-
 DENSITY_EDGES = (0, 0.25, 0.5, 1, 2, 4, 8)  # printed characters per visual token of the uncompressed teacher
 MIN_PAGES = 60  # of a band that is reported on its own
 

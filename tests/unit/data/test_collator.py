@@ -125,7 +125,9 @@ def test_a_batch_of_text_has_one_blank_tile(processor):
     batch = PostTrainCollator(processor)([page(processor, []), page(processor, [])])
     assert batch["blank_image"] is True and len(batch["pixel_values"]) == 1
     assert processor.image_token_id not in batch["input_ids"]
-    assert "blank_image" not in PostTrainCollator(processor)([page(processor, []), page(processor, [picture()])])
+    assert "blank_image" not in PostTrainCollator(processor)(
+        [page(processor, []), page(processor, [picture()])]
+    )
 
 
 def test_mistakes_are_named(processor):

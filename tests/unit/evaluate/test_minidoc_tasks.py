@@ -11,7 +11,6 @@ from fcot_vl.synthesize.minidoc import METRICS as MINIDOC_METRICS
 
 def test_tasks_fit_minidoc() -> None:
     assert {name: task.metric for name, task in benchmarks.MINIDOC.items()} == MINIDOC_METRICS
-    assert set(benchmarks.TEXT_DENSE) == {"transcribe", "table_markdown", "forms", "dense_pages"}
 
 
 def test_answers_are_read_off_after_the_marker_only_where_reasoning_is_asked_for() -> None:

@@ -7,10 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_case import PER_TASK, TASKS, write_bench, write_benchmark, write_result
+from report_case import BANDS, PER_TASK, TASKS, write_bench, write_benchmark, write_result
 
 from fcot_vl.report.results import ReportError, gather
-from fcot_vl.report.retention import retention, retention_difference, retention_interval
+from fcot_vl.report.retention import (
+    density_retention,
+    retention,
+    retention_difference,
+    retention_interval,
+)
 from fcot_vl.report.run_data import ModelResults
 from fcot_vl.report.variant import Variant
 from fcot_vl.stages.report import ReportConfig, report
@@ -28,6 +33,8 @@ def test_equal_tokens_are_by_name_or_by_mean(made: tuple[Path, str], run: Path) 
         "uniform drop 25%",
         "smaller page 25%",
     }
+    content = json.loads((made[0] / "report.json").read_text())
+    assert {row["other"] for row in content["equal_tokens"] if row["student"] == "student 4x"} == against
     found = gather(run)
     (student,) = (j for j in found.find("post-train") if j.variant.compress_ratio == 2)
     peer = found.find("teacher", "random")[0]
@@ -63,7 +70,9 @@ def test_interval_is_paired(tmp_path: Path) -> None:
     write_result(tmp_path, "twin", 0.6, stage="control")
     found = gather(tmp_path)
     (twin,) = found.find("control")
-    assert retention_interval(twin, twin, TASKS) == (1.0, 1.0)
+    assert retention(twin, twin, TASKS) == 1.0
+    assert retention_interval(twin, twin, TASKS) is None, "no interval on what cannot vary"
+    assert density_retention(twin, twin, BANDS[0]) == (1.0, None)
 
 
 def test_unmeasured_cells_stay_empty(tmp_path: Path) -> None:
@@ -170,3 +179,42 @@ def test_students_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> 
     folder = report(ReportConfig(tmp_path))
     text = (folder / "report.md").read_text().partition("## At equal tokens")[2].partition("\n## ")[0]
     assert text.count("not told apart") == 1
+
+
+@pytest.mark.slow
+def test_students_stand_beside_the_teacher_and_the_control(made: tuple[Path, str], run: Path) -> None:
+    """Retention against the teacher post-trained on the same pages: what compression costs, without the data's gain."""
+    folder, _ = made
+    rows = {r["label"]: r for r in json.loads((folder / "report.json").read_text())["models"]}
+    found = gather(run)
+    student = next(m for m in found.find("post-train") if m.variant.compress_ratio == 2)
+    (control,) = found.find("control")
+    row = rows["student 2x"]
+    assert row["retention_control"] == pytest.approx(retention(student, control, TASKS))
+    assert row["retention_control"] != row["retention"]
+    low, high = row["retention_control_ci"]
+    assert low < row["retention_control"] < high
+    text = (folder / "report.md").read_text()
+    assert "| retention % | of the control's % |" in text
+    assert f"| {100 * row['retention_control']:.1f} [{100 * low:.1f}, {100 * high:.1f}] |" in text
+    for label in (
+        "teacher",
+        "control: teacher post-trained",
+        "FastV 50%, K=1",
+        "student 2x, re-aligned only",
+    ):
+        assert rows[label]["retention_control"] is None, (
+            f"{label} was not post-trained on the control's pages"
+        )
+
+
+@pytest.mark.slow
+def test_dense_pages_are_the_densest_band_and_not_some_tasks(made: tuple[Path, str], run: Path) -> None:
+    folder, _ = made
+    content = json.loads((folder / "report.json").read_text())
+    assert content["definitions"]["text_dense"] == "6-8"
+    row = next(r for r in content["models"] if r["label"] == "student 4x")
+    assert row["retention_text_dense"] == row["density"]["6-8"]["retention"]
+    assert row["retention_text_dense_ci"] == row["density"]["6-8"]["retention_ci"]
+    text = (folder / "report.md").read_text()
+    assert "| densest pages % |" in text and "text-dense tasks" not in text

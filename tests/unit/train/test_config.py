@@ -12,9 +12,11 @@ from fcot_vl.stages.post_train import post_train
 
 @pytest.mark.parametrize("make", [realign_config, post_train_config])
 def test_fp16_is_refused_with_the_reason(tmp_path, make, monkeypatch):
-    with pytest.raises(ValueError, match="fp16 cannot be used: .* use bf16"):
+    with pytest.raises(ValueError, match=r"fp16 cannot be used: .* use bf16"):
         make(tmp_path, fp16=True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # as `accelerate launch --mixed_precision fp16` does
+    monkeypatch.setenv(
+        "ACCELERATE_MIXED_PRECISION", "fp16"
+    )  # as `accelerate launch --mixed_precision fp16` does
     with pytest.raises(ValueError, match="fp16 cannot be used"):
         make(tmp_path)
     assert make(tmp_path, bf16=True).mixed_precision == "bf16"
