@@ -22,7 +22,7 @@ def test_fp16_is_refused_with_the_reason(tmp_path, make, monkeypatch):
     assert make(tmp_path, bf16=True).mixed_precision == "bf16"
 
 
-def test_one_process_uses_one_of_several_gpus(tmp_path, teacher_folder, monkeypatch, capsys):
+def test_one_process_uses_one_of_several_gpus(tmp_path, teacher_folder, log):
     """transformers would wrap the model in DataParallel and multiply the batch by the number of GPUs."""
     data = write_pages(tmp_path / "data")
     config = post_train_config(tmp_path / "out", max_steps=1)
@@ -31,4 +31,4 @@ def test_one_process_uses_one_of_several_gpus(tmp_path, teacher_folder, monkeypa
     assert config.n_gpu == 1 and config.train_batch_size == 4
     post_train(config, teacher_folder, data)
     assert json.loads((tmp_path / "out" / "stage.json").read_text())["settings"]["items_per_step"] == 4
-    assert "1 of 4 GPUs; to use all, start it with torchrun --nproc-per-node 4" in capsys.readouterr().out
+    assert "1 of 4 GPUs; to use all, start it with torchrun --nproc-per-node 4" in log()
