@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText
 
-from fcot_vl.common.errors import one_line
 from fcot_vl.models.auto import family_of, load_processor
+from fcot_vl.models.loading import checked
 
 
 def load_for_inference(model: str | Path) -> tuple[Any, Any]:
@@ -22,12 +21,9 @@ def load_for_inference(model: str | Path) -> tuple[Any, Any]:
     family_of(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    try:
-        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-        processor = load_processor(model)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{model}: the model cannot be loaded ({one_line(error)})") from None
-    return loaded.eval().to(device), processor
+    with checked(model):
+        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+    return loaded.eval().to(device), load_processor(model)
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

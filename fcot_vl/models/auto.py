@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from transformers import AutoConfig
 
-from fcot_vl.common.errors import one_line
 from fcot_vl.models.internvl.modeling import FCoTVLForConditionalGeneration
 from fcot_vl.models.internvl.processing import FCoTVLProcessor
 from fcot_vl.models.llava.modeling import (
@@ -16,6 +15,7 @@ from fcot_vl.models.llava.modeling import (
     FCoTVLLlavaOnevisionForConditionalGeneration,
 )
 from fcot_vl.models.llava.processing import FCoTVLLlavaProcessor
+from fcot_vl.models.loading import checked
 from fcot_vl.models.qwen_vl.modeling import (
     FCoTVLQwen2VLForConditionalGeneration,
     FCoTVLQwen3VLForConditionalGeneration,
@@ -53,10 +53,8 @@ def read_config(path_or_id: str | Path) -> Any:
     Raises:
         ValueError: If there is no model; the message has one line.
     """
-    try:
-        return AutoConfig.from_pretrained(path_or_id)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path_or_id}: not a model ({one_line(error)})") from None
+    with checked(path_or_id, "not a model"):
+        return AutoConfig.from_pretrained(path_or_id, trust_remote_code=False)
 
 
 def family_of(path_or_id: str | Path) -> Family:
@@ -84,9 +82,11 @@ def load_processor(path_or_id: str | Path, config: Any = None) -> Any:
             with.
 
     Raises:
-        ValueError: If the model belongs to no supported family.
+        ValueError: If the model belongs to no supported family, or the processor cannot be loaded.
     """
-    processor = family_of(path_or_id).processor.from_pretrained(path_or_id)
+    family = family_of(path_or_id)
+    with checked(path_or_id, "the processor cannot be loaded"):
+        processor = family.processor.from_pretrained(path_or_id, trust_remote_code=False)
     if config is not None:  # otherwise it fits the model it was loaded with
         processor.fit(config)
     return processor

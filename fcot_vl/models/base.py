@@ -24,8 +24,8 @@ ROWS_ONLY = dict.fromkeys(
     WINDOWED, "it takes windows of a tile's grid, and in this family only rows are compressed"
 )
 IMAGE_INPUTS = ("pixel_values", "visual_features", "mm_encoder_outputs")
-NAMED = 5  # maximum number of weights listed in a message
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+NAMED = 5  # maximum number of weights listed in a message
 
 
 class CompressedConfig(PreTrainedConfig):
@@ -177,7 +177,8 @@ class StudentModel:
         Raises:
             ValueError: If the family or an option is wrong, or weights are missing, unexpected or of another shape.
         """
-        teacher = AutoConfig.from_pretrained(path_or_id, **{k: kwargs[k] for k in HUB_OPTIONS if k in kwargs})
+        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        teacher = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False, **hub)
         config = cls.config_class.from_teacher(teacher, compress_ratio, compressor, visual_positions)
         model, info = cls._load_checked(path_or_id, True, config=config, **kwargs)
         if info["missing_keys"]:
@@ -211,6 +212,7 @@ class StudentModel:
     def _load_checked(
         cls, path: Any, from_teacher: bool, *args: Any, **kwargs: Any
     ) -> tuple[Self, dict[str, Any]]:
+        kwargs.setdefault("trust_remote_code", False)
         kwargs["ignore_mismatched_sizes"] = (
             True  # report the names below instead of raising a bare RuntimeError
         )

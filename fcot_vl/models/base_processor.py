@@ -28,10 +28,10 @@ class ImageTextProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load from the folder of a teacher or a student, and `fit` to the model in that folder, if there is one."""
+        trusted = kwargs.setdefault("trust_remote_code", False)
         processor: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         hub = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
         if PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type"):
-            trusted = kwargs.get("trust_remote_code")
             config = AutoConfig.from_pretrained(
                 pretrained_model_name_or_path, trust_remote_code=trusted, **hub
             )

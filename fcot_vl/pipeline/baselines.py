@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from transformers import AutoConfig
-
 from fcot_vl.common.config import build
 from fcot_vl.common.errors import one_line
+from fcot_vl.models.auto import read_config
 from fcot_vl.pipeline.recipe import BaselinesSection, Recipe
 from fcot_vl.prune.method import Method
 
@@ -30,7 +29,7 @@ def list_baselines(recipe: Recipe) -> tuple[list[Baseline], list[str]]:
     Random dropping runs once per seed, every other method once.
     """
     section = build(BaselinesSection, recipe.baselines)
-    depth = AutoConfig.from_pretrained(recipe.teacher_model).text_config.num_hidden_layers
+    depth = read_config(recipe.teacher_model).text_config.num_hidden_layers
     found: dict[Method, str] = {}
     left_out = []
     for name in section.methods:

@@ -9,7 +9,7 @@ from fcot_vl.common.config import build
 from fcot_vl.common.hashing import hash_files, hash_module
 from fcot_vl.data.dataset import SampleFolder
 from fcot_vl.merge.config import MergeConfig
-from fcot_vl.models import FCoTVLProcessor
+from fcot_vl.models.auto import load_processor
 from fcot_vl.stages.label import LabelConfig, label
 from fcot_vl.stages.merge import merge
 from fcot_vl.stages.post_train import PostTrainConfig, load_for_training, post_train
@@ -41,7 +41,7 @@ def run_cache_features(*, teacher: str, pages: Path, folder: Path) -> None:
     samples = SampleFolder(pages)
     model = load_for_training(teacher).eval()
     inputs = {"vision": hash_module(model.model.vision_tower), "data": hash_files(samples.shards)}
-    processor = FCoTVLProcessor.from_pretrained(teacher)
+    processor = load_processor(teacher)
     cache_features(folder, model.get_visual_features, samples, processor, inputs)
 
 

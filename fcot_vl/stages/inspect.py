@@ -119,7 +119,7 @@ def _read(path: str) -> tuple[str, str, InternVLConfig, GotOcr2ImageProcessorPil
         raise CheckpointError(f"{path}: this is a {config.model_type} model, not an InternVL")
     family = "student of an InternVL" if isinstance(config, FCoTVLConfig) else "InternVL, Hugging Face layout"
     try:
-        tiling = GotOcr2ImageProcessorPil.from_pretrained(path)
+        tiling = GotOcr2ImageProcessorPil.from_pretrained(path, trust_remote_code=False)
     except OSError:  # a folder without a processor: use the tiling of the original
         height, width = config.vision_config.image_size
         tiling = GotOcr2ImageProcessorPil(size={"height": height, "width": width})

@@ -314,7 +314,7 @@ def load_for_training(model: str | Path, visual_positions: str | None = None) ->
     family = family_of(model).student
     with full_weight_loading():
         if isinstance(read_config(model), family.config_class):
-            student = family.from_pretrained(model, dtype=torch.float32)
+            student = family.from_pretrained(model, dtype=torch.float32, trust_remote_code=False)
         else:
             student = family.from_teacher(model, compress_ratio=1, dtype=torch.float32)
     if visual_positions is not None:

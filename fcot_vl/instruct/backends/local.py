@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.hashing import hash_model_folder
@@ -24,6 +24,7 @@ from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open
 from fcot_vl.inference.decoding import decode_greedily, pad_id
 from fcot_vl.inference.loading import load_for_inference, stop_ids
+from fcot_vl.models.loading import checked
 
 
 @dataclass(frozen=True)
@@ -270,13 +271,12 @@ class LocalLlm(LocalBackend):
         if self._loaded is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(self.path)
-                model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype)
-            except Exception as error:  # missing file, unknown architecture, broken weights, network
-                raise ValueError(
-                    f"{self.path}: no language model can be loaded from here ({one_line(error)})"
-                ) from None
+            with checked(self.path, "no language model can be loaded from here"):
+                config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+                model = AutoModelForCausalLM.from_pretrained(
+                    self.path, config=config, dtype=dtype, trust_remote_code=False
+                )
             if not tokenizer.chat_template:
                 raise ValueError(
                     f"{self.path}: its tokenizer has no chat template; use an instruction-tuned model"
