@@ -125,13 +125,13 @@ class LoadedCandidate:
     def _inputs(self, pages: Sequence[Sample], handle: PruneHandle | None) -> dict[str, Tensor]:
         questions = [page.question for page in pages]
         prompts = [
-            tokenize_question(text, page.images, self.processor)
+            tokenize_question(text, page.question_images, self.processor)
             for text, page in zip(questions, pages, strict=True)
         ]
         builder = InputBuilder(
             self.processor, self.candidate.method, self.model.generation_config.pad_token_id
         )
-        inputs = builder.batch(prompts, [page.images for page in pages], handle)
+        inputs = builder.batch(prompts, [page.question_images for page in pages], handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _timing_hooks(self, clock: Clock) -> list[Any]:

@@ -7,6 +7,7 @@ line starts fast. A user's mistake is reported in one red line, with exit code 2
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 import typer
@@ -30,6 +31,9 @@ def main() -> None:
     from fcot_vl.common.console import messages, set_up_logging
 
     set_up_logging()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # print what the terminal's encoding lacks as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as ended:

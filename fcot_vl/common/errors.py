@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fcot_vl.common.text import clean_text
+
 
 class CheckpointError(ValueError):
     """Error for a checkpoint that cannot be used or written; the message names the file, the problem and what to do."""
@@ -9,4 +11,4 @@ class CheckpointError(ValueError):
 
 def one_line(error: BaseException, most: int = 200) -> str:
     """Return the error's text without line breaks, cut after `most` characters, or its type if it has no text."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return clean_text(" ".join(str(error).split()))[:most] or type(error).__name__

@@ -45,9 +45,21 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+# A lone surrogate is written as the JSON escape that it came from, so that no text can stop a writer.
+ESCAPED = "backslashreplace"
+
+
+def json_line(row: Any) -> str:
+    """Return one line of JSON that can always be encoded as UTF-8."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", ESCAPED).decode("utf-8") + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, completely or not at all."""
-    with replacing(path, str(os.getpid())) as partial, partial.open("w", encoding="utf-8") as file:
+    with (
+        replacing(path, str(os.getpid())) as partial,
+        partial.open("w", encoding="utf-8", errors=ESCAPED) as file,
+    ):
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
@@ -55,13 +67,13 @@ def write_json(path: Path, value: Any) -> None:
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON value per line, completely or not at all."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json_line(row) for row in rows)
 
 
 def append_rows(path: Path, rows: Iterable[Any]) -> None:
     """Append one JSON value per line; they are on the disk when this function returns."""
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        file.write("".join(json_line(row) for row in rows))
         file.flush()
         os.fsync(file.fileno())
 

@@ -23,6 +23,8 @@ from PIL import Image
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import replacing
 from fcot_vl.common.hashing import hash_files
+from fcot_vl.common.text import clean_text
+from fcot_vl.data.chat_format import images_so_far, malformed
 from fcot_vl.data.images import LazyImage
 
 _text = {"dtype": "string", "_type": "Value"}
@@ -70,7 +72,8 @@ class Sample:
     """One sample.
 
     Attributes:
-        images: RGB pages. They belong to the first user turn.
+        images: RGB pages in the order of the marks `<image>` in the user turns. Without marks, they are at the start of
+            the first user turn.
         messages: Messages ``{"role": "user" | "assistant", "content": str}`` in order. The first may be a ``system``
             turn.
         task: Name of the task, such as ``transcription``.
@@ -96,6 +99,12 @@ class Sample:
         """Content of the first user turn."""
         return next(message["content"] for message in self.messages if message["role"] == "user")
 
+    @property
+    def question_images(self) -> list[Image.Image]:
+        """Images that the first user turn shows: all, unless the conversation marks some of them later."""
+        first = [message for message in self.messages if message["role"] == "user"][:1]
+        return self.images[: images_so_far(first, self.messages)]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -112,7 +121,14 @@ def _row(sample: Sample, encoding: str) -> dict[str, Any]:
         buffer = io.BytesIO()
         image.save(buffer, encoding, **ENCODINGS[encoding])
         encoded.append({"bytes": buffer.getvalue(), "path": None})
-    return {**vars(sample), "images": encoded}
+    texts = {
+        "id": clean_text(sample.id),
+        "messages": [{key: clean_text(text) for key, text in turn.items()} for turn in sample.messages],
+        "task": clean_text(sample.task),
+        "source": clean_text(sample.source),
+        "answers": [clean_text(answer) for answer in sample.answers],
+    }
+    return {**vars(sample), **texts, "images": encoded}
 
 
 def write_shard(path: Path, samples: Iterable[Sample], encoding: str = "PNG") -> None:
@@ -175,6 +191,24 @@ class Samples(Sequence[Sample]):
         return self.read(index % len(self))
 
 
+def _refuse_null(row: dict[str, Any], where: str) -> None:
+    """Refuse a row of a shard that others wrote with nothing in a column that is used.
+
+    Raises:
+        SampleError: If there is one.
+    """
+    for column in ("id", "images", "messages", "task", "source"):
+        if row[column] is None:
+            raise malformed(f"{where}: nothing in column {column!r}")
+    if any(image is None or image["bytes"] is None for image in row["images"]):
+        raise malformed(f"{where}: an image without bytes in column 'images'")
+    if any(turn is None or None in turn.values() for turn in row["messages"]):
+        raise malformed(f"{where}: a turn without a role or without text in column 'messages'")
+    if None in (row["answers"] or ()):
+        raise malformed(f"{where}: nothing as an answer in column 'answers'")
+    row["answers"], row["metric"] = row["answers"] or [], row["metric"] or ""
+
+
 class SampleFolder(Samples):
     """Samples of the ``*.parquet`` shards of a folder, in name order, map-style. Images are decoded on first use.
 
@@ -207,6 +241,7 @@ class SampleFolder(Samples):
 
     def read(self, index: int) -> Sample:
         row = self._table.slice(index, 1).to_pylist()[0]
+        _refuse_null(row, f"{self.folder}: sample {index}")
         label = f"{self.folder}: the image of sample {row['id']}"
         row["images"] = [StoredImage(image["bytes"], label) for image in row["images"]]
         return Sample(**row)

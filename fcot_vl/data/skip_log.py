@@ -7,7 +7,6 @@ silently.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.files import read_rows, replacing
+from fcot_vl.common.files import append_rows, read_rows, write_rows
 from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import ImageError
@@ -53,8 +52,7 @@ def skipped_row(origin: Origin, error: BaseException) -> dict[str, Any]:
 def write_skipped(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Replace the `skipped.jsonl` of a folder atomically and return its path."""
     path = folder / FILE
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(_line(row) for row in rows)
+    write_rows(path, rows)
     return path
 
 
@@ -126,8 +124,7 @@ class SkipLog:
         row = {**asdict(origin_of(self.samples, index)), "kind": PIXELS, "reason": reason}
         if row in read_rows(self.path):
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        append_rows(self.path, [row])
 
     def _add(self, index: int, error: BaseException) -> None:
         row = skipped_row(origin_of(self.samples, index), error)
@@ -143,7 +140,3 @@ class SkipLog:
             f"max_skipped {self.max_share:g} allows: {count:,} {worst}, such as: {example}{named}. "
             "Fix the data or raise max_skipped"
         )
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -8,13 +8,12 @@ to a stage folder once, and training reads from there.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fcot_vl.common.files import read_rows
+from fcot_vl.common.files import read_rows, write_rows
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.common.stage import open_stage
 from fcot_vl.data.dataset import Origin, Sample, SampleFolder, write_shard
@@ -90,8 +89,7 @@ def _write(folder: Path, first: int, rows: list[dict[str, Any]], reader: RowRead
             yield sample
 
     made = list(samples())
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped)
-    _shard(folder, first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+    write_rows(_shard(folder, first).with_suffix(".jsonl"), skipped)
     write_shard(_shard(folder, first), made)  # last, so that an existing shard is always complete
 
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fcot_vl.common.errors import one_line
+from fcot_vl.data.chat_format import count_marks, with_image_parts
+
 IGNORED = -100  # label of a position that the loss ignores
 
 
@@ -66,9 +69,12 @@ class TokenizedPrompt:
 def image_token_counts(
     processor: Any, images: Sequence[Image.Image], ratios: Sequence[int] = (1,)
 ) -> dict[int, tuple[int, ...]]:
-    """Compute the number of visual tokens of each image from its size alone, by compress ratio."""
+    """Compute the number of visual tokens of each image of one prompt from their sizes alone, by compress ratio."""
     sizes = [(image.height, image.width) for image in images]
-    return {r: tuple(processor.count_image_tokens(*size, r) for size in sizes) for r in ratios}
+    return {
+        r: tuple(processor.count_image_tokens(*size, r, n_images=len(sizes)) for size in sizes)
+        for r in ratios
+    }
 
 
 def tokenize_prompt(
@@ -84,7 +90,8 @@ def tokenize_prompt(
     special token (LLaVA), the end-of-sequence token of the tokenizer is added after the last answer.
 
     Args:
-        messages: Messages `{"role", "content"}` in order. The images are put before the text of the first user turn.
+        messages: Messages `{"role", "content"}` in order. An image is at its mark in a question; without any mark, all
+            are before the text of the first question.
         images: Images of the conversation. Only their sizes are used.
         processor: Processor of a family, or one with `tokenizer`, `chat_template`, `image_token_id`, `image_marks` and
             `count_image_tokens`.
@@ -94,7 +101,7 @@ def tokenize_prompt(
         ValueError: If the conversation has no user turn or no answer, if its text contains the placeholder token, or if
             the template does not render a longer conversation as a continuation of a shorter one.
     """
-    conversation = _with_images(messages, len(images))
+    conversation = _with_images(messages, len(images), processor)
     answers = [turn for turn, m in enumerate(conversation) if m["role"] == "assistant"]
     if not answers:
         raise ValueError(
@@ -141,7 +148,7 @@ def tokenize_open(
     ratios: Sequence[int] = (1,),
 ) -> TokenizedPrompt:
     """Tokenize a conversation that ends in a question, up to the start of the answer."""
-    conversation = _with_images(messages, len(images))
+    conversation = _with_images(messages, len(images), processor)
     ids = np.asarray(_encode(_render(conversation, processor, True), processor)["input_ids"], dtype=np.int32)
     return _prompt(ids, np.zeros(len(ids), dtype=np.bool_), images, processor, ratios)
 
@@ -160,27 +167,43 @@ def question_inputs(
     return inputs | image_inputs | processor.prompt_inputs(input_ids)
 
 
-def _with_images(messages: Sequence[dict[str, str]], n_images: int) -> list[dict[str, Any]]:
-    """Return the conversation with its contents as parts and the images before the text of the first user turn."""
-    conversation = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
-    first_user = next((m for m in conversation if m["role"] == "user"), None)
-    if first_user is None:
-        raise ValueError(
-            f"a conversation needs a user and an assistant turn, got {[m['role'] for m in messages]}"
-        )
-    first_user["content"] = [*({"type": "image"} for _ in range(n_images)), *first_user["content"]]
+def _with_images(messages: Sequence[dict[str, str]], n_images: int, processor: Any) -> list[dict[str, Any]]:
+    """Return the conversation with its contents as parts, and the images at their marks (see `chat_format`).
+
+    Some templates put the images of a turn before its text. An image at a mark is therefore a piece of the text.
+    """
+    conversation = with_image_parts(messages, n_images)
+    if not count_marks(messages):
+        return conversation
+    image = _image_text(processor)
+    for message in conversation:
+        text = "".join(image if part["type"] == "image" else part["text"] for part in message["content"])
+        message["content"] = [{"type": "text", "text": text}]
     return conversation
 
 
-def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_prompt: bool) -> str:
-    return str(
-        processor.tokenizer.apply_chat_template(
-            conversation,
-            chat_template=getattr(processor, "chat_template", None),
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-        )
+def _image_text(processor: Any) -> str:
+    """Return what the chat template writes for an image, without a line break after it."""
+    text = {"type": "text", "text": "the text"}
+    with_image, without = (
+        _render([{"role": "user", "content": content}], processor, False)
+        for content in ([{"type": "image"}, text], [text])
     )
+    return with_image[without.index(text["text"]) : with_image.index(text["text"])].rstrip("\n")
+
+
+def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_prompt: bool) -> str:
+    try:
+        return str(
+            processor.tokenizer.apply_chat_template(
+                conversation,
+                chat_template=getattr(processor, "chat_template", None),
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )
+        )
+    except Exception as error:  # a template is a program of the checkpoint, and may fail in any way
+        raise ValueError(f"the chat template cannot render a conversation ({one_line(error)})") from None
 
 
 def _encode(text: str, processor: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.dataset import Sample, StoredImage
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.tokenization import image_token_counts, tokenize_question
@@ -90,9 +91,9 @@ class Generator:
         """
         self.settings(sample.task, sample.metric)
         text = sample.question
-        counts = image_token_counts(self.processor, sample.images)[1]
+        counts = image_token_counts(self.processor, sample.question_images)[1]
         total = sum(counts)
-        kept = self.input_builder.visual_tokens(sample.images, counts)
+        kept = self.input_builder.visual_tokens(sample.question_images, counts)
         by_layer = [kept] * self.n_layers
         if self.method.name not in IMAGE_METHODS:
             by_layer = tokens_by_layer(self.method.drops(self.n_layers), self.n_layers, total)
@@ -104,7 +105,7 @@ class Generator:
             text,
             total,
             kept,
-            _ink(sample.images),
+            _ink(sample.question_images),
             tuple(by_layer),
         )
 
@@ -125,7 +126,7 @@ class Generator:
             )
         rows = []
         for question, sample, tokens in zip(batch, samples, answers, strict=True):
-            prediction = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            prediction = clean_text(self.processor.tokenizer.decode(tokens, skip_special_tokens=True))
             rows.append(
                 {
                     "id": question.id,
@@ -179,8 +180,12 @@ class Generator:
 
         For the method `smaller_page`, the blank tokens of the pages are passed to the handle.
         """
-        prompts = [tokenize_question(sample.question, sample.images, self.processor) for sample in samples]
-        inputs = self.input_builder.batch(prompts, [sample.images for sample in samples], handle)
+        images = [sample.question_images for sample in samples]
+        prompts = [
+            tokenize_question(sample.question, own, self.processor)
+            for sample, own in zip(samples, images, strict=True)
+        ]
+        inputs = self.input_builder.batch(prompts, images, handle)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def costs(self, questions: Sequence[Question]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from fcot_vl.common.progress import progress_bar
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.tokenization import TokenizedPrompt, tokenize_question
 from fcot_vl.evaluate.generator import Generator
 from fcot_vl.inference.loading import load_for_inference
@@ -140,7 +141,7 @@ class FCoTVL(lmms):
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         answers = self.generator.decode(inputs, batch[0].max_new_tokens)
         for one, n_input, tokens in zip(batch, lengths, answers, strict=True):
-            text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            text = clean_text(self.processor.tokenizer.decode(tokens, skip_special_tokens=True))
             counts = TokenCounts(input_tokens=n_input, output_tokens=len(tokens))
             replies.append(GenerationResult(truncate_at(text, one.until), counts))
         return replies

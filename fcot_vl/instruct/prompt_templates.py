@@ -13,6 +13,8 @@ import yaml
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.hashing import hash_file
+from fcot_vl.common.text import clean_text, has_surrogates
+from fcot_vl.data.chat_format import IMAGE
 
 PLACEHOLDERS = ("question", "answer", "task", "examples")
 PROMPTS = Path(__file__).parent / "prompts"
@@ -87,7 +89,9 @@ class StyleExamples:
             raise ValueError(f"{path}: cannot be read as JSON lines ({one_line(error)})") from None
         for row in rows:
             found = row if isinstance(row, dict) else {}
-            question, answer = str(found.get("question") or ""), str(found.get("answer") or "")
+            question, answer = (
+                clean_text(str(found.get(key) or "")).replace(IMAGE, "") for key in ("question", "answer")
+            )
             if question.strip() and answer.strip() and len(answer) <= LONGEST:
                 self.examples.append((question, answer))
         if not self.examples:
@@ -122,6 +126,8 @@ def _read(path: Path) -> dict[str, str | None]:
             template is None or (isinstance(template, str) and template.strip())
         ):
             raise ValueError(f"{path}: {task}: a template must be a text or null, got {template!r}")
+        if has_surrogates(template or ""):
+            raise ValueError(f"{path}: {task}: the template is not valid Unicode; write it as UTF-8")
         for name in _BRACES.findall(template or ""):
             if name not in PLACEHOLDERS:
                 known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)

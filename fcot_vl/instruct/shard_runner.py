@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.files import write_rows
 from fcot_vl.common.progress import progress_bar
 from fcot_vl.data.dataset import Origin, Sample, write_shard
 from fcot_vl.data.mixture import Mixture
@@ -125,9 +126,8 @@ class ShardRunner:
             rows, samples = worker.process(self.indices[first:last], generate)
         finally:
             journal.close()
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
-            self.path(first).with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+            write_rows(self.path(first).with_suffix(".jsonl"), rows)
             # Last, so that an existing shard is always complete. Images are opened again, one at a time.
             write_shard(self.path(first), samples)
         except OSError as error:

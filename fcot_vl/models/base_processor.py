@@ -67,18 +67,19 @@ class ImageTextProcessor(ProcessorMixin):
         """Return the number of tiles of an image, including an overview."""
         return 1
 
-    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1, n_images: int = 1) -> int:
         """Return the number of placeholders of an image.
 
         Args:
             height: Height of the image in pixels.
             width: Width of the image in pixels.
             ratio: Additional compress ratio, on top of that of this processor's model.
+            n_images: Number of images of the prompt, which may share a budget.
         """
         raise NotImplementedError
 
     def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Return the image inputs of the model: `pixel_values`, and the output of `image_layout`."""
+        """Return the image inputs of one prompt for the model: `pixel_values`, and the output of `image_layout`."""
         raise NotImplementedError
 
     def image_layout(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:

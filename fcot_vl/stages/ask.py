@@ -13,6 +13,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from fcot_vl.common.text import check_text, clean_text
+from fcot_vl.data.chat_format import IMAGE
 from fcot_vl.data.images import open_image
 from fcot_vl.data.tokenization import question_inputs
 from fcot_vl.inference.decoding import decode_greedily
@@ -77,7 +79,7 @@ def ask(
     seconds = time.perf_counter() - started
     ratio = int(getattr(loaded.config, "compress_ratio", 1))
     return Answer(
-        text=processor.tokenizer.decode(answer, skip_special_tokens=True).strip(),
+        text=clean_text(processor.tokenizer.decode(answer, skip_special_tokens=True)).strip(),
         model="embedded" if model is None else str(model),
         kind="student" if ratio > 1 else "teacher",
         compress_ratio=ratio,
@@ -94,11 +96,11 @@ def check_question(question: str) -> str:
     """Return the question without outer whitespace.
 
     Raises:
-        ValueError: If the question is empty.
+        ValueError: If the question is empty or not valid Unicode, as bytes that are not UTF-8 are.
     """
     if not question.strip():
         raise ValueError("the question is empty; ask something, for example: What is the total?")
-    return question.strip()
+    return check_text(question.strip(), "the question")
 
 
 def question_tensors(question: str, image: Image.Image, model: Any, processor: Any) -> dict[str, Tensor]:
@@ -110,7 +112,7 @@ def question_tensors(question: str, image: Image.Image, model: Any, processor: A
     question = check_question(question)
     marks = processor.tokenizer.convert_ids_to_tokens([*processor.image_marks[0], *processor.image_marks[1]])
     for token in (processor.image_token, *marks):
-        if token in question:
+        if token in question and token != IMAGE:  # which keeps the place of the image in the text
             raise ValueError(f"the question holds {token}, which marks images; leave it out")
     inputs = question_inputs(question, [image], processor)
     inputs = {key: value.to(model.device) for key, value in inputs.items()}

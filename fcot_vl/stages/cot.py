@@ -19,6 +19,7 @@ from PIL import Image
 
 from fcot_vl.common.console import show
 from fcot_vl.common.stage import open_stage
+from fcot_vl.data.chat_format import IMAGE, count_marks
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.skip_log import skipped_row
 from fcot_vl.data.sources.base import origin_of
@@ -206,6 +207,8 @@ class _Worker:
             if message["role"] != "user":
                 continue
             turn, plain = len(found), message["content"]
+            if count_marks([message]) != len(sample.images):  # it is asked alone, with all images before it
+                plain = plain.replace(IMAGE, "").strip()
             answer = messages[at + 1]["content"] if at + 1 < len(messages) else ""
             truths = sample.answers if turn == 0 and sample.answers else [extract_answer(answer)]
             truths = [truth for truth in truths if truth.strip() and len(tokens(truth)) <= LONGEST]

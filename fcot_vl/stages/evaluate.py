@@ -18,7 +18,7 @@ from typing import Any
 
 from fcot_vl.common.console import show
 from fcot_vl.common.errors import one_line
-from fcot_vl.common.files import write_json
+from fcot_vl.common.files import json_line, write_json
 from fcot_vl.common.hashing import former_model_hash, hash_model_folder
 from fcot_vl.common.provenance import provenance
 from fcot_vl.common.stage import open_stage, read_stage
@@ -230,7 +230,7 @@ def data_hash(samples: Iterable[Sample]) -> str:
     for sample in samples:
         sizes = [image.size for image in sample.images]
         content = [sample.id, sample.task, sample.messages, sample.answers, sample.metric, sizes]
-        digest.update(json.dumps(content, ensure_ascii=False).encode())
+        digest.update(json_line(content)[:-1].encode())
         for image in sample.images:
             digest.update(image.convert("RGB").tobytes())
     return digest.hexdigest()

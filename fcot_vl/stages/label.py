@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.stage import open_stage
+from fcot_vl.common.text import check_text
+from fcot_vl.data.chat_format import images_so_far
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.sources.base import origin_of
@@ -63,6 +65,8 @@ class LabelConfig(BackendConfig):
             )
         if any(not question.strip() for question in self.questions):
             raise ValueError("--question is empty; give the text of a question")
+        for question in self.questions:
+            check_text(question, "--question")
         self.check(self.teacher, "--teacher")
 
 
@@ -189,10 +193,12 @@ class _Worker:
         self.questions += 1
 
     def _request(self, conversation: _Conversation, turn: int) -> Request:
+        whole = [{"role": "user", "content": question} for question in conversation.questions]
+        shown = images_so_far(conversation.messages, whole)
         return Request(
             f"{conversation.index}/{turn}",
             list(conversation.messages),
-            lambda: self.samples[conversation.index].images,
+            lambda: self.samples[conversation.index].images[:shown],
         )
 
     def _conversation(self, index: int) -> _Conversation:

@@ -31,6 +31,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.provenance import provenance
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.images import open_image
 from fcot_vl.inference.loading import load_for_inference, stop_ids
 from fcot_vl.models.compressors.registry import WINDOWED
@@ -143,8 +144,8 @@ def answer_with_attention(
         name,
         ratio,
         visual.shape[1],
-        processor.tokenizer.decode(answer, skip_special_tokens=True).strip(),
-        [processor.tokenizer.decode([token]) for token in answer],
+        clean_text(processor.tokenizer.decode(answer, skip_special_tokens=True)).strip(),
+        [clean_text(processor.tokenizer.decode([token])) for token in answer],
         grids,
         on_page.numpy(),
     )

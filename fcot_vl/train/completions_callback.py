@@ -6,7 +6,6 @@ answer and writes it to `rereads.jsonl` and to TensorBoard. The training does no
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from fcot_vl.common.files import append_rows
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.dataset import Sample
 from fcot_vl.data.tokenization import question_inputs
 
@@ -74,13 +75,12 @@ class ReadAgain(TrainerCallback):
         truth = next(m["content"] for m in self.sample.messages if m["role"] == "assistant")
         was_training = self.whole.training
         self.whole.eval()
-        with (Path(args.output_dir) / REREADS).open("a", encoding="utf-8") as file:
-            for name, reader in self.readers.items():
-                answer = self.read(reader)
-                row = {"step": state.global_step, "model": name, "page": self.sample.id}
-                file.write(json.dumps({**row, "answer": answer, "truth": truth}, ensure_ascii=False) + "\n")
-                logger.info(f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}")
-                self._to_tensorboard(name, answer, truth, state.global_step)
+        for name, reader in self.readers.items():
+            answer = self.read(reader)
+            row = {"step": state.global_step, "model": name, "page": self.sample.id}
+            append_rows(Path(args.output_dir) / REREADS, [{**row, "answer": answer, "truth": truth}])
+            logger.info(f"step {state.global_step}, {name} reads {self.sample.id}: {_short(answer)}")
+            self._to_tensorboard(name, answer, truth, state.global_step)
         logger.info(f"  right answer: {_short(truth)}")
         self.whole.train(was_training)
 
@@ -88,13 +88,12 @@ class ReadAgain(TrainerCallback):
     def read(self, reader: Reader) -> str:
         """Return the reader's answer, decoded greedily."""
         question = self.sample.question
-        inputs = question_inputs(question, self.sample.images, self.processor, reader.ratio)
+        inputs = question_inputs(question, self.sample.question_images, self.processor, reader.ratio)
         inputs = {name: tensor.to(reader.model.device) for name, tensor in inputs.items()}
         with self.autocast():
             tokens = reader.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
         answer = tokens[0, inputs["input_ids"].shape[1] :]
-        text: str = self.processor.tokenizer.decode(answer, skip_special_tokens=True)
-        return text
+        return clean_text(self.processor.tokenizer.decode(answer, skip_special_tokens=True))
 
     def _to_tensorboard(self, name: str, answer: str, truth: str, step: int) -> None:
         for callback in self.reporters.callbacks:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fcot_vl.common.text import has_surrogates
 from fcot_vl.data.chat_format import SampleError, malformed
 from fcot_vl.data.dataset import Origin, Sample, Samples
 
@@ -35,6 +36,8 @@ def check_local(path: Any) -> None:
     """Refuse anything that is not the path of a local file, so that data files cannot trigger requests to URLs."""
     if not isinstance(path, str) or not path:
         raise malformed(f"an image must be a path, got {type(path).__name__}")
+    if has_surrogates(path) or "\0" in path:
+        raise malformed(f"an image's path is not valid Unicode: {path[:60]!r}")
     if "://" in path or path.startswith("data:"):
         raise SampleError("image by URL", f"{path[:60]}: only local files are opened; download it first")
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -16,10 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.chat_format import SampleError, malformed, read_turns
+from fcot_vl.common.files import json_line
+from fcot_vl.common.text import clean_text
+from fcot_vl.data.chat_format import SampleError, images_of_parts, malformed, read_turns
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local, size_of_file
+from fcot_vl.data.sources.image_folder import IMAGE_SUFFIXES
+
+IMAGE_KEYS = ("image", "images", "image_path", "image_paths", "image_file", "image_files", "img", "img_path")
+_LIKE_IMAGE = re.compile(r"image|img|pict|photo|screenshot", re.IGNORECASE)
+_ABOUT_IMAGE = re.compile(
+    r"id$|ids$|size|width|height|count|num|source|type|caption|desc|mode|license", re.IGNORECASE
+)
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +75,7 @@ class JsonSamples(Sequence[dict[str, Any]]):
     def _parse(line: bytes) -> dict[str, Any]:
         try:
             entry = json.loads(line.decode("utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise malformed(f"not JSON ({one_line(error, 80)})") from None
         if not isinstance(entry, dict):
             raise malformed(f"expected an object, got {type(entry).__name__}")
@@ -87,12 +97,13 @@ def _is_array(path: Path) -> bool:
 
 def _array_as_lines(path: Path) -> bytes:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        # What is not UTF-8 becomes lone surrogates, for which the sample is skipped that has them.
+        found = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: starts like a JSON array but is not valid JSON ({one_line(error)})"
         ) from None
-    return b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in found)
+    return b"".join(json_line(entry).encode() for entry in found)
 
 
 def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
@@ -124,7 +135,7 @@ class ConversationFile(Source):
     def read(self, index: int) -> Sample:
         entry = self._entries[index]
         images: list[Image.Image] = [LazyImage(self.images / path) for path in _image_paths(entry)]
-        messages = read_turns(entry.get("conversations"), len(images))
+        messages = read_turns(_turns(entry), len(images))
         return Sample(self._id(entry, index), images, messages, "", self.name)
 
     def origin(self, index: int) -> Origin:
@@ -134,7 +145,8 @@ class ConversationFile(Source):
             return Origin(self.name, f"{self.name}-{index}", index)
 
     def _id(self, entry: Mapping[str, Any], index: int) -> str:
-        return str(entry.get("id", f"{self.name}-{index}"))
+        own = entry.get("id")
+        return f"{self.name}-{index}" if own is None else clean_text(str(own))
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the bytes of the file and of the path and size in bytes of each image."""
@@ -150,11 +162,41 @@ class ConversationFile(Source):
 def _image_paths(entry: Mapping[str, Any]) -> list[str]:
     if entry.get("video"):
         raise SampleError("video", "a video; only images are read")
-    found = entry.get("image")
-    paths = [] if not found else found if isinstance(found, list) else [found]
+    named = [key for key in IMAGE_KEYS if entry.get(key)]
+    if len(named) > 1:
+        raise malformed(f"images in {' and '.join(map(repr, named))}; give one of them")
+    found = entry[named[0]] if named else images_of_parts(_turns(entry))
+    paths = [_path_of(one) for one in (found if isinstance(found, list) else [found])]
     for path in paths:
         check_local(path)
+    if not paths and (unread := [key for key, value in entry.items() if _names_image(key, value)]):
+        raise malformed(f"an image in {unread[0]!r}, which is not read; put its path into 'image'")
     return paths
+
+
+def _turns(entry: Mapping[str, Any]) -> Any:
+    return entry.get("conversations", entry.get("messages"))
+
+
+def _path_of(image: Any) -> Any:
+    """Return the path of an image that is given as a path or as an object with one."""
+    if isinstance(image, dict):
+        return next((image[key] for key in ("path", "url", "image", "file_name") if image.get(key)), None)
+    return image
+
+
+def _names_image(key: str, value: Any) -> bool:
+    """Return whether an entry of a sample seems to name an image file: by its key, or by the suffix of its value."""
+    if key in ("id", "conversations", "messages") or not value:
+        return False
+    values = value if isinstance(value, list) else [value]
+    if any(
+        isinstance(one, str) and not one.strip().count(" ") and Path(one).suffix.lower() in IMAGE_SUFFIXES
+        for one in values
+    ):
+        return True
+    named = _LIKE_IMAGE.search(key) is not None and _ABOUT_IMAGE.search(key) is None
+    return named and all(isinstance(one, str | dict) for one in values)
 
 
 def open_internvl(meta: Path) -> list[tuple[Source, float]]:

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
-from fcot_vl.data.chat_format import malformed, read_question, read_turns
+from fcot_vl.common.files import ESCAPED
+from fcot_vl.common.text import clean_text
+from fcot_vl.data.chat_format import malformed, read_answer, read_question, read_turns
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local
@@ -75,7 +77,7 @@ class RowReader:
     def id(self, row: Mapping[str, Any], index: int) -> str:
         column = self.columns.get("id")
         value = row.get(column) if column else None
-        return f"{self.name}-{index}" if value is None else str(value)
+        return f"{self.name}-{index}" if value is None else clean_text(str(value))
 
     def sample(self, row: Mapping[str, Any], index: int) -> Sample:
         """Convert a row to a sample.
@@ -100,7 +102,7 @@ class RowReader:
             if not accepted or ("answer" in self.columns and accepted[0] is None):
                 raise malformed("no answer")
             messages = read_question(row[self.columns["question"]], accepted[0], len(images))
-            answers = [text for text in accepted if isinstance(text, str)]
+            answers = [read_answer(one) for one in accepted] if "answer" in self.columns else []
         return Sample(self.id(row, index), images, messages, "", self.name, answers)
 
     def _image(self, found: Any, label: str) -> LazyImage:
@@ -141,7 +143,7 @@ class DatasetSource(Source):
             for name in table.column_names:
                 column = table.column(name)
                 values = _image_sizes(column) if name == image_column else column.to_pylist()
-                digest.update(json.dumps(values, default=str, ensure_ascii=False).encode())
+                digest.update(json.dumps(values, default=str, ensure_ascii=False).encode("utf-8", ESCAPED))
         return digest.hexdigest()
 
 

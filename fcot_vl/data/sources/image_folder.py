@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, size_of_file
@@ -23,7 +24,7 @@ class ImageFolder(Source):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.name, self.folder = folder.name, folder
+        self.name, self.folder = clean_text(folder.name), folder
         files = sorted(
             path
             for path in folder.rglob("*")
@@ -44,7 +45,7 @@ class ImageFolder(Source):
         return Origin(self.name, self._id(index), index)
 
     def _id(self, index: int) -> str:
-        return self.files[index].relative_to(self.folder).as_posix()
+        return clean_text(self.files[index].relative_to(self.folder).as_posix())
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the path and size in bytes of every image."""

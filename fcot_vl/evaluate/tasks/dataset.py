@@ -16,6 +16,8 @@ from typing import Any
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.files import ESCAPED
+from fcot_vl.common.text import clean_text, has_surrogates
 from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.dataset import Origin, Sample, Samples
 from fcot_vl.data.images import LazyImage
@@ -62,18 +64,13 @@ class BenchmarkSamples(Samples):
     def read(self, index: int) -> Sample:
         row, benchmark = self._rows[index], self.benchmark
         images = self._images(row, index)
+        check_row(row, benchmark, f"row {index}")
         try:
             question = {"role": "user", "content": benchmark.question(row)}
             group, metric = benchmark.group_of(row), benchmark.metric_of(row)
+            answers = [] if self.hidden else benchmark.answers(row)
         except (TypeError, AttributeError):
-            empty = [column for column, value in row.items() if value is None]
-            raise SampleError(
-                "malformed row",
-                f"row {index}: nothing in column {', '.join(map(repr, empty))}"
-                if empty
-                else f"row {index}: another type in a column than {benchmark.name} has",
-            ) from None
-        answers = [] if self.hidden else benchmark.answers(row)
+            raise malformed_row(f"row {index}: another type in a column than {benchmark.name} has") from None
         return Sample(
             self._id(row, index), images, [question], group, benchmark.name, answers=answers, metric=metric
         )
@@ -88,13 +85,15 @@ class BenchmarkSamples(Samples):
         digest = hashlib.sha256(f"{self.benchmark.name} {self.split}".encode())
         for row in self._rows:
             image = row.pop(IMAGE_COLUMN)
-            digest.update(json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode())
+            digest.update(
+                json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode("utf-8", ESCAPED)
+            )
             digest.update(hashlib.sha256(self._bytes(image)).digest())
         return digest.hexdigest()
 
     def _id(self, row: Mapping[str, Any], index: int) -> str:
         own = self.benchmark.own_id
-        return str(index) if own is None else f"{index}:{row[own]}"
+        return str(index) if own is None else f"{index}:{clean_text(str(row[own]))}"
 
     def _images(self, row: Mapping[str, Any], index: int) -> list[Image.Image]:
         image, label = row[IMAGE_COLUMN], f"{self.benchmark.name}, row {index}"
@@ -116,6 +115,32 @@ class BenchmarkSamples(Samples):
             return self._path(image).read_bytes()
         except (OSError, ValueError):  # reported when the sample is read
             return b""
+
+
+def malformed_row(reason: str) -> SampleError:
+    """Return the error for a row that cannot be used."""
+    return SampleError("malformed row", reason)
+
+
+def check_row(row: Mapping[str, Any], benchmark: Benchmark, where: str) -> None:
+    """Check every column that is used, except the image and the answers, which have checks of their own.
+
+    Raises:
+        SampleError: If a column has nothing, an empty text or list, or text that is not valid Unicode.
+    """
+    for column in benchmark.columns:
+        if column in ("answer", "answers"):
+            continue
+        value = row[column]
+        values = value if isinstance(value, list) else [value]
+        if column not in benchmark.optional:
+            nothing = [one for one in values if one is None or (isinstance(one, str) and not one.strip())]
+            if nothing or not values:
+                raise malformed_row(f"{where}: nothing in column {column!r}")
+        if not all(one is None or isinstance(one, str | int | float) for one in values):
+            raise malformed_row(f"{where}: neither text nor numbers in column {column!r}")
+        if any(isinstance(one, str) and has_surrogates(one) for one in values):
+            raise malformed_row(f"{where}: no valid Unicode in column {column!r}")
 
 
 def _undecoded(rows: Any) -> Any:

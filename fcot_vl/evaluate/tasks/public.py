@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fcot_vl.data.chat_format import SampleError
+from fcot_vl.data.chat_format import SampleError, read_answer
 from fcot_vl.evaluate.metrics.document import normalize_vqa
 from fcot_vl.evaluate.tasks.minidoc import Task
 
@@ -34,6 +34,7 @@ class Benchmark:
         hub, config: Dataset on the hub and its configuration.
         split: Split that is scored by default.
         columns: Columns that a row must have besides its image.
+        optional: Those of them that may be empty.
         question: Function that returns the prompt of a row.
         answers: Function that returns the accepted answers of a row.
         metric: Key of `SCORES` in `minidoc.py`, or a function of the row if a benchmark has several metrics.
@@ -59,6 +60,7 @@ class Benchmark:
     own_id: str | None = None
     hidden: tuple[str, ...] = ()
     submitted: Callable[[str], str] = str.strip
+    optional: tuple[str, ...] = ()
 
     def metric_of(self, row: Row) -> str:
         """Return the metric of a row."""
@@ -89,10 +91,13 @@ def _texts(value: Any, column: str) -> list[str]:
     Raises:
         SampleError: If there is no text.
     """
-    found = [value] if isinstance(value, str) else list(value or ())
-    if not found or not all(isinstance(text, str) for text in found):
-        raise SampleError("without an answer", f"no text in column {column!r}, but {str(value)[:60]}")
-    return found
+    found = value if isinstance(value, list | tuple) else [value]
+    try:
+        # Of several accepted answers, some may be empty, as in TextVQA.
+        several = any(isinstance(one, str) and one.strip() for one in found)
+        return [one if one == "" and several else read_answer(one) for one in found] or [read_answer(None)]
+    except SampleError as error:
+        raise SampleError("without an answer", f"column {column!r} has {value!r:.60}: {error}") from None
 
 
 def _answers(row: Row) -> list[str]:
@@ -213,6 +218,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             config="ScienceQA-IMG",
             split="test",
             columns=("question", "choices", "answer", "hint"),
+            optional=("hint",),
             question=_scienceqa,
             answers=lambda row: _right_letter(row, "choices"),
             metric="option_or_letter",

@@ -18,6 +18,8 @@ from typing import Any
 from PIL import Image
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.text import clean_text
+from fcot_vl.data.chat_format import with_image_parts
 from fcot_vl.instruct.backends.local import Decoding, KnownReplies, OnReply, Reply, Request, error_reply
 
 WAITS = (
@@ -187,16 +189,24 @@ def _reply(made: Any) -> Reply:
     usage = getattr(made, "usage", None)
     counts = [getattr(usage, name, None) for name in ("completion_tokens", "prompt_tokens")]
     used, before = (count if isinstance(count, int) else None for count in counts)
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
-    return Reply(text.strip(), used, str(getattr(first, "finish_reason", None)), prompt_tokens=before)
+    return Reply(
+        clean_text(text).strip(), used, str(getattr(first, "finish_reason", None)), prompt_tokens=before
+    )
 
 
 def _with_data_urls(messages: Sequence[dict[str, str]], images: Sequence[Image.Image]) -> Any:
-    sent: list[dict[str, Any]] = [dict(message) for message in messages]
-    if images:
-        first = next(message for message in sent if message["role"] == "user")
-        parts = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
-        first["content"] = [*parts, {"type": "text", "text": first["content"]}]
+    if not images:
+        return [dict(message) for message in messages]
+    sent = with_image_parts(messages, len(images))
+    urls = iter([_data_url(image) for image in images])
+    for message in sent:
+        parts = message["content"]
+        if len(parts) == 1 and parts[0]["type"] == "text":
+            message["content"] = parts[0]["text"]
+            continue
+        for part in parts:
+            if part["type"] == "image":
+                part |= {"type": "image_url", "image_url": {"url": next(urls)}}
     return sent
 
 

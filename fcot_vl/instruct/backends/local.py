@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from fcot_vl.common.errors import one_line
 from fcot_vl.common.hashing import hash_model_folder
+from fcot_vl.common.text import clean_text
 from fcot_vl.data.collator import join_image_inputs, pad
 from fcot_vl.data.skip_log import kind_of, reason_of
 from fcot_vl.data.tokenization import tokenize_open
@@ -191,8 +191,9 @@ class LocalBackend:
         prompt_lengths = inputs["attention_mask"].sum(1).tolist()
         for at, tokens, before in zip(left, answers, prompt_lengths, strict=True):
             ended = tokens[-1] in stops
-            text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True).strip()
-            replies[at] = Reply(text, len(tokens), "stop" if ended else "length", prompt_tokens=before)
+            text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
+            reason = "stop" if ended else "length"
+            replies[at] = Reply(clean_text(text).strip(), len(tokens), reason, prompt_tokens=before)
         return replies
 
 

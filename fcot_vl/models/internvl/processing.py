@@ -121,19 +121,30 @@ class FCoTVLProcessor(ImageTextProcessor):
     def fit(self, config: Any) -> None:
         self.image_seq_length = config.image_seq_length
 
-    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
-        return self.count_image_tiles(height, width) * (self.image_seq_length // ratio)
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1, n_images: int = 1) -> int:
+        return self.count_image_tiles(height, width, n_images) * (self.image_seq_length // ratio)
 
-    def count_image_tiles(self, height: int, width: int) -> int:
-        return int(self.image_processor.get_number_of_image_patches(height, width, self.images_kwargs))
+    def count_image_tiles(self, height: int, width: int, n_images: int = 1) -> int:
+        tiling = {**self.images_kwargs, "max_patches": self.max_tiles(n_images)}
+        return int(self.image_processor.get_number_of_image_patches(height, width, tiling))
+
+    def max_tiles(self, n_images: int) -> int:
+        """Return the maximum number of tiles of each image of a prompt; its images share the budget of one.
+
+        Source: `multi_modal_multi_image_get_item` of InternVL's training code.
+        """
+        most, least = int(self.image_processor.max_patches), int(self.image_processor.min_patches)
+        return max(least, 1, most // max(1, n_images))
 
     @property
     def image_marks(self) -> tuple[list[int], list[int]]:
         return [self.start_image_token_id], [self.end_image_token_id]
 
     def image_inputs(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """Return `pixel_values` `[n_tiles, 3, height, width]` over all images."""
-        read = self.image_processor(list(images), crop_to_patches=True, return_tensors="pt")
+        """Return `pixel_values` `[n_tiles, 3, height, width]` over all images of one prompt."""
+        read = self.image_processor(
+            list(images), crop_to_patches=True, max_patches=self.max_tiles(len(images)), return_tensors="pt"
+        )
         return {"pixel_values": read["pixel_values"]}
 
     @property

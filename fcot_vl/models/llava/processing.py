@@ -49,7 +49,7 @@ class FCoTVLLlavaProcessor(ImageTextProcessor):
         grid = self._grid(height, width, 1)
         return 1 if grid is None else 1 + grid.high * grid.wide
 
-    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1, n_images: int = 1) -> int:
         side = self._tile() // self.patch_size
         overview = side * -(-side // (self.compress_ratio * ratio))
         grid = self._grid(height, width, ratio)

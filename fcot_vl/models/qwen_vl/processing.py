@@ -40,7 +40,7 @@ class FCoTVLQwenVLProcessor(ImageTextProcessor):
     def fit(self, config: Any) -> None:
         self.compress_ratio = getattr(config, "compress_ratio", 1)
 
-    def count_image_tokens(self, height: int, width: int, ratio: int = 1) -> int:
+    def count_image_tokens(self, height: int, width: int, ratio: int = 1, n_images: int = 1) -> int:
         high, wide = self._grid(height, width)
         return self._count(high, wide, ratio)
 

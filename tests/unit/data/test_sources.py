@@ -9,9 +9,11 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from source_files import cut_short, llava_file, picture, record, talk, write_lines
 
+from fcot_vl.common.files import read_rows
 from fcot_vl.data.chat_format import SampleError, read_question, read_turns
+from fcot_vl.data.dataset import write_shard
 from fcot_vl.data.images import ImageError, LazyImage, open_image
-from fcot_vl.data.skip_log import kind_of
+from fcot_vl.data.skip_log import SkipLog, kind_of
 from fcot_vl.data.sources.conversations import ConversationFile, JsonSamples, open_internvl
 from fcot_vl.data.sources.hf_datasets import DatasetSource, RowReader, load_rows
 from fcot_vl.data.sources.image_folder import ImageFolder
@@ -60,9 +62,14 @@ def test_marks_are_taken_out_and_roles_translated():
         {"role": "user", "content": "And?"},
         {"role": "assistant", "content": "b"},
     ]
-    assert read_turns(talk("Read.\n<image>", "a"), 1)[0]["content"] == "Read."
+    assert read_turns(talk("Read.\n<image>", "a"), 1)[0]["content"] == "Read.\n<image>", "it keeps its place"
     assert read_turns(talk("<image>\n<image>\nCompare.", "a"), 2)[0]["content"] == "Compare."
-    assert read_turns(talk("Read.", "a"), 1)[0]["content"] == "Read.", "InternVL allows it for one picture"
+    assert read_turns(talk("Read.", "a"), 1)[0]["content"] == "Read.", "InternVL allows it"
+    assert read_turns(talk("Read.", "a"), 2)[0]["content"] == "Read."
+    numbered = "Image-1: <image>\nImage-2: <image>\nCompare."
+    assert read_turns(talk(numbered, "a"), 2)[0]["content"] == numbered
+    later = read_turns(talk("<image>\nRead.", "a", "And <image>?", "b"), 2)
+    assert [turn["content"] for turn in later] == ["<image>\nRead.", "a", "And <image>?", "b"]
     parts = [{"type": "image"}, {"type": "text", "text": "Read."}]
     turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "a"}]
     assert read_turns(turns, 1)[0] == {"role": "user", "content": "Read."}
@@ -81,13 +88,16 @@ def test_marks_are_taken_out_and_roles_translated():
         ([{"from": "system", "value": "x"}], 0, "no answer"),
         (talk("<image>\nq", "a"), 0, "1 <image> for 0 images"),
         (talk("<image>\nq", "a"), 2, "1 <image> for 2 images"),
-        (talk("q", "a"), 2, "0 <image> for 2 images"),
-        (talk("<image>\nq", "<image>"), 1, "outside of the first question"),
-        (talk("q", "a", "<image>\nq", "a"), 1, "outside of the first question"),
+        (talk("q", "a", "<image>\nq", "a"), 2, "1 <image> for 2 images"),
+        (talk("<image>\nq", "<image>"), 1, "outside of a question"),
+        ([{"from": "system", "value": "<image>"}, *talk("q", "a")], 1, "outside of a question"),
+        (talk("a \ud83d", "a"), 0, "not valid Unicode: character 3 is half of a character"),
+        (talk("q", "\udc80"), 0, "not valid Unicode"),
+        ([{"from": ["human"], "value": "x"}], 0, "unknown role"),
         (talk("<image>\nq", " "), 1, "an empty assistant turn"),
         (talk("", "a"), 0, "an empty user turn"),
         ([{"from": "human", "value": 3}, *talk("q", "a")[1:]], 0, "expected text, found int"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], 0, "neither text nor image"),
+        ([{"role": "user", "content": [{"type": "video"}]}], 0, "neither text nor image"),
     ],
 )
 def test_a_malformed_conversation_says_why(turns, pictures, reason):
@@ -102,12 +112,89 @@ def test_a_question_and_an_answer():
         {"role": "assistant", "content": "a"},
     ]
     assert len(read_question("Read.", None, 1)) == 1
-    for question, answer in (("", "a"), ("q", " "), ("q", 3), (None, "a")):
+    assert read_question("q", 42, 0)[1]["content"] == "42"
+    for question, answer in (("", "a"), ("q", " "), ("q", True), (None, "a"), ("q", float("nan"))):
         with pytest.raises(SampleError):
             read_question(question, answer, 0)
 
 
 # ------------------------------------------------------------------------------------------------------ the files
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_half_a_character_costs_one_record(tmp_path, name):
+    good, bad = talk("Read.", "text"), talk("Read \ud83d.", "text")
+    records = [{"id": f"\ud83d{at}", "conversations": turns} for at, turns in enumerate([good, bad, good])]
+    lines = [json.dumps(one) for one in records]
+    text = "\n".join(lines) if name == "a.jsonl" else f"[{', '.join(lines)}]"
+    (tmp_path / name).write_bytes(
+        text.encode() if name == "a.jsonl" else text.replace("Read.", "R\x00d.").encode()
+    )
+    if name == "a.json":  # bytes that are not UTF-8, in the last record
+        data = (
+            (tmp_path / name).read_bytes().replace(b"R\x00d.", b"Read.", 1).replace(b"R\x00d.", b"\xff\xfe.")
+        )
+        (tmp_path / name).write_bytes(data)
+    source = ConversationFile("s", tmp_path / name, tmp_path)
+    assert len(source) == 3
+    assert source[0].messages[1]["content"] == "text"
+    skipped = [1] if name == "a.jsonl" else [1, 2]
+    log = SkipLog(source, tmp_path / "out", max_share=1.0)
+    for index in range(3):
+        with log.skipping(index):
+            source[index]
+    log.write()
+    rows = read_rows(tmp_path / "out" / "skipped.jsonl")
+    assert [row["index"] for row in rows] == skipped
+    assert all("not valid Unicode" in row["reason"] for row in rows)
+    assert source.origin(1).id == "\ufffd1", "an id is made writable"
+    write_shard(tmp_path / "s.parquet", [source[0]])
+
+
+@pytest.mark.parametrize(
+    ("entry", "paths"),
+    [
+        ({"image": "a.png"}, ["a.png"]),
+        ({"images": ["a.png", "a.png"]}, ["a.png"] * 2),
+        ({"image_path": "a.png"}, ["a.png"]),
+        ({"img": {"path": "a.png"}}, ["a.png"]),
+        ({"images": [{"path": "a.png"}]}, ["a.png"]),
+        ({"image": None}, []),
+        ({"image_id": "0042", "image_size": [3, 4], "width": 3}, []),
+    ],
+)
+def test_spellings_of_images(tmp_path, entry, paths):
+    picture(tmp_path / "a.png")
+    write_lines(tmp_path / "a.jsonl", [{"conversations": talk("Read.", "text"), **entry}])
+    sample = ConversationFile("s", tmp_path / "a.jsonl", tmp_path)[0]
+    assert len(sample.images) == len(paths)
+    assert sample.messages[0]["content"] == "Read."
+
+
+def test_images_in_the_parts_of_a_message(tmp_path):
+    picture(tmp_path / "a.png")
+    parts = [{"type": "text", "text": "One: "}, {"type": "image", "image": "a.png"}]
+    parts.append({"type": "image_url", "image_url": {"url": "a.png"}})
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "a"}]
+    write_lines(tmp_path / "a.jsonl", [{"messages": turns}])
+    sample = ConversationFile("s", tmp_path / "a.jsonl", tmp_path)[0]
+    assert len(sample.images) == 2
+    assert sample.messages[0]["content"].count("<image>") == 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"picture": "a.png"},
+        {"page_imgs": ["x", "y"]},
+        {"source": "scan/a.JPG"},
+        {"screenshot": {"bytes": "AAAA"}},
+    ],
+)
+def test_an_image_under_another_name_is_no_text_alone(tmp_path, entry):
+    write_lines(tmp_path / "a.jsonl", [{"conversations": talk("Read.", "text"), **entry}])
+    with pytest.raises(SampleError, match="which is not read; put its path into 'image'"):
+        ConversationFile("s", tmp_path / "a.jsonl", tmp_path)[0]
 
 
 def test_lines_and_an_array_read_the_same(tmp_path):

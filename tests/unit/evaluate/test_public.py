@@ -188,16 +188,49 @@ def test_what_cannot_be_asked_says_why() -> None:
         records("docvqa", dataset("docvqa", 3, broken=(1,)))[1]
     for name, change, reason in [
         ("docvqa", {"image": None}, "row 0: nothing in column 'image'"),
-        ("docvqa", {"answers": []}, "no text in column 'answers'"),
+        ("docvqa", {"answers": []}, r"column 'answers' has \[\]: expected text, found nothing"),
+        ("docvqa", {"answers": ["a", None]}, "column 'answers' has .*: expected text, found nothing"),
         ("textvqa", {"answers": ["a"] * 9}, "9 answers in column 'answers', not ten"),
         ("ai2d", {"answer": "7"}, "'7' is not the number of one of the 4 choices"),
         ("ai2d", {"options": None}, "row 0: nothing in column 'options'"),
-        ("chartqa", {"answer": None}, "no text in column 'answer'"),
+        ("ai2d", {"options": ["a", None]}, "row 0: nothing in column 'options'"),
+        ("chartqa", {"answer": None}, "column 'answer' has None"),
     ]:
         rows = dataset(name, 2)
         rows = Dataset.from_list([{**rows[0], **change}, rows[1]], features=rows.features)
         with pytest.raises(SampleError, match=reason):
             records(name, rows)[0]
+
+
+NEEDED = [
+    (name, column)
+    for name, benchmark in BENCHMARKS.items()
+    for column in benchmark.columns
+    if column not in benchmark.optional
+]
+
+
+@pytest.mark.parametrize(("name", "column"), NEEDED)
+def test_nothing_in_any_column_is_never_asked(name: str, column: str) -> None:
+    rows = dataset(name, 2)
+    rows = Dataset.from_list([{**rows[0], column: None}, rows[1]], features=rows.features)
+    with pytest.raises(SampleError) as caught:
+        records(name, rows)[0]
+    assert repr(column) in str(caught.value) or "answer" in str(caught.value)
+    assert "None" not in records(name, rows)[1].question
+
+
+@pytest.mark.parametrize("hint", [None, ""])
+def test_a_hint_may_be_missing(hint: str | None) -> None:
+    rows = dataset("scienceqa", 1)
+    rows = Dataset.from_list([{**rows[0], "hint": hint}], features=rows.features)
+    assert "Context" not in records("scienceqa", rows)[0].question
+
+
+def test_a_number_is_an_answer() -> None:
+    row = {**dataset("chartqa", 1)[0], "answer": 42}
+    assert BENCHMARKS["chartqa"].answers(row) == ["42"]
+    assert BENCHMARKS["textvqa"].answers({"answers": ["a", *[""] * 9]})[1:] == [""] * 9
 
 
 def test_missing_columns_are_named() -> None:

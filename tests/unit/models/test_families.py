@@ -12,6 +12,7 @@ from family_case import BUILDERS, LLAVA, QWEN, SIZES, hf_processor, picture_of
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from fcot_vl.data.tokenization import tokenize_open
 from fcot_vl.models.auto import family_of, load_processor
 from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.prune.budget import n_kept, tokens_by_layer
@@ -288,3 +289,11 @@ def test_a_smaller_page_is_internvls(llava_teacher: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(llava_teacher, dtype=torch.float32)
     with pytest.raises(ValueError, match="needs InternVL's tiles"):
         Method("smaller_page", 0.5).apply(model)
+
+
+def test_images_are_at_their_marks(teacher: Path) -> None:
+    processor = load_processor(teacher)
+    question = "One: <image>\nTwo: <image>\nCompare."
+    asked = tokenize_open([{"role": "user", "content": question}], [picture_of(*SIZES[0])] * 2, processor)
+    before, between, after = processor.tokenizer.decode(asked.token_ids).split(processor.image_token)
+    assert "One: " in before and "Two: " in between and "Compare." in after
