@@ -21,8 +21,8 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Dataset folder. With --benchmark: a local copy or a Hub dataset. Default: the benchmark's own "
-            "Hub dataset."
+            help="Dataset folder, or a JSON, JSON-lines or mixture YAML file of questions and answers. With "
+            "--benchmark: a local copy or a Hub dataset. Default: the benchmark's own Hub dataset."
         ),
     ] = None,
     benchmark: Annotated[
@@ -67,7 +67,7 @@ def evaluate(
         typer.Option(
             min=0,
             max=1,
-            help="Maximum share of unusable questions in a benchmark, 0 to 1; the run stops above it.",
+            help="Maximum share of unusable questions in a benchmark or file, 0 to 1; the run stops above it.",
         ),
     ] = 0.01,
 ) -> None:

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from fcot_vl.cli.options import Output
-
 logger = logging.getLogger(__name__)
 
 app = typer.Typer()
@@ -19,7 +17,12 @@ app = typer.Typer()
 def visualize(
     image: Annotated[Path, typer.Argument(help="Image file.")],
     question: Annotated[str, typer.Argument(help="Question about the image.")],
-    output: Output,
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Output folder. Its attention.png, attention.html and attention.json are replaced."
+        ),
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option(help="InternVL teacher or student folder. Repeat to compare models."),

@@ -3,20 +3,24 @@
 This is the bottom layer of the package. A stage is one step (synthesize, realign, post-train, evaluate, bench, report)
 with one output folder. The `stage.json` of the folder records the settings, the inputs, the machine, and whether the
 stage is finished. This makes the pipeline resumable: a finished stage returns at once, an interrupted one resumes, and
-one with other settings is refused, so that results are never mixed silently.
+one with other settings is refused, so that results are never mixed silently. A folder that another run is writing to is
+refused too (`lock.py`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import write_json
+from fcot_vl.common.lock import FolderLock, LockedError
 from fcot_vl.common.provenance import provenance, versions
 
 FILE = "stage.json"
@@ -34,6 +38,7 @@ class Stage:
     name: str
     done: bool
     record: dict[str, Any]
+    lock: FolderLock | None = field(default=None, repr=False, compare=False)
     _started: float = field(default_factory=time.monotonic, repr=False)
 
     def finish(self, figures: dict[str, Any]) -> None:
@@ -49,6 +54,8 @@ class Stage:
         }
         write_json(self.folder / FILE, self.record)
         self.done = True
+        if self.lock is not None:
+            self.lock.release()
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -64,12 +71,16 @@ def open_stage(
     inputs: dict[str, str],
     seed: int | None = None,
     former: Callable[[], dict[str, str]] | None = None,
+    wait: bool = False,
 ) -> Stage:
     """Create, resume or recognize the stage in `folder`.
+
+    A stage that is not done holds the lock of its folder until it is finished, or until the object is deleted.
 
     Args:
         former: Function that returns `inputs` as earlier versions recorded them. A folder that records them is
             accepted, and keeps them.
+        wait: Wait while another run writes to the folder, for folders that runs share. Default: refuse.
 
     Returns:
         The stage. Its `done` is True if the same stage with the same settings, inputs and seed already finished; the
@@ -78,21 +89,18 @@ def open_stage(
 
     Raises:
         StageError: If the folder belongs to another stage, or to this one with other settings, inputs or seed (the
-            message lists the differing keys), if its `stage.json` cannot be read, or if the folder cannot be written.
+            message lists the differing keys), if its `stage.json` cannot be read, if the folder cannot be written, or
+            if another run is writing to it.
     """
     folder = Path(folder)
     asked = {"stage": name, "inputs": _plain(inputs), "settings": _plain(settings), "seed": seed}
-    before = _read(folder)
-    if before is not None:
-        if (
-            former is not None
-            and before["inputs"] != asked["inputs"]
-            and before["inputs"] == _plain(former())
-        ):
-            asked["inputs"] = before["inputs"]
-        _refuse_other(folder, before, asked)
-    done = before is not None and before["status"] == "done"
-    if done and before is not None:
+    before = _read_same(folder, asked, former)
+    if before is not None and before["status"] == "done":
+        return Stage(folder, name, True, before)
+    lock = _lock(folder, wait)
+    before = _read_same(folder, asked, former)  # again: the run that held the lock may have finished it
+    if before is not None and before["status"] == "done":
+        lock.release()
         return Stage(folder, name, True, before)
     record = {
         "stage": name,
@@ -106,14 +114,39 @@ def open_stage(
         "seconds": None,
         "figures": {},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
         write_json(folder / FILE, record)
+    stage = Stage(folder, name, False, record, lock=lock)
+    weakref.finalize(stage, lock.release)
+    return stage
+
+
+def lock_folder(folder: Path) -> FolderLock:
+    """Create an output folder without a `stage.json` and lock it, as a context manager.
+
+    Raises:
+        StageError: If the folder cannot be written, or another run is writing to it.
+    """
+    return _lock(Path(folder), False)
+
+
+def _lock(folder: Path, wait: bool) -> FolderLock:
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return FolderLock(folder, wait)
+        except LockedError as error:
+            raise StageError(str(error)) from None
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StageError(
             f"{folder}: cannot write here ({error.strerror}); choose another output folder"
         ) from None
-    return Stage(folder, name, False, record)
 
 
 def read_stage(folder: Path) -> dict[str, Any]:
@@ -148,6 +181,25 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not {"stage", "status", "settings", "inputs"} <= record.keys():
         raise StageError(f"{path}: not a stage record; delete the folder or choose another output folder")
     return record
+
+
+def _read_same(
+    folder: Path, asked: dict[str, Any], former: Callable[[], dict[str, str]] | None
+) -> dict[str, Any] | None:
+    """Return the record of a folder, if there is one, after checking that it is of the same stage.
+
+    Where it has the inputs that `former` returns, they replace those in `asked`.
+    """
+    before = _read(folder)
+    if before is not None:
+        if (
+            former is not None
+            and before["inputs"] != asked["inputs"]
+            and before["inputs"] == _plain(former())
+        ):
+            asked["inputs"] = before["inputs"]
+        _refuse_other(folder, before, asked)
+    return before
 
 
 def _refuse_other(folder: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:

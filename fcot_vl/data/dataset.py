@@ -221,7 +221,10 @@ class SampleFolder(Samples):
         self.folder = Path(folder)
         self.shards = sorted(self.folder.glob("*.parquet"))
         if not self.shards:
-            raise FileNotFoundError(f"{self.folder}: no *.parquet shard here; run `fcot-vl synthesize` first")
+            raise FileNotFoundError(
+                f"{self.folder}: no *.parquet shard here; give a folder that `fcot-vl synthesize`, `label`, `rewrite` "
+                "or `cot` wrote, or a JSON, JSON-lines or mixture YAML file where the command takes one"
+            )
         self._table = pa.concat_tables([_read_shard(shard) for shard in self.shards])
 
     def __len__(self) -> int:

@@ -43,7 +43,8 @@ def cache_stream(
         StageError: If the folder has other content.
         ValueError: If the stream is empty, or too many of its samples are unusable.
     """
-    stage = open_stage(folder, "stream", {**settings, "records": n_rows, "columns": reader.columns}, {})
+    asked = {**settings, "records": n_rows, "columns": reader.columns}
+    stage = open_stage(folder, "stream", asked, {}, wait=True)  # runs and processes may share it
     if stage.done:
         return SampleFolder(folder)
     logger.info(f"stream: {n_rows:,} samples of {reader.name} -> {folder}")

@@ -1,7 +1,7 @@
 """Evaluate a model on samples: plan the questions, divide them among processes, answer, join and summarize them.
 
-`stages/evaluate.py` calls this module, and `generator.py` runs the model. A question of a benchmark that cannot be used
-(a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
+`stages/evaluate.py` calls this module, and `generator.py` runs the model. An unusable question of a benchmark
+or of a file of the user's (a broken image, an incomplete row) does not end the evaluation. It is skipped and listed in
 `skipped.jsonl`, as in training; too many of them stop the evaluation. Samples of a data folder are never skipped.
 """
 
@@ -22,6 +22,7 @@ from fcot_vl.evaluate.predictions import PREDICTIONS, PredictionFiles
 from fcot_vl.evaluate.processes import ProcessGroup
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples
 from fcot_vl.evaluate.tasks.minidoc import task_of
+from fcot_vl.evaluate.tasks.own import OwnSamples
 from fcot_vl.prune.handle import PruneHandle
 from fcot_vl.prune.method import Method
 
@@ -47,6 +48,7 @@ class Evaluator:
         self, model: Any, processor: Any, method: Method, samples: Sequence[Sample], max_skipped: float
     ) -> None:
         self.samples, self.max_skipped = samples, max_skipped
+        self.skips = isinstance(samples, BenchmarkSamples | OwnSamples)
         self.benchmark = samples.benchmark if isinstance(samples, BenchmarkSamples) else None
         self.generator = Generator(
             model, processor, method, self.benchmark.task if self.benchmark else task_of
@@ -69,12 +71,12 @@ class Evaluator:
 
     def _read(self, index: int, pixels: bool = False) -> Sample | dict[str, Any]:
         """Return sample `index`, or a row with the reason why it is skipped."""
-        if self.benchmark is None:
+        if not self.skips:
             sample = self.samples[index]
             if not sample.answers or not sample.metric:
                 raise ValueError(
                     f"sample {sample.id}: no accepted answers or no metric, so it cannot be scored; evaluate on a "
-                    "'test' or 'validation' split"
+                    "'test' or 'validation' split, or give questions of your own as a JSON file"
                 )
             return sample
         try:
@@ -153,7 +155,7 @@ class Evaluator:
     def summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the part of the result that is computed from the rows."""
         if self.benchmark is None:
-            return summarize(rows)
+            return summarize(rows) | ({"skipped": len(self.skipped)} if self.skips else {})
         assert isinstance(self.samples, BenchmarkSamples)
         return {
             "benchmark": self.benchmark.name,

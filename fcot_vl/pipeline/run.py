@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcot_vl.common.config import find_recipe
+from fcot_vl.common.stage import lock_folder
 from fcot_vl.pipeline.baselines import list_baselines
 from fcot_vl.pipeline.plan import plan
 from fcot_vl.pipeline.recipe import load_recipe
@@ -41,11 +42,11 @@ def run_recipe(name: str | Path, **overrides: Any) -> Path:
         "You can interrupt at any time. Rerun the same command to resume."
     )
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    if recipe.jobs == 1:
-        run_here(steps, threads=recipe.threads)
-    else:
-        run_in_processes(steps, jobs=recipe.jobs, threads=recipe.threads, logs=folder / "logs")
-    output = report(ReportConfig(folder))
+    with lock_folder(folder):
+        if recipe.jobs == 1:
+            run_here(steps, threads=recipe.threads)
+        else:
+            run_in_processes(steps, jobs=recipe.jobs, threads=recipe.threads, logs=folder / "logs")
+        output = report(ReportConfig(folder))
     logger.info(f"{title}: {format_duration(time.monotonic() - started)} in this run")
     return output

@@ -21,6 +21,7 @@ from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import json_line, write_json
 from fcot_vl.common.hashing import former_model_hash, hash_model_folder
 from fcot_vl.common.provenance import provenance
+from fcot_vl.common.stage import FILE as STAGE
 from fcot_vl.common.stage import open_stage, read_stage
 from fcot_vl.data.dataset import Sample, SampleFolder
 from fcot_vl.data.skip_log import MAX_SKIPPED
@@ -28,6 +29,7 @@ from fcot_vl.evaluate.evaluator import Evaluator
 from fcot_vl.evaluate.predictions import PredictionFiles
 from fcot_vl.evaluate.processes import connect_processes
 from fcot_vl.evaluate.tasks.dataset import BenchmarkSamples, open_benchmark
+from fcot_vl.evaluate.tasks.own import OWN_FILES, OwnSamples
 from fcot_vl.evaluate.tasks.public import benchmark_of
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.prune.method import Method
@@ -64,7 +66,8 @@ def evaluate(
 
     Args:
         model: Folder of a teacher or student, or a loaded model (which also needs `processor`).
-        data: Folder written by `synthesize`, or samples. For a benchmark, see `open_benchmark`.
+        data: Folder written by `synthesize`, samples, or a file of questions and answers (see `OwnSamples`). For a
+            benchmark, see `open_benchmark`.
         out: Output folder. If it is already finished with the same settings, its result is returned at once.
         stage: Stage of the model: "teacher", "realign", "post-train" or "control".
         method: Method that drops visual tokens at inference. Default: none are dropped.
@@ -75,8 +78,8 @@ def evaluate(
         processor: Processor of a loaded model.
         benchmark: Name of one of the paper's benchmarks.
         limit: Maximum number of questions, from the start.
-        max_skipped: Maximum share of a benchmark's questions that cannot be used (broken images). Above it there is no
-            result.
+        max_skipped: Maximum share of the questions of a benchmark or a file that cannot be used (broken images). Above
+            it there is no result.
 
     Raises:
         ValueError: If a setting is wrong, samples share an id, the weights of a merge were chosen on these samples, or
@@ -103,7 +106,8 @@ def evaluate(
         settings = {"stage": stage, "split": split, **{f"method.{k}": v for k, v in asdict(method).items()}}
         if benchmark is not None:
             settings["benchmark"] = benchmark
-        digest = data_hash(samples)
+        files_hash = None if benchmark is not None else _files_hash(data, limit)
+        digest = _digest(out, samples, files_hash)
         known = {"merged": _merged_by(Path(name), digest), "split": split, "data_hash": digest}
 
         def inputs(hashed: Callable[[Path], str]) -> dict[str, str]:
@@ -111,7 +115,11 @@ def evaluate(
             return {"weights": weights, "data": digest}
 
         former = partial(inputs, former_model_hash)
-        opened = open_stage(out, "evaluate", settings, inputs(hash_model_folder), seed, former), known
+        opened = (
+            open_stage(out, "evaluate", settings, inputs(hash_model_folder), seed, former),
+            known,
+            files_hash,
+        )
         if not opened[0].done:
             files.join()
     processes.wait()
@@ -126,7 +134,7 @@ def evaluate(
     evaluator.run(files, batch_size, processes)
     processes.wait()
     if opened is not None:
-        stage_folder, known = opened
+        stage_folder, known, files_hash = opened
         rows = evaluator.finish(files)
         result = {
             "model": name,
@@ -147,7 +155,8 @@ def evaluate(
         if isinstance(samples, BenchmarkSamples) and samples.hidden:
             write_json(out / SUBMISSION, samples.benchmark.submission(rows))
         write_json(out / RESULT, result)
-        stage_folder.finish({"n": result["n"], **_headline(result)})
+        recognized = {} if files_hash is None else {"data_files": files_hash}
+        stage_folder.finish({"n": result["n"], **_headline(result), **recognized})
         show(f"evaluate: {_summary_line(result)} -> {out / RESULT}")
     processes.wait()
     return _read_result(out)
@@ -162,8 +171,26 @@ def _open(
         return open_benchmark(benchmark_of(benchmark), data, split, limit)
     if data is None:
         raise ValueError("no data to evaluate on; give a data folder, or the name of a benchmark")
+    if isinstance(data, str | Path) and Path(data).suffix in OWN_FILES and not Path(data).is_dir():
+        return OwnSamples(Path(data), limit)
     samples = SampleFolder(Path(data)) if isinstance(data, str | Path) else data
     return samples if limit is None else samples[:limit]
+
+
+def _files_hash(data: Any, limit: int | None) -> str | None:
+    """Return the SHA-256 of the shards of a data folder, for recognising them without decoding; None for other data."""
+    if not isinstance(data, str | Path) or not Path(data).is_dir():
+        return None
+    return hashlib.sha256(f"{SampleFolder(Path(data)).fingerprint()} {limit}".encode()).hexdigest()
+
+
+def _digest(out: Path, samples: Sequence[Sample], files: str | None) -> str:
+    """Return `data_hash`; if the evaluation in `out` is finished on the same files, read it there."""
+    if files is not None and (out / STAGE).exists():
+        record = read_stage(out)
+        if record["stage"] == "evaluate" and record.get("figures", {}).get("data_files") == files:
+            return str(record["inputs"]["data"])
+    return data_hash(samples)
 
 
 def _headline(result: dict[str, Any]) -> dict[str, Any]:
@@ -222,9 +249,10 @@ def _merged_by(folder: Path, digest: str) -> str | None:
 def data_hash(samples: Iterable[Sample]) -> str:
     """Return the SHA-256 over the samples in order: ids, tasks, messages, answers, metrics, image sizes and pixels.
 
-    For a benchmark, it is taken over the rows and the bytes of the images.
+    For a benchmark, it is taken over the rows and the bytes of the images, for a user's file over its bytes and the
+    sizes of the image files.
     """
-    if isinstance(samples, BenchmarkSamples):
+    if isinstance(samples, BenchmarkSamples | OwnSamples):
         return samples.fingerprint()
     digest = hashlib.sha256()
     for sample in samples:

@@ -31,6 +31,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from fcot_vl.common.console import show
 from fcot_vl.common.files import write_json
 from fcot_vl.common.provenance import provenance
+from fcot_vl.common.stage import lock_folder
 from fcot_vl.common.text import clean_text
 from fcot_vl.data.images import open_image
 from fcot_vl.inference.loading import load_for_inference, stop_ids
@@ -82,28 +83,28 @@ def visualize(
     """
     question = check_question(question)
     page = open_image(image_path)
-    found = []
-    for name in models or ["embedded"]:
-        logger.info(f"visualize: {name}")
-        model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
-        found.append(answer_with_attention(name, model, processor, page, question, max_new_tokens))
-    output.mkdir(parents=True, exist_ok=True)
-    record = {"question": question, **provenance()}
-    described = [
-        {
-            "model": one.model,
-            "compress_ratio": one.compress_ratio,
-            "visual_tokens": one.visual_tokens,
-            "answer": one.answer,
-            "pieces": one.pieces,
-            "on_page": [round(float(share), 4) for share in one.on_page],
-        }
-        for one in found
-    ]
-    write_json(output / "attention.json", {**record, "models": described})
-    draw(page, question, found, record, output / "attention.png")
-    html = page_html(page, question, found)
-    (output / "attention.html").write_text(html, encoding="utf-8")
+    with lock_folder(output):
+        found = []
+        for name in models or ["embedded"]:
+            logger.info(f"visualize: {name}")
+            model, processor = load_for_inference(tiny_teacher_path() if name == "embedded" else name)
+            found.append(answer_with_attention(name, model, processor, page, question, max_new_tokens))
+        record = {"question": question, **provenance()}
+        described = [
+            {
+                "model": one.model,
+                "compress_ratio": one.compress_ratio,
+                "visual_tokens": one.visual_tokens,
+                "answer": one.answer,
+                "pieces": one.pieces,
+                "on_page": [round(float(share), 4) for share in one.on_page],
+            }
+            for one in found
+        ]
+        write_json(output / "attention.json", {**record, "models": described})
+        draw(page, question, found, record, output / "attention.png")
+        html = page_html(page, question, found)
+        (output / "attention.html").write_text(html, encoding="utf-8")
     for one in found:
         show(f"{one.model} ({one.visual_tokens} visual tokens): {one.answer}")
     logger.info(f"visualize: {output / 'attention.png'}, {output / 'attention.html'}")

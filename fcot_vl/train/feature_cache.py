@@ -74,7 +74,7 @@ def cache_features(
         StageError: If the folder holds features made by another ViT, from other data or with another tiling.
     """
     settings = {"pages": len(samples), "tiling": processor.image_processor.to_dict()}
-    stage = open_stage(folder, "features", settings, inputs)
+    stage = open_stage(folder, "features", settings, inputs, wait=True)
     if not stage.done:
         starts = range(0, len(samples), SHARD)
         missing = [start for start in starts if not _shard(folder, start).exists()]

@@ -19,7 +19,14 @@ from PIL import Image
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import json_line
 from fcot_vl.common.text import clean_text
-from fcot_vl.data.chat_format import SampleError, images_of_parts, malformed, read_turns
+from fcot_vl.data.chat_format import (
+    SampleError,
+    images_of_parts,
+    malformed,
+    read_answer,
+    read_question,
+    read_turns,
+)
 from fcot_vl.data.dataset import Origin, Sample
 from fcot_vl.data.images import LazyImage
 from fcot_vl.data.sources.base import Source, check_local, size_of_file
@@ -119,6 +126,8 @@ def _spans(lines: Iterable[bytes]) -> NDArray[np.int64]:
 class ConversationFile(Source):
     """InternVL JSONL or LLaVA JSON file, one `{"id", "image", "conversations": [{"from", "value"}, ...]}` per sample.
 
+    A sample may have `messages` (`role`, `content`) instead, or a `question` with its `answer` or `answers`.
+
     Args:
         name: Name of the source.
         annotation: File with JSON lines or one JSON array.
@@ -135,8 +144,16 @@ class ConversationFile(Source):
     def read(self, index: int) -> Sample:
         entry = self._entries[index]
         images: list[Image.Image] = [LazyImage(self.images / path) for path in _image_paths(entry)]
-        messages = read_turns(_turns(entry), len(images))
-        return Sample(self._id(entry, index), images, messages, "", self.name)
+        answers: list[str] = []
+        turns = _turns(entry)
+        if turns is None and "question" in entry:
+            found = entry.get("answers", entry.get("answer"))
+            given = found if isinstance(found, list) else [] if found is None else [found]
+            answers = [read_answer(one) for one in given]
+            messages = read_question(entry["question"], answers[0] if answers else None, len(images))
+        else:
+            messages = read_turns(turns, len(images))
+        return Sample(self._id(entry, index), images, messages, "", self.name, answers)
 
     def origin(self, index: int) -> Origin:
         try:

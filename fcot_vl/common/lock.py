@@ -1,0 +1,156 @@
+"""Lock of an output folder: one run writes, a second one stops and says who holds it, and a crash leaves nothing.
+
+The lock is the operating system's (`flock`) on the file `.lock` of the folder. It ends with the process, however the
+process ends. Processes forked by the holder close their copy of the file, so that none of them keeps the lock alive.
+Within one process, the lock may be taken several times.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fcot_vl.common.provenance import now
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FILE = ".lock"
+GRACE = 2.0  # seconds in which the helpers of a killed run may end
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+class LockedError(ValueError):
+    """Error for a folder that another run writes to; the message says which run."""
+
+
+class FolderLock:
+    """Lock that is held on a folder until `release` is called or the process ends.
+
+    Args:
+        folder: Folder to lock; it exists.
+        wait: Wait until the folder is free, after a line that says who holds it.
+
+    Raises:
+        LockedError: If another process holds the lock, and not `wait`.
+        OSError: If the lock file cannot be written.
+    """
+
+    def __init__(self, folder: Path, wait: bool = False) -> None:
+        self.path = folder.resolve() / FILE
+        self._pid, self._held = os.getpid(), True
+        with _GUARD:
+            held = _HELD.get(self.path)
+            if held is None:
+                _HELD[self.path] = [1, _acquire(self.path, folder, wait)]
+            else:
+                held[0] += 1
+
+    def release(self) -> None:
+        """Release the lock. Calling this again does nothing."""
+        if not self._held or self._pid != os.getpid():
+            return
+        self._held = False
+        with _GUARD:
+            held = _HELD[self.path]
+            held[0] -= 1
+            if held[0] == 0:
+                del _HELD[self.path]
+                if held[1] is not None:
+                    self.path.unlink(missing_ok=True)  # while it is held: see `_acquire`
+                    os.close(held[1])
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+_HELD: dict[Path, list[Any]] = {}  # number of holders in this process and the open file, by lock file
+_GUARD = threading.RLock()
+
+
+def _forget_in_child() -> None:
+    """Close the copies of the lock files in a forked process. This leaves the locks with the parent."""
+    global _GUARD
+    _GUARD = threading.RLock()
+    for _, file in _HELD.values():
+        if file is not None:
+            os.close(file)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _acquire(path: Path, folder: Path, wait: bool) -> int | None:
+    """Return the open lock file with the lock on it, or None where the file system has no locks."""
+    if fcntl is None:
+        return _unlocked(folder, "this system has no flock")
+    until, said = time.monotonic() + GRACE, False
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(file)
+            os.close(file)
+            if error.errno not in HELD:
+                return _unlocked(folder, error.strerror or str(error))
+            if not wait and time.monotonic() > until:
+                raise LockedError(
+                    f"{folder}: another run is writing here ({holder}); wait until it ends, or choose another output "
+                    "folder"
+                ) from None
+            if wait and not said and time.monotonic() > until:
+                print(f"{folder}: waiting for another run that writes here ({holder})", flush=True)
+                said = True
+            time.sleep(0.1)
+            continue
+        # The last holder removes the file while it holds the lock. What was locked here may be that removed file.
+        if _is_at(file, path):
+            break
+        os.close(file)
+    os.ftruncate(file, 0)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    record = {"pid": os.getpid(), "host": socket.gethostname(), "since": now(), "command": command}
+    os.pwrite(file, json.dumps(record).encode("ascii"), 0)
+    return file
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(file: int) -> str:
+    """Describe the holder of a lock from its file."""
+    try:
+        record = json.loads(os.pread(file, 65536, 0))
+        return f"process {record['pid']} on {record['host']} since {record['since']}: {record['command']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun
+        return "unknown process"
+
+
+def _unlocked(folder: Path, reason: str) -> None:
+    print(
+        f"warning: {folder} cannot be locked ({reason}); make sure that no other run writes there",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+__all__ = ["FolderLock", "LockedError"]
