@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from fcot_vl.verify.number_words import chinese_number, leading_words
-from fcot_vl.verify.units import CURRENCY, SCALES, Units, read_unit
+from fcot_vl.verify.units import CASED, CURRENCY, SCALES, Units, read_unit
 
 SIGNIFICANT = 3  # minimum digits for a decimal to equal a non-terminating fraction, such as 0.333 for 1/3
 GROUPED = r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|[1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?"
@@ -32,6 +32,7 @@ ABOUT = re.compile(
 )
 PERCENT = re.compile(r"\s*(?:%|(?:percent|per\s+cent|pct)\b)(?!\s*points?)", re.IGNORECASE)
 ORDINAL = re.compile(r"(\d{1,6})(?:st|nd|rd|th)(?=$|\s+place$)", re.IGNORECASE)
+DOLLARS = re.compile(r"^(US|CA|AU|HK|NZ|NT|MX|SG|A|C|R|S)\s+\$")
 STOP = re.compile(
     r"\b(?:or|and|is|are|was|were|too|no|not|n't|but|than|more|less|fewer|higher|lower|greater|smaller|larger|times|out|short|above|below|over"
     r"|under|if|plus|minus|except|beyond|am|pm|a\.m|p\.m|ago|to|versus|vs|hundred|thousand|million|billion|trillion|dozen"
@@ -88,11 +89,10 @@ def is_code(text: str) -> bool:
 def _single(text: str, words: int) -> Quantity | None:
     text = ABOUT.sub("", text, count=1) if ABOUT.match(text) else text
     sign, text = _sign(text)
-    currency: Units = frozenset()
-    for name, units in CURRENCY:
-        if text[: len(name)].casefold() == name and not (name.isalpha() and text[len(name) :][:1].isalpha()):
-            currency, text = units, text[len(name) :].strip()
-            break
+    currency, text = _currency(DOLLARS.sub(r"\1$", text))
+    more, rest = _currency(text)
+    if currency & more:  # "USD $5"
+        currency, text = currency & more, rest
     if currency and sign == 1:
         sign, text = _sign(text)
     number = _number(text)
@@ -125,6 +125,20 @@ def _single(text: str, words: int) -> Quantity | None:
     return Quantity(
         sign * value, decimals, percent is not None, scale, currency & units or currency or units, noun
     )
+
+
+def _currency(text: str) -> tuple[Units, str]:
+    """Read a currency before a number, and return it with the rest; without one, an empty set and the text."""
+    for name, units in CURRENCY:
+        head, rest = text[: len(name)], text[len(name) :]
+        if name != (head if name in CASED else head.casefold()):
+            continue
+        if name.isalpha():
+            if rest[:1].isalpha() or (len(name) == 1 and not re.match(r"\s|\d+[.,]\d\d$", rest)):
+                continue  # "R50" alone may be a code
+            rest = rest.removeprefix(".")  # "Rs. 5"
+        return units, rest.strip()
+    return frozenset(), text
 
 
 def _sign(text: str) -> tuple[int, str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from fcot_vl.verify.currencies import AFTER_ONLY, BEFORE, CURRENCIES
+from fcot_vl.verify.currencies import CASED as CASED_NAMES
+
 Units = frozenset[tuple[str, Fraction]]  # (dimension, factor to its base unit); several if ambiguous
 
 _TABLE: dict[str, dict[str, str]] = {  # dimension -> factor -> names
@@ -66,23 +69,10 @@ _TABLE: dict[str, dict[str, str]] = {  # dimension -> factor -> names
     "fahrenheit": {"1": "°F fahrenheit"},
     "kelvin": {"1": "K kelvin"},
     "angle": {"1": "° degree degrees deg 度"},
-    "USD": {"1": "$ us$ usd dollar dollars 美元", "1/100": "¢ cent cents"},
-    "EUR": {"1": "€ eur euro euros 欧元"},
-    "GBP": {"1": "£ gbp pound pounds 英镑", "1/100": "pence"},
-    "JPY": {"1": "¥ jpy yen 円 日元"},
-    "CNY": {"1": "¥ cny rmb yuan 元 人民币"},
-    "INR": {"1": "₹ inr rs rupee rupees"},
-    "KRW": {"1": "₩ krw won"},
-    "RUB": {"1": "₽ rub"},
-    "CHF": {"1": "chf"},
-    "CAD": {"1": "c$ ca$ cad"},
-    "AUD": {"1": "a$ au$ aud"},
-    "HKD": {"1": "hk$ hkd"},
-    "SGD": {"1": "s$ sgd"},
-    "NZD": {"1": "nz$ nzd"},
+    "USD": {"1/100": "¢ cent cents"},
+    "GBP": {"1/100": "pence"},
 }
-MONEY = {"USD", "EUR", "GBP", "JPY", "CNY", "INR", "KRW", "RUB", "CHF", "CAD", "AUD", "HKD", "SGD", "NZD"}
-CASED = {"MB", "mW", "MW", "GW", "mV", "K", "°C", "°F"}  # names whose case matters
+CASED = CASED_NAMES | {"MB", "mW", "MW", "GW", "mV", "K", "°C", "°F"}  # names whose case matters
 
 
 def _collect() -> dict[str, Units]:
@@ -91,17 +81,20 @@ def _collect() -> dict[str, Units]:
         for factor, names in factors.items():
             for name in names.split():
                 units.setdefault(name, set()).add((dimension, Fraction(factor)))
+    for code, currency_names in CURRENCIES.items():
+        for name in currency_names.split():
+            units.setdefault(name, set()).add((code, Fraction(1)))
     return {name: frozenset(found) for name, found in units.items()}
 
 
 UNITS = _collect()
 CURRENCY: list[tuple[str, Units]] = sorted(  # symbols and names allowed before a number, longest first
     (
-        (name, frozenset(unit for unit in units if unit[0] in MONEY))
+        (name, frozenset(unit for unit in units if unit[0] in CURRENCIES))
         for name, units in UNITS.items()
-        if any(dimension in MONEY and factor == 1 for dimension, factor in units)
-        and (not name.isalpha() or (len(name) == 3 and name.isascii()) or name == "rs")
-        and name not in ("won", "yen")
+        if any(dimension in CURRENCIES and factor == 1 for dimension, factor in units)
+        and name not in AFTER_ONLY
+        and (not name.isalpha() or name in CASED or name in BEFORE or name.upper() in CURRENCIES)
     ),
     key=lambda pair: -len(pair[0]),
 )
@@ -125,8 +118,10 @@ SCALES: dict[str, tuple[int, bool]] = {  # name -> (factor, True if it must dire
     "M": (10**6, True),
     "B": (10**9, True),
 }
+_SYMBOLS = "|".join(re.escape(name) for name, _ in CURRENCY if not name.isalpha())
 _FIRST = re.compile(
-    r"\s*-?\s*(US\$|[$€£¥₹₩₽¢]|°\s?[CF](?![A-Za-z])|°|km/h|m/s|[^\W\d_]+(?:\^[23])?)(?![\w/^])"
+    rf"\s*-?\s*({_SYMBOLS}|¢|°\s?[CF](?![A-Za-z])|°|km/h|m/s|[^\W\d_]+(?:\^[23])?)(?![\w/^])",
+    re.IGNORECASE,
 )
 _TEMPERATURE = re.compile(r"(?:°|degrees?)\s*(celsius|centigrade|fahrenheit)\b", re.IGNORECASE)
 
@@ -143,7 +138,7 @@ def read_unit(text: str) -> tuple[Units, str]:
     found = _FIRST.match(text)
     if found is None:
         return frozenset(), text
-    name = found[1].replace(" ", "")
+    name = found[1].replace(" ", "").rstrip(".") if found[1] not in UNITS else found[1]
     if name.casefold() == "in" and text[found.end() :].strip():
         return frozenset(), text  # "42 in total"
     if name in CASED or name in ("mb", "mw", "mv", "k"):

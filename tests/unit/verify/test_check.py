@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -139,7 +140,9 @@ WRONG = {
         ("5 mW", "5 MW"), ("5 °C", "5 °F"), ("5 m", "5 m²"), ("5 km/h", "5 km"), ("3 hours", "3 minutes"), ("42 boxes", "42 kg"),
         ("42 more than last year", "42"), ("5 k", "5000"), ("5 MB", "5 Mb"), ("two thirds", "2"), ("1 mile", "1.6 km"),
     ],
-    "money": [("$5", "€5"), ("5 USD", "5 EUR"), ("£5", "$5"), ("$5", "5 cents"), ("$5 million", "$5"), ("C$5", "US$5"), ("$5", "$5.01")],
+    "money": [("$5", "€5"), ("5 USD", "5 EUR"), ("£5", "$5"), ("$5", "5 cents"), ("$5 million", "$5"), ("C$5", "US$5"), ("$5", "$5.01"),
+              ("R$5", "$5"), ("NT$5", "HK$5"), ("RM5", "Rp5"), ("kr 5", "5 €"), ("₹5", "₩5"), ("R50", "50"), ("Pen 5", "5"),
+              ("try 5", "5"), ("5 pens", "5 PEN")],
     "dates": [
         ("05/03/2024", "2024-03-05"), ("05/03/2024", "2024-05-03"), ("03/05/2024", "05/03/2024"), ("March 5, 2024", "March 6, 2024"),
         ("March 5", "March 5, 2024"), ("March 2024", "March 5, 2024"), ("2024", "2024-03-05"), ("February 30, 2024", "2024-03-01"),
@@ -376,3 +379,17 @@ def test_any_text_is_checked_without_an_error(response: str, truth: str) -> None
 def test_letters_in_every_form(letter: str, other: str, form: str) -> None:
     for options in ((), OPTIONS):
         assert verify(form.format(letter), [other], options=options) == (letter == other)
+
+
+AMOUNTS = """RM 25.50|RM25.50|Rs. 1,200|Rs.1200|Rs 500|R$ 45.90|R$45|120 kr|kr 120|kr. 120|120 kr.|45 zł|45zł|zł 45|CHF 12.50
+12.50 CHF|Fr. 5|A$10|C$10|US$10|US $10|NT$100|HK$80|S$9.90|NZ$5|MX$20|AR$5|₹250|₩5000|₽300|300 ₽|300 руб.|€5|5 €|£3|£ 3|¥500
+￥500|CN¥5|JP¥5|500円|₺50|50 TL|฿90|90 baht|₫50000|₪30|₱200|PHP 200|Rp 50000|Rp50000|R 50|R50.00|ZAR 50|SGD 5|AED 10|SEK 100
+100 Kč|Kč 100|HUF 100|100 lei|RON 5|₴20|₦50|GH₵5|KSh 50|5 Euro|USD $5|RMB 5|S/ 5|B/.5|COP 500|₸5|лв 5|5 лв.|BRL 5|MYR5"""
+
+
+@pytest.mark.parametrize("amount", AMOUNTS.replace("\n", "|").split("|"))
+def test_an_amount_is_its_number_in_every_currency(amount: str) -> None:
+    number = re.sub(r"[^\d.,]", "", amount).strip(".,")
+    assert verify(amount, [number])
+    assert verify(number, [amount])
+    assert not verify(amount, [number + "1"])
