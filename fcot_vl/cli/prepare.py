@@ -66,8 +66,8 @@ def inspect(
     ] = "conv",
 ) -> None:
     """Describe a checkpoint and estimate its cost at every compress ratio, from its configuration alone."""
-    from fcot_vl.stages.inspect import inspect as run
-    from fcot_vl.stages.inspect import page_size
+    from fcot_vl.stages.inspect_checkpoint import inspect as run
+    from fcot_vl.stages.inspect_checkpoint import page_size
 
     run(path, page_size(page), context, gpus, compressor)
 

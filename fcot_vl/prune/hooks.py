@@ -66,6 +66,19 @@ def install(model: Any, handle: PruneHandle, *selects: Select) -> None:
         handle.hooks.append(layer.register_forward_pre_hook(pruning.enter_layer, with_kwargs=True))
 
 
+def refuse_two_dimensions(decoder: Any) -> None:
+    """Refuse a decoder that no training-free baseline supports: one whose positions count rows and columns.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {}):
+        raise ValueError(
+            "no training-free baseline works here: they need positions of one dimension, and Qwen-VL's decoder counts "
+            "rows and columns of an image; leave out the method, or compress the model with `fcot-vl realign`."
+        )
+
+
 def _check(decoder: Any, handle: PruneHandle) -> None:
     if not 0 < handle.keep <= 1:
         raise ValueError(f"keep is a share of visual tokens, above 0 and at most 1, got {handle.keep}.")
@@ -80,10 +93,7 @@ def _check(decoder: Any, handle: PruneHandle) -> None:
             f"pruning works with sdpa or eager attention, this decoder uses {attention!r}: "
             "load the model with attn_implementation='sdpa'."
         )
-    if "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {}):
-        raise ValueError(
-            "pruning needs positions of one dimension; Qwen-VL's decoder counts rows and columns of an image."
-        )
+    refuse_two_dimensions(decoder)
     kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise ValueError(f"pruning needs full attention in every decoder layer, found {sorted(kinds)}.")

@@ -15,6 +15,7 @@ from fcot_vl.prune.divprune import apply_divprune
 from fcot_vl.prune.fastv import apply_fastv
 from fcot_vl.prune.fewer_tiles import apply_fewer_tiles
 from fcot_vl.prune.handle import PruneHandle
+from fcot_vl.prune.hooks import decoder_of, refuse_two_dimensions
 from fcot_vl.prune.prumerge import apply_prumerge
 from fcot_vl.prune.pyramiddrop import apply_pyramiddrop, pyramid_drops
 from fcot_vl.prune.random_drop import apply_random
@@ -133,6 +134,7 @@ class Method:
         """
         if self.keep is None:
             return None
+        refuse_two_dimensions(decoder_of(model))  # first, as no other method is any better
         if self.name == "fastv":
             assert self.layer is not None
             return apply_fastv(model, self.keep, self.layer)

@@ -16,7 +16,6 @@ from fcot_vl.verify.extract import (
     find_final,
     sentences,
 )
-from fcot_vl.verify.numbers import Quantity, read_quantity
 from fcot_vl.verify.options import (
     bare_options,
     choose,
@@ -25,6 +24,7 @@ from fcot_vl.verify.options import (
     listed_options,
     split_label,
 )
+from fcot_vl.verify.quantities import Quantity, read_quantity
 from fcot_vl.verify.text import clean, plain, unwrap
 from fcot_vl.verify.values import FALSE, LONGEST_TEXT, TRUE, same_value
 

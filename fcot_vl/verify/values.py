@@ -7,7 +7,7 @@ from collections import Counter
 
 from fcot_vl.verify.dates import read_date, read_time, same_date
 from fcot_vl.verify.maths import same_mathematics
-from fcot_vl.verify.numbers import is_code, read_quantity, same_quantity
+from fcot_vl.verify.quantities import is_code, read_quantity, same_quantity
 from fcot_vl.verify.text import clean, plain, unwrap
 
 LONGEST_TEXT = 2_000  # maximum characters of an answer for comparisons other than equality

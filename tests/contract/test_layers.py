@@ -12,7 +12,8 @@ import typer.main
 
 from fcot_vl.cli.app import app
 
-PACKAGE = Path(__file__).resolve().parents[2] / "fcot_vl"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "fcot_vl"
 LAYERS = [  # lowest first; units of one layer do not import each other
     {"version", "prune", "verify"},
     {"common"},
@@ -105,4 +106,11 @@ def test_the_bottom_imports_nothing_above() -> None:
 def test_every_command_is_a_file_of_stages() -> None:
     commands = {name.replace("-", "_") for name in typer.main.get_command(app).commands}  # type: ignore[attr-defined]
     files = {path.stem for path in (PACKAGE / "stages").glob("[a-z]*.py")}
-    assert commands - {"demo", "reproduce"} == files
+    # A file `inspect.py` would hide Python's own module from anyone who runs a file of that folder.
+    assert {name.removesuffix("_checkpoint") for name in files} == commands - {"demo", "reproduce"}
+
+
+def test_no_file_hides_a_module_of_python() -> None:
+    names = {path: path.stem for path in ROOT.glob("[a-z]*/**/*.py") if path.stem != "__main__"}
+    folders = {path.parent: path.parent.name for path in names}
+    assert [str(path) for path, name in (names | folders).items() if name in sys.stdlib_module_names] == []

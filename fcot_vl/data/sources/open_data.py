@@ -35,9 +35,15 @@ def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixtur
 
     Raises:
         FileNotFoundError: If a folder has no shards.
-        ValueError: If the path is none of these or cannot be read.
+        ValueError: If the path is none of these or cannot be read, or if it has no sample.
     """
-    path = Path(path)
+    samples = _open(Path(path), seed)
+    if not len(samples):
+        raise ValueError(f"{path}: there is no sample in it")
+    return samples
+
+
+def _open(path: Path, seed: int) -> SampleFolder | Source | Mixture:
     if path.is_dir() and (path / "state.json").exists():
         raise ValueError(f"{path}: a datasets folder; name it in a mixture YAML, with its columns")
     if path.suffix in (".yaml", ".yml"):

@@ -17,6 +17,8 @@ from fcot_vl.data.skip_log import SkipLog, kind_of
 from fcot_vl.data.sources.conversations import ConversationFile, JsonSamples, open_internvl
 from fcot_vl.data.sources.hf_datasets import DatasetSource, RowReader, load_rows
 from fcot_vl.data.sources.image_folder import ImageFolder
+from fcot_vl.data.sources.open_data import open_data
+from fcot_vl.stages.label import LabelConfig, label
 
 # ------------------------------------------------------------------------------------------------- lazy pictures
 
@@ -366,3 +368,20 @@ def test_a_wrong_column_map(tmp_path):
             RowReader("docs", columns, tmp_path)
     with pytest.raises(ValueError, match="no column 'nothing' for image; it has picture"):
         DatasetSource(dataset(tmp_path), RowReader("docs", {"image": "nothing"}, tmp_path))
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", ""), ("a.json", "[]"), ("a.jsonl", "\n \n")])
+def test_a_file_without_records_is_an_error(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="there is no sample in it"):
+        open_data(tmp_path / name)
+    with pytest.raises(ValueError, match="there is no sample in it"):
+        label(LabelConfig(tmp_path / "out", str(tmp_path / name)))
+
+
+def test_nested_too_deeply_is_one_bad_record(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"conversations": talk("q", "a")}))
+    source = ConversationFile("s", tmp_path / "a.jsonl", tmp_path)
+    with pytest.raises(SampleError, match="not JSON"):
+        source[0]
+    assert source[1].messages

@@ -17,7 +17,7 @@ from fcot_vl.models.auto import family_of, load_processor
 from fcot_vl.models.compressors.registry import WINDOWED
 from fcot_vl.prune.budget import n_kept, tokens_by_layer
 from fcot_vl.prune.fastv import apply_fastv
-from fcot_vl.prune.method import Method
+from fcot_vl.prune.method import METHODS, Method
 
 pytestmark = pytest.mark.slow  # builds a tiny teacher of every family
 QUESTION = "Read it."
@@ -283,6 +283,10 @@ def test_peers_refuse_positions_of_two_dimensions(qwen_teacher: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(qwen_teacher, dtype=torch.float32)
     with pytest.raises(ValueError, match="positions of one dimension"):
         apply_fastv(model, 0.5, 2)
+    for name in METHODS[1:]:
+        method = Method(name, 0.5, 2 if name == "fastv" else None)
+        with pytest.raises(ValueError, match=r"no training-free baseline works here.*leave out the method"):
+            method.apply(model)
 
 
 def test_a_smaller_page_is_internvls(llava_teacher: Path) -> None:

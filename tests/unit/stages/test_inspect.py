@@ -11,7 +11,7 @@ import pytest
 import fcot_vl
 from fcot_vl.common.errors import CheckpointError
 from fcot_vl.models.flops import prefill_flops
-from fcot_vl.stages.inspect import inspect, page_size, training_gib
+from fcot_vl.stages.inspect_checkpoint import inspect, page_size, training_gib
 
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "internvl2-tiny-internlm2"
 
