@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shlex
 import socket
@@ -20,10 +21,10 @@ from typing import Any
 
 from fcot_vl.common.provenance import now
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 FILE = ".lock"
 GRACE = 2.0  # seconds in which the helpers of a killed run may end
@@ -96,8 +97,9 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 def _acquire(path: Path, folder: Path, wait: bool) -> int | None:
     """Return the open lock file with the lock on it, or None where the file system has no locks."""
-    if fcntl is None:
-        return _unlocked(folder, "this system has no flock")
+    if sys.platform == "win32":
+        _warn_unlocked(folder, "this system has no flock")
+        return None
     until, said = time.monotonic() + GRACE, False
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -107,14 +109,15 @@ def _acquire(path: Path, folder: Path, wait: bool) -> int | None:
             holder = _holder(file)
             os.close(file)
             if error.errno not in HELD:
-                return _unlocked(folder, error.strerror or str(error))
+                _warn_unlocked(folder, error.strerror or str(error))
+                return None
             if not wait and time.monotonic() > until:
                 raise LockedError(
                     f"{folder}: another run is writing here ({holder}); wait until it ends, or choose another output "
                     "folder"
                 ) from None
             if wait and not said and time.monotonic() > until:
-                print(f"{folder}: waiting for another run that writes here ({holder})", flush=True)
+                logger.info(f"{folder}: waiting for another run that writes here ({holder})")
                 said = True
             time.sleep(0.1)
             continue
@@ -145,12 +148,8 @@ def _holder(file: int) -> str:
         return "unknown process"
 
 
-def _unlocked(folder: Path, reason: str) -> None:
-    print(
-        f"warning: {folder} cannot be locked ({reason}); make sure that no other run writes there",
-        file=sys.stderr,
-        flush=True,
-    )
+def _warn_unlocked(folder: Path, reason: str) -> None:
+    logger.warning(f"{folder} cannot be locked ({reason}); make sure that no other run writes there")
 
 
 __all__ = ["FolderLock", "LockedError"]

@@ -70,7 +70,7 @@ def test_marks_at_the_start_are_images_without_marks(processor: Any) -> None:
 @pytest.mark.parametrize("text", ["<image> and <image>", "<image>"])
 def test_too_many_or_too_few_marks_are_refused(processor: Any, text: str) -> None:
     for n in {0, 1, 2, 3} - {text.count("<image>")}:
-        with pytest.raises(ValueError, match=f"<image> for {n} pictures"):
+        with pytest.raises(ValueError, match=f"<image> for {n} images"):
             tokenize_open(chat(text), [picture(90, 90)] * n, processor)
 
 
@@ -122,7 +122,7 @@ def test_the_first_question_shows_the_images_it_marks() -> None:
 def test_a_question_to_ask_may_mark_its_image(tmp_path: Path) -> None:
     path = picture_file(tmp_path / "a.png", 90, 90)
     assert ask(path, "In <image>, what is the total?", max_new_tokens=2).visual_tokens
-    with pytest.raises(ValueError, match="2 <image> for 1 pictures"):
+    with pytest.raises(ValueError, match="2 <image> for 1 images"):
         ask(path, "<image> <image>", max_new_tokens=2)
     with pytest.raises(ValueError, match="the question is not valid Unicode"):
         ask(path, "What \udce9?", max_new_tokens=2)

@@ -380,7 +380,9 @@ def test_a_file_without_records_is_an_error(tmp_path, name, text):
 
 
 def test_nested_too_deeply_is_one_bad_record(tmp_path):
-    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"conversations": talk("q", "a")}))
+    (tmp_path / "a.jsonl").write_text(
+        '{"a":' * 100_000 + "\n" + json.dumps({"conversations": talk("q", "a")})
+    )
     source = ConversationFile("s", tmp_path / "a.jsonl", tmp_path)
     with pytest.raises(SampleError, match="not JSON"):
         source[0]

@@ -54,6 +54,7 @@ def test_records_of_a_shard_refuse_damage_whatever_pillow_is_told(
     noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"images": [{"bytes": truncated(noise, "JPEG"), "path": None}], "id": "r7", "messages": []}
+    row |= {"task": "forms", "source": "s", "answers": ["a"], "metric": "anls", "density": 1.0, "tiles": 1}
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), tmp_path / "a.parquet")
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     (image,) = SampleFolder(tmp_path)[0].images
