@@ -2,11 +2,12 @@
 
 The lock is the operating system's (`flock`) on the file `.lock` of the folder. It ends with the process, however the
 process ends. Processes forked by the holder close their copy of the file, so that none of them keeps the lock alive.
-Within one process, the lock may be taken several times.
+A process may take a lock that it holds again, as when a failed run is repeated; the last one to take it releases it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -17,7 +18,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from fcot_vl.common.provenance import now
 
@@ -49,27 +49,22 @@ class FolderLock:
 
     def __init__(self, folder: Path, wait: bool = False) -> None:
         self.path = folder.resolve() / FILE
-        self._pid, self._held = os.getpid(), True
         with _GUARD:
             held = _HELD.get(self.path)
-            if held is None:
-                _HELD[self.path] = [1, _acquire(self.path, folder, wait)]
-            else:
-                held[0] += 1
+            file = _acquire(self.path, folder, wait) if held is None else held[1]
+            _HELD[self.path] = (id(self), file)
 
     def release(self) -> None:
-        """Release the lock. Calling this again does nothing."""
-        if not self._held or self._pid != os.getpid():
-            return
-        self._held = False
+        """Release the lock. This does nothing if it is released already, or if this process has taken it again."""
         with _GUARD:
-            held = _HELD[self.path]
-            held[0] -= 1
-            if held[0] == 0:
-                del _HELD[self.path]
-                if held[1] is not None:
-                    self.path.unlink(missing_ok=True)  # while it is held: see `_acquire`
-                    os.close(held[1])
+            owner, file = _HELD.get(self.path, (None, None))
+            if owner != id(self):
+                return
+            del _HELD[self.path]
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()  # while it is held: see `_acquire`
+                os.close(file)
 
     def __enter__(self) -> FolderLock:
         return self
@@ -78,7 +73,7 @@ class FolderLock:
         self.release()
 
 
-_HELD: dict[Path, list[Any]] = {}  # number of holders in this process and the open file, by lock file
+_HELD: dict[Path, tuple[int, int | None]] = {}  # the last to take it and the open file, by lock file
 _GUARD = threading.RLock()
 
 

@@ -17,10 +17,11 @@ def has_surrogates(text: str) -> bool:
 
 
 def clean_text(text: str) -> str:
-    """Return the text with each lone surrogate replaced by U+FFFD. Two that form a character become that character."""
+    """Return the text with each lone surrogate replaced by `?`. Two that form a character become that character."""
     if not has_surrogates(text):
         return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return joined.encode("utf-8", "replace").decode("utf-8")
 
 
 def check_text(text: str, what: str) -> str:

@@ -183,7 +183,7 @@ def _part(part: Any) -> str:
             return text
         case {"type": "image" | "image_url"}:
             return IMAGE + "\n"
-    raise malformed(f"a content part that is neither text nor image: {str(part)[:60]}")
+    raise malformed(f"a content part that is neither text nor image: {part!r:.60}")
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.text import check_text
 from fcot_vl.data.chat_format import count_marks, with_image_parts
 
 IGNORED = -100  # label of a position that the loss ignores
@@ -194,14 +195,13 @@ def _image_text(processor: Any) -> str:
 
 def _render(conversation: list[dict[str, Any]], processor: Any, add_generation_prompt: bool) -> str:
     try:
-        return str(
-            processor.tokenizer.apply_chat_template(
-                conversation,
-                chat_template=getattr(processor, "chat_template", None),
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
+        text = processor.tokenizer.apply_chat_template(
+            conversation,
+            chat_template=getattr(processor, "chat_template", None),
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
         )
+        return check_text(str(text), "what it renders")
     except Exception as error:  # a template is a program of the checkpoint, and may fail in any way
         raise ValueError(f"the chat template cannot render a conversation ({one_line(error)})") from None
 

@@ -191,7 +191,7 @@ def _read_header(folder: Path, file: str) -> Shard:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({one_line(error)})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")

@@ -27,6 +27,7 @@ from fcot_vl.convert.config import image_processor, internvl_config, language_mo
 from fcot_vl.convert.tensor_map import LM_HEADS, Becomes, NameMap, Unused, runtime_name
 from fcot_vl.convert.tokenizer import adds_bos, image_token_id, load_tokenizer
 from fcot_vl.models import FCoTVLProcessor
+from fcot_vl.models.loading import checked
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +70,18 @@ def convert(
         StageError: If `output` holds another stage or other settings.
     """
     source, output = Path(source), Path(output)
-    checkpoint = Checkpoint(source, allow_bin)
-    language_model = language_model_of(checkpoint.config)
-    tokenizer = load_tokenizer(source, language_model)
-    token = image_token if image_token is not None else image_token_id(source, tokenizer)
-    if token is None:
-        raise CheckpointError(
-            f"{source}: no tokenizer file contains the id of <IMG_CONTEXT>; add the files, or give --image-token-id"
-        )
-    plan = make_plan(checkpoint, language_model, internvl_config(checkpoint.config, token))
-    conversation = CONVERSATIONS.get(checkpoint.config.get("template", ""))
+    with checked(source, "cannot be converted", own_code_refused=False):
+        checkpoint = Checkpoint(source, allow_bin)
+        language_model = language_model_of(checkpoint.config)
+        tokenizer = load_tokenizer(source, language_model)
+        token = image_token if image_token is not None else image_token_id(source, tokenizer)
+        if token is None:
+            raise CheckpointError(
+                f"{source}: no tokenizer file contains the id of <IMG_CONTEXT>; add the files, or give "
+                "--image-token-id"
+            )
+        plan = make_plan(checkpoint, language_model, internvl_config(checkpoint.config, token))
+        conversation = CONVERSATIONS.get(checkpoint.config.get("template", ""))
     inputs = {
         "source": str(source),
         "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.shards)} files",

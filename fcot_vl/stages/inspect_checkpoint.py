@@ -27,6 +27,7 @@ from fcot_vl.models.compressors.registry import COMPRESSORS
 from fcot_vl.models.flops import cache_bytes, compressor_flops, prefill_flops, projector_flops, vit_flops
 from fcot_vl.models.internvl.configuration import COMPRESS_RATIOS, FCoTVLConfig
 from fcot_vl.models.internvl.modeling import FCoTVLForConditionalGeneration
+from fcot_vl.models.loading import checked
 
 A4 = (1240, 1754)  # pixels of a page at 150 dpi
 QUESTION = 64  # text tokens counted in addition to the visual ones in a prefill
@@ -68,11 +69,16 @@ def inspect(
         raise ValueError(f"page, context and gpus must be at least 1, got {page}, {context} and {gpus}")
     if compressor not in COMPRESSORS:
         raise ValueError(f"compressor must be one of {', '.join(COMPRESSORS)}, got {compressor!r}")
-    family, language_model, config, tiling = _read(str(path))
+    with checked(path, "cannot be described", own_code_refused=False):
+        return _inspect(str(path), page, context, gpus, compressor)
+
+
+def _inspect(path: str, page: tuple[int, int], context: int, gpus: int, compressor: str) -> dict[str, Any]:
+    family, language_model, config, tiling = _read(path)
     tiles = tiling.get_number_of_image_patches(page[1], page[0], {"crop_to_patches": True})
     models = _models(config, compressor)
     found = {
-        "path": str(path),
+        "path": path,
         "family": family,
         "language_model": language_model,
         "dtype": str(config.dtype or "not stated").removeprefix("torch."),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fcot_vl.common.errors import one_line
 from fcot_vl.common.files import json_line
-from fcot_vl.common.text import clean_text
+from fcot_vl.common.text import clean_text, has_surrogates
 from fcot_vl.data.chat_format import (
     SampleError,
     images_of_parts,
@@ -232,7 +232,10 @@ def open_internvl(meta: Path) -> list[tuple[Source, float]]:
     found: list[tuple[Source, float]] = []
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not {"root", "annotation"} <= entry.keys():
-            raise ValueError(f"{meta}: {name} needs `root` and `annotation`")
+            raise ValueError(f"{meta}: {name!r} needs `root` and `annotation`")
+        for key in ("root", "annotation"):
+            if not isinstance(entry[key], str) or has_surrogates(entry[key]) or "\0" in entry[key]:
+                raise ValueError(f"{meta}: {name!r}: {key} is a path, got {entry[key]!r:.60}")
         unused = [key for key in ("data_augment", "max_dynamic_patch") if entry.get(key)]
         if unused:
             logger.info(f"{meta}: {name}: {' and '.join(unused)} not used, the processor tiles all alike")
@@ -250,5 +253,5 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON ({one_line(error)})") from None

@@ -146,7 +146,14 @@ class EndpointBackend:
             return _Failed(f"no answer within {self.timeout:g} seconds (--timeout)")
         except openai.APIConnectionError as error:
             return _Failed(f"not reached ({one_line(error.__cause__ or error)})")
-        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:  # unusual JSON
+        except (
+            openai.APIError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+        ) as error:  # unusual JSON
             return _Failed(one_line(error), malformed=True)
 
 

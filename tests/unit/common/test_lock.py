@@ -118,11 +118,12 @@ def test_a_finished_stage_is_free_and_a_waiting_run_finds_it(tmp_path: Path) -> 
 def test_one_process_may_open_its_folder_again(tmp_path: Path) -> None:
     first = open_stage(tmp_path, "label", {}, {})
     second = open_stage(tmp_path, "label", {}, {})
+    assert (tmp_path / FILE).exists()
     second.finish({})
-    assert (tmp_path / FILE).exists(), "the first still holds it"
+    assert not first.done
+    assert not (tmp_path / FILE).exists(), "what a failed run left in this process does not keep it"
     del first
     gc.collect()
-    assert not (tmp_path / FILE).exists()
 
 
 def test_a_dropped_stage_is_free(tmp_path: Path) -> None:

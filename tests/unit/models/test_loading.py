@@ -17,7 +17,7 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.instruct.backends.local import Decoding, LocalLlm
 from fcot_vl.models.auto import family_of, load_processor, read_config
-from fcot_vl.models.loading import UnusableModelError
+from fcot_vl.models.loading import CheckpointError
 from fcot_vl.prune.method import Method
 from fcot_vl.stages.ask import ask
 from fcot_vl.stages.evaluate import evaluate
@@ -78,7 +78,7 @@ def test_original_layout_names_convert_and_runs_nothing(original: Path, load: Ca
 
 def test_ask_names_convert(original: Path, tmp_path: Path) -> None:
     picture(60, 60).save(tmp_path / "p.png")
-    with pytest.raises(UnusableModelError, match="fcot-vl convert"):
+    with pytest.raises(CheckpointError, match="fcot-vl convert"):
         ask(tmp_path / "p.png", "What?", original)
     assert not (original / "ran").exists()
 
@@ -114,7 +114,7 @@ def test_code_of_a_part_never_runs(teacher_folder: Path, tmp_path: Path, file: s
     try:
         model, _ = load_for_inference(folder)
         assert model.config.model_type == "internvl"
-    except UnusableModelError as error:
+    except CheckpointError as error:
         assert "\n" not in str(error)
     assert not (folder / "ran").exists()
 
@@ -125,7 +125,7 @@ def test_kernel_of_the_hub_is_refused(teacher_folder: Path, tmp_path: Path) -> N
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["attn_implementation"] = "someone/flash"
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(UnusableModelError, match="attn_implementation to 'someone/flash', code from the Hub"):
+    with pytest.raises(CheckpointError, match="attn_implementation to 'someone/flash', code from the Hub"):
         load_for_inference(folder)
 
 
@@ -134,7 +134,7 @@ def test_kernel_of_the_hub_is_refused(teacher_folder: Path, tmp_path: Path) -> N
 )
 def test_damaged_configuration_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UnusableModelError) as raised:
+    with pytest.raises(CheckpointError) as raised:
         load_for_inference(tmp_path)
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
