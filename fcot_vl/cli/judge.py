@@ -126,7 +126,10 @@ def bench(
             help="Dataset folder written by `synthesize`, or NAME=FOLDER. Repeat to compare image sets."
         ),
     ],
-    output: Output,
+    output: Annotated[
+        Path,
+        typer.Option(help="Output folder. A finished run is recognized; an interrupted one starts again."),
+    ],
     candidate: Annotated[
         list[str] | None,
         typer.Option(
