@@ -155,14 +155,14 @@ def changed(value: Any, random_: random.Random) -> Any:
     keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
     action = random_.randrange(6)
     if not keys or action == 0:
-        key = random_.choice(["id", "image", "images", "picture", "video", "role", *CODE])
-        odd = CODE[key] if key in CODE and random_.random() < 0.8 else random_.choice(ODD)
+        name = random_.choice(["id", "image", "images", "picture", "video", "role", *CODE])
+        odd = CODE[name] if name in CODE and random_.random() < 0.8 else random_.choice(ODD)
         if isinstance(holder, dict):
-            holder[key] = odd
+            holder[name] = odd
         else:
             holder.append(odd)
         return value
-    key = random_.choice(keys)
+    key: Any = random_.choice(keys)
     if action == 1:
         del holder[key]
     elif action == 2 and isinstance(holder, dict):

@@ -91,6 +91,9 @@ class Mixture(Samples):
         return digest.hexdigest()
 
 
+MOST_ITEMS = 1_000_000_000  # of an epoch; the plan takes 16 bytes for each
+
+
 def draw_counts(sizes: Sequence[int], weights: Sequence[float], n_items: int | None = None) -> list[int]:
     """Compute the number of items per source: size times weight, or its share of `n_items`, rounded to whole items.
 
@@ -103,6 +106,10 @@ def draw_counts(sizes: Sequence[int], weights: Sequence[float], n_items: int | N
         if size == 0:
             raise ValueError("a source has no sample; leave it out")
     wanted = [size * weight for size, weight in zip(sizes, weights, strict=True)]
+    if n_items is None and sum(wanted) > MOST_ITEMS:
+        raise ValueError(
+            f"the weights draw {sum(wanted):.3g} items per epoch, more than {MOST_ITEMS:,}; lower them"
+        )
     if n_items is None:
         counts = [int(want + 0.5) for want in wanted]
     else:

@@ -74,6 +74,7 @@ class Holder:
         self.process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_says_who_holds_the_folder_and_a_kill_leaves_nothing(tmp_path: Path) -> None:
     holder = Holder(tmp_path)
     try:
@@ -98,6 +99,7 @@ def test_a_second_run_says_who_holds_the_folder_and_a_kill_leaves_nothing(tmp_pa
         holder.end()
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_free_and_a_waiting_run_finds_it(tmp_path: Path) -> None:
     holder = Holder(tmp_path)
     try:

@@ -100,6 +100,7 @@ def test_images_share_the_tiles_of_one(processor: Any, n_images: int) -> None:
     assert (prompt.counts[1][0] < alone) == (n_images > 1)
 
 
+@pytest.mark.slow
 def test_several_pages_are_labelled_turn_by_turn(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         picture_file(tmp_path / name, 90, 90)
@@ -119,6 +120,7 @@ def test_the_first_question_shows_the_images_it_marks() -> None:
     assert Sample("a", images, chat("q", "a", "r", "b"), "", "").question_images == images
 
 
+@pytest.mark.slow
 def test_a_question_to_ask_may_mark_its_image(tmp_path: Path) -> None:
     path = picture_file(tmp_path / "a.png", 90, 90)
     assert ask(path, "In <image>, what is the total?", max_new_tokens=2).visual_tokens

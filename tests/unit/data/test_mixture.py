@@ -227,3 +227,9 @@ def test_a_streaming_source_in_a_mixture(tmp_path):
     mixture = open_data(write_mixture(tmp_path, sources=[entry], max_skipped=0.5))
     assert len(mixture) == 5, "the stream ended before"
     assert (tmp_path / "cache" / "stage.json").exists()
+
+
+@pytest.mark.parametrize("weight", [1e30, 1e308, 2.0**40])
+def test_a_weight_that_draws_too_much_is_refused(weight):
+    with pytest.raises(ValueError, match="more than 1,000,000,000; lower them"):
+        draw_counts([2, 3], [1.0, weight])
