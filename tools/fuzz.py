@@ -115,13 +115,19 @@ def load_image(folder: Path, random_: random.Random, processor: Any) -> None:
     assert image.mode == "RGB"
 
 
+def describe(path: Path) -> None:
+    """Run `inspect` without its output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        inspect(path)
+
+
 def load_checkpoint(folder: Path, random_: random.Random, processor: Any) -> None:
     """Load a checkpoint of which one JSON file is odd."""
     if random_.random() < 0.3:
-        inspect(fuzz_inputs.write_original(folder, random_), console=SILENT)
+        describe(fuzz_inputs.write_original(folder, random_))
         return
     kind = fuzz_inputs.write_checkpoint(folder, random_)
-    for load in (read_config, load_processor, lambda path: inspect(path, console=SILENT), Checkpoint):
+    for load in (read_config, load_processor, describe, Checkpoint):
         with contextlib.suppress(Refused), refusing():
             load(folder)
     if kind in ("generation_config.json", "model.safetensors.index.json") or random_.random() < 0.2:
@@ -144,7 +150,6 @@ KINDS: dict[str, Callable[[Path, random.Random, Any], None]] = {
     "checkpoints": load_checkpoint,
     "templates": load_template,
 }
-SILENT = None  # a console that prints nothing, set by `main`
 
 
 class Refused(Exception):
