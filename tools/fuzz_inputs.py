@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import struct
 import zlib
@@ -292,8 +293,8 @@ def originals(folder: Path) -> dict[str, bytes]:
 def template(random_: random.Random, right: str) -> str:
     """Return an odd chat template."""
     for _ in range(random_.randrange(1, 4)):
-        at = random_.randrange(len(right) + 1)
-        if random_.random() < 0.5:
+        if random_.random() < 0.7:  # behind a tag, where most pieces are valid
+            at = random_.choice([found.end() for found in re.finditer(r"[%}]}|$", right)])
             right = right[:at] + random_.choice(PIECES) + right[at:]
         else:
             right = broken(right.encode("utf-8", "surrogatepass"), random_).decode("utf-8", "replace") or " "
