@@ -231,7 +231,6 @@ def one(
 
 def main() -> None:
     """Run the kinds that are asked for, print a line of JSON for each, and fail if there is a fault."""
-    global SILENT
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -240,9 +239,7 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="default: all")
     parser.add_argument("--only", type=int, help="number of the only input to run")
     asked = parser.parse_args()
-    from rich.console import Console
 
-    SILENT = Console(file=io.StringIO())
     resource.setrlimit(resource.RLIMIT_AS, (GIB * 2**30, GIB * 2**30))
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
