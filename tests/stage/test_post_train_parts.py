@@ -277,8 +277,8 @@ def test_lora_without_peft_says_what_to_install(student, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lora_rank": 4, "muon_lr": 0.1}, "lora_rank goes without muon_lr"),
-        ({"lora_rank": 4, "vision_lr": 0.1}, "vision_lr needs a ViT that learns"),
+        ({"lora_rank": 4, "muon_lr": 0.1}, "lora_rank cannot be combined with muon_lr"),
+        ({"lora_rank": 4, "vision_lr": 0.1}, "vision_lr needs a trained ViT"),
         ({"layer_lr_decay": 0.0}, "layer_lr_decay must be above 0"),
         ({"keep_checkpoints": -1}, "cannot be below 0"),
     ],
