@@ -246,7 +246,13 @@ def write_records(folder: Path, random_: random.Random) -> Path:
     if random_.random() < 0.1:
         meta = {"s": {"root": ".", "annotation": "odd.jsonl", "repeat_time": 1}}
         path, data = folder / "odd.json", odd_json(meta, random_)
-    unwatched(lambda: path.write_bytes(data))
+
+    def write() -> None:
+        for other in ("odd.json", "odd.jsonl"):
+            (folder / other).unlink(missing_ok=True)
+        path.write_bytes(data)
+
+    unwatched(write)
     return path
 
 

@@ -53,6 +53,8 @@ class JsonSamples(Sequence[dict[str, Any]]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():  # a device such as /dev/zero has no end
+            raise ValueError(f"{path}: cannot be read (not a regular file)")
         try:
             self._text = _array_as_lines(path) if _is_array(path) else None
             with self._open() as lines:
@@ -236,6 +238,8 @@ def open_internvl(meta: Path) -> list[tuple[Source, float]]:
         for key in ("root", "annotation"):
             if not isinstance(entry[key], str) or has_surrogates(entry[key]) or "\0" in entry[key]:
                 raise ValueError(f"{meta}: {name!r}: {key} is a path, got {entry[key]!r:.60}")
+        if has_surrogates(name):
+            raise ValueError(f"{meta}: the name {name!r} is not valid Unicode")
         unused = [key for key in ("data_augment", "max_dynamic_patch") if entry.get(key)]
         if unused:
             logger.info(f"{meta}: {name}: {' and '.join(unused)} not used, the processor tiles all alike")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fcot_vl.common.errors import one_line
+from fcot_vl.common.text import check_text
 from fcot_vl.data.dataset import SampleFolder, Samples, TaskFolder
 from fcot_vl.data.mixture import Mixture
 from fcot_vl.data.skip_log import MAX_SKIPPED
@@ -86,6 +87,7 @@ def _entry(entry: Any, folder: Path, max_skipped: float) -> list[tuple[tuple[str
     if len(kinds) != 1 or not isinstance(entry.get("name"), str):
         raise ValueError(f"a source needs a name and one of {', '.join(KINDS)}, got {entry}")
     (kind,) = kinds
+    check_text(entry["name"], f"the name {entry['name']!r} of a source")
     name, path, weight = entry["name"], str(entry[kind]), entry.get("weight", 1.0)
     _only(entry, {"name", "weight", kind} | KINDS[kind], name)
     if isinstance(weight, bool) or not isinstance(weight, int | float):

@@ -387,3 +387,17 @@ def test_nested_too_deeply_is_one_bad_record(tmp_path):
     with pytest.raises(SampleError, match="not JSON"):
         source[0]
     assert source[1].messages
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "reason"),
+    [
+        ("s", {"root": ".", "annotation": "/dev/zero"}, "not a regular file"),
+        ("s", {"root": {}, "annotation": "a.jsonl"}, "root is a path"),
+        ("\ud83d", {"root": ".", "annotation": "a.jsonl"}, "not valid Unicode"),
+    ],
+)
+def test_an_odd_meta_file_is_refused(tmp_path, name, entry, reason):
+    (tmp_path / "meta.json").write_text(json.dumps({name: entry}))
+    with pytest.raises(ValueError, match=reason):
+        open_internvl(tmp_path / "meta.json")
