@@ -197,16 +197,18 @@ def _refuse_null(row: dict[str, Any], where: str) -> None:
     Raises:
         SampleError: If there is one.
     """
-    for column in ("id", "images", "messages", "task", "source"):
+    for column in ("id", "images"):
         if row[column] is None:
             raise malformed(f"{where}: nothing in column {column!r}")
     if any(image is None or image["bytes"] is None for image in row["images"]):
         raise malformed(f"{where}: an image without bytes in column 'images'")
-    if any(turn is None or None in turn.values() for turn in row["messages"]):
+    if any(turn is None or None in turn.values() for turn in row["messages"] or ()):
         raise malformed(f"{where}: a turn without a role or without text in column 'messages'")
     if None in (row["answers"] or ()):
         raise malformed(f"{where}: nothing as an answer in column 'answers'")
-    row["answers"], row["metric"] = row["answers"] or [], row["metric"] or ""
+    empty: dict[str, Any] = {"messages": [], "answers": [], "task": "", "source": "", "metric": ""}
+    for column, nothing in empty.items():  # others need not know these columns
+        row[column] = nothing if row[column] is None else row[column]
 
 
 class SampleFolder(Samples):

@@ -37,7 +37,7 @@ def test_own_questions_are_scored(tmp_path: Path, suffix: str) -> None:
     assert [row["id"] for row in rows] == ["0:same", "1:same", "2:c"]
     assert [row["answers"] for row in rows] == [["42"], ["a", "7"], ["text"]]
     skipped = (tmp_path / "out" / "skipped.jsonl").read_text()
-    assert "nothing" in skipped and "not valid Unicode" in skipped and "without a picture" in skipped
+    assert "nothing" in skipped and "not valid Unicode" in skipped and "without an image" in skipped
     with pytest.raises(ValueError, match="4 of 7 questions cannot be used"):
         evaluate(TEACHER, path, tmp_path / "strict")
 

@@ -41,7 +41,7 @@ class OwnSamples(Samples):
         if not sample.answers:
             raise SampleError("without an answer", "no accepted answer and no answer in the conversation")
         if not sample.images:
-            raise SampleError("without a picture", "text alone; a question is asked about a picture")
+            raise SampleError("without an image", "text only: a question is asked about an image")
         sample.id = self.origin(index).id
         sample.metric, sample.task = sample.metric or METRIC, sample.task or TASK
         return sample
