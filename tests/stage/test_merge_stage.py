@@ -229,7 +229,7 @@ def test_the_split_that_chose_the_weights_is_not_the_split_reported(models, page
             self.generator = SimpleNamespace(
                 compress_ratio=1, model=SimpleNamespace(config=config), costs=lambda questions: {}
             )
-            self.benchmark, self.questions = None, []
+            self.benchmark, self.questions, self.skips = None, [], False
 
         def run(self, files, batch_size, processes):
             pass

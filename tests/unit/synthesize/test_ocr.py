@@ -102,7 +102,7 @@ def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
         make_sample("poem", 0)
     with pytest.raises(ValueError, match="unknown kind"):
         synthesize_ocr(tmp_path, ["poem"], 1)
-    with pytest.raises(ValueError, match="every kind once"):
+    with pytest.raises(ValueError, match="a kind is named twice"):
         synthesize_ocr(tmp_path, ["text", "text"], 1)
     with pytest.raises(ValueError, match="all at least 1"):
         synthesize_ocr(tmp_path, ["text"], 0)
