@@ -104,7 +104,7 @@ def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
         synthesize_ocr(tmp_path, ["poem"], 1)
     with pytest.raises(ValueError, match="a kind is named twice"):
         synthesize_ocr(tmp_path, ["text", "text"], 1)
-    with pytest.raises(ValueError, match="all at least 1"):
+    with pytest.raises(ValueError, match="each number must be at least 1"):
         synthesize_ocr(tmp_path, ["text"], 0)
     with pytest.raises(ValueError, match="no such folder"):
         synthesize_ocr(tmp_path, ["text"], 1, sources=Sources(corpus=tmp_path / "none"))
