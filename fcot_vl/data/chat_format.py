@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fcot_vl.common.text import check_text
+from fcot_vl.common.text import check_text, clean_text
 
 IMAGE = "<image>"
 _LEADING = re.compile(rf"(?:\s*{IMAGE})+")
@@ -35,7 +35,7 @@ class SampleError(ValueError):
     """
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(clean_text(reason))
         self.kind = kind
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from teacher_case import picture
 
+from fcot_vl.common.errors import CheckpointError
+from fcot_vl.data.chat_format import SampleError
 from fcot_vl.data.dataset import Sample
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.instruct.backends.local import Decoding, LocalLlm
@@ -138,6 +140,11 @@ def test_damaged_configuration_is_one_line(tmp_path: Path, text: str) -> None:
         load_for_inference(tmp_path)
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_an_error_can_be_written_whatever_it_quotes() -> None:
+    for error in (CheckpointError("weight \ud83d"), SampleError("kind", "text \ud83d")):
+        assert str(error).encode().endswith(b"?")
 
 
 def test_processor_does_not_keep_the_option(teacher_folder: Path, tmp_path: Path) -> None:
