@@ -19,7 +19,6 @@ from fcot_vl.data.dataset import Sample
 from fcot_vl.inference.loading import load_for_inference
 from fcot_vl.instruct.backends.local import Decoding, LocalLlm
 from fcot_vl.models.auto import family_of, load_processor, read_config
-from fcot_vl.models.loading import CheckpointError
 from fcot_vl.prune.method import Method
 from fcot_vl.stages.ask import ask
 from fcot_vl.stages.evaluate import evaluate
