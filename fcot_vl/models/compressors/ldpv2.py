@@ -26,18 +26,18 @@ class LDPv2(Windows):
         self.enter = nn.Linear(channels, inner)
         self.act = nn.GELU()
         self.leave = nn.Linear(inner, channels)
-        self.neighbors = depthwise(channels, bias=True)
+        self.neighbours = depthwise(channels, bias=True)  # spelled as in the weights of saved students
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialize the norm and the first layer as torch does, and the layers that add to the input with 0."""
         self.reset_parts()
-        for layer in (self.leave, self.neighbors):
+        for layer in (self.leave, self.neighbours):
             layer.weight.zero_()
             if layer.bias is not None:
                 layer.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.mean(self.add(x, self.leave(self.act(self.enter(self.norm(x))))))
-        return pooled + convolve(self.neighbors, pooled, self.grid)
+        return pooled + convolve(self.neighbours, pooled, self.grid)

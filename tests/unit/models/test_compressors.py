@@ -309,7 +309,7 @@ def test_muon_takes_matrices_that_mix_channels(compressor: str) -> None:
     taken = {name.removeprefix("adaptors.4.compressor."): p for name, p in named if is_hidden_matrix(name, p)}
     assert all(p.ndim == 2 or p.shape[1] > 1 for p in taken.values())
     left = {name for name, p in module.named_parameters() if p.ndim > 1} - taken.keys()
-    assert all(name == "queries" or "conv" in name or name == "neighbors.weight" for name in left)
+    assert all(name == "queries" or "conv" in name or name == "neighbours.weight" for name in left)
     if named:
         module(torch.randn(2, 16, 128)).square().mean().backward()
         Muon(named).step()
@@ -392,3 +392,20 @@ def test_a_student_is_no_teacher() -> None:
         FCoTVLConfig.from_teacher(config(2), 4)
     with pytest.raises(ValueError, match="must be of model_type 'internvl'"):
         FCoTVLConfig.from_teacher(teacher_config().text_config, 2)
+
+
+def test_weights_keep_their_names() -> None:
+    """A renamed part would leave saved students unreadable."""
+    names = {
+        name: {part.split(".")[0] for part, _ in build_compressor(config(4, name)).named_parameters()}
+        for name in COMPRESSORS
+    }
+    assert names == {
+        "conv": {"weight", "bias"},
+        "pooling": set(),
+        "qformer": {"norm", "queries", "q_proj", "k_proj", "v_proj", "out_proj"},
+        "conv2d": {"conv"},
+        "c_abstractor": {"norm", "enter", "before", "after", "leave", "readout"},
+        "ldpv2": {"norm", "enter", "leave", "neighbours"},
+        "token_packer": {"norm", "q_proj", "k_proj", "v_proj", "out_proj"},
+    }

@@ -24,7 +24,7 @@ def test_only_hidden_matrices_take_muon() -> None:
     matrix, vector = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
     assert is_hidden_matrix("layers.0.mlp.up_proj.weight", matrix)
     assert is_hidden_matrix("compressor.conv.weight", nn.Parameter(torch.zeros(4, 4, 2, 2)))
-    assert not is_hidden_matrix("compressor.neighbors.weight", nn.Parameter(torch.zeros(4, 1, 3, 3)))
+    assert not is_hidden_matrix("compressor.neighbours.weight", nn.Parameter(torch.zeros(4, 1, 3, 3)))
     assert not is_hidden_matrix("layers.0.mlp.up_proj.bias", vector)
     assert not is_hidden_matrix("embed_tokens.weight", matrix)
     assert not is_hidden_matrix("lm_head.weight", matrix)
