@@ -167,14 +167,14 @@ def printed(
     return image, "".join(text), np.array(points, np.float64).reshape(-1, 2)
 
 
-GRIDS = ((1, 1), (2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (10, 1), (12, 1), (2, 2), (3, 2), (4, 2), (6, 2))
+GRIDS = ((1, 1), (2, 1), (3, 1))  # columns, rows
 SMALLEST_LARGE = 26  # pixels of the tile
 
 
 def enlarged(
     rng: random.Random, sources: Sources, largest: float
 ) -> tuple[Print, list[tuple[int, int]], float]:
-    """Print blown up to whole tiles, as InternVL's processor shows a small image such as one line cut out of a page.
+    """Print blown up to whole tiles, as the processor shows large print and small images that were cut out of a page.
 
     Args:
         largest: Largest type, in pixels of the tiles.
@@ -182,7 +182,7 @@ def enlarged(
     Returns the print, the corners of the tiles to use, and the size of the type in pixels of the tiles.
     """
     size = SMALLEST_LARGE * (largest / SMALLEST_LARGE) ** rng.random()
-    columns, rows = rng.choice(GRIDS if size > 80 else GRIDS[:3])
+    columns, rows = rng.choice(GRIDS)
     original = rng.randint(11, round(min(34, size)))
     shrink = original / size
     area = (max(12, round(columns * TILE * shrink)), max(12, round(rows * TILE * shrink)))
