@@ -74,10 +74,10 @@ class FCoTVLProcessor(ImageTextProcessor):
 
     @classmethod
     def _load_image_processor(cls, path: str | Path, **kwargs: Any) -> Any:
-        settings, _ = GotOcr2ImageProcessorPil.get_image_processor_dict(path, **kwargs)
+        settings, options = GotOcr2ImageProcessorPil.get_image_processor_dict(path, **kwargs)
         pads = settings.get("max_enlargement") is not None
         kind = PaddingImageProcessor if pads else GotOcr2ImageProcessorPil
-        return kind.from_pretrained(path, **kwargs)
+        return kind.from_dict(settings, **options)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """Tokenize one prompt or a batch of prompts and prepare their images.
