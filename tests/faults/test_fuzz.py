@@ -1,4 +1,4 @@
-"""What strangers send is read or refused: a short run of tools/fuzz.py, and proof that it would notice."""
+"""A short run of tools/fuzz.py on odd inputs, and tests that it notices each kind of fault."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from fcot_vl.prune.selection import TIE
 
 
 def clearly(gap: float) -> bool:
-    """Whether a difference is more than rounding. Drops the example where that is open: near the limit of a tie."""
+    """Return whether a difference is more than rounding. An example near the limit of a tie is dropped."""
     assume(not TIE / 3 < gap < 3 * TIE)
     return gap > TIE
 

@@ -18,6 +18,16 @@ TEXT = "Invoice 4471 to North Mill\nDue 12 March 2024\nTotal 318.40\nPaid in par
 BANDS = ("0-2", "2-4", "4-6", "6-8")
 
 
+TEACHER: dict[str, Any] = {  # of a result
+    "model": "somewhere/tiny",
+    "stage": "teacher",
+    "method": "none",
+    "compress_ratio": 1,
+    "keep": None,
+    "layer": None,
+}
+
+
 def prediction(text: str, share: float, rng: np.random.Generator) -> str:
     """`text` with about 1 - `share` of its characters replaced."""
     return "".join(c if c == "\n" or rng.random() < share else "x" for c in text)
@@ -63,12 +73,7 @@ def write_result(
         bands[band] = cell([r for r in rows if low <= r["density"] < high])
     mean = float(np.mean([c["score"] for c in tasks.values()]))
     result = {
-        "model": "somewhere/tiny",
-        "stage": "teacher",
-        "method": "none",
-        "compress_ratio": 1,
-        "keep": None,
-        "layer": None,
+        **TEACHER,
         "seed": seed,
         "split": "test",
         "data_hash": "0123456789abcdef",
@@ -174,16 +179,16 @@ def write_run(run: Path) -> None:
                 write_result(run, f"{stage}-{ratio}-{seed}", level - 0.05 * ratio / 2, seed, **student)
     for keep in (0.5, 0.25):
         for method, level in (("fastv", 0.7), ("random", 0.45), ("uniform", 0.5), ("smaller_page", 0.6)):
-            peer = {"method": method, "keep": keep, "tokens": 192 * keep, "seconds": 0.45}
+            settings = {"method": method, "keep": keep, "tokens": 192 * keep, "seconds": 0.45}
             if method == "fastv":
                 for layer in (1, 2):
                     mean = 192 * (layer + (4 - layer) * keep) / 4
                     extra = {"layer": layer, "visual_tokens_layer_mean": mean}
                     write_result(
-                        run, f"{method}-{layer}-{keep}", level * keep**0.5 + 0.1 * layer, **peer, **extra
+                        run, f"{method}-{layer}-{keep}", level * keep**0.5 + 0.1 * layer, **settings, **extra
                     )
             else:
-                write_result(run, f"{method}-{keep}", level * keep**0.5, **peer)
+                write_result(run, f"{method}-{keep}", level * keep**0.5, **settings)
     pages = run / "data" / "test"
     pages.mkdir(parents=True)
     write_shard(pages / "0.parquet", [page(f"test-{task}-{i}", task) for task in TASKS for i in range(2)])
@@ -205,12 +210,7 @@ def write_benchmark(run: Path, name: str, folder: str, score: float, **fields: A
         for i in range(4)
     ]
     result = {
-        "model": "somewhere/tiny",
-        "stage": "teacher",
-        "method": "none",
-        "compress_ratio": 1,
-        "keep": None,
-        "layer": None,
+        **TEACHER,
         "seed": 0,
         "split": "validation",
         "data_hash": f"{name}-0123456789",

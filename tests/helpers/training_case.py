@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -59,6 +60,19 @@ def realign_config(output: Path, **overrides: Any) -> RealignConfig:
 
 def post_train_config(output: Path, **overrides: Any) -> PostTrainConfig:
     return PostTrainConfig(**settings(output, **overrides))
+
+
+def record_denominators(monkeypatch: pytest.MonkeyPatch, module: Any, loss: str) -> list[float]:
+    """Return a list to which every call of the function `loss` of `module` adds its denominator."""
+    denominators: list[float] = []
+    inner = getattr(module, loss)
+
+    def recorded(*args: Any, denominator: float) -> Any:
+        denominators.append(denominator)
+        return inner(*args, denominator=denominator)
+
+    monkeypatch.setattr(module, loss, recorded)
+    return denominators
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_case import BATCH, PAGES, assert_same_weights, post_train_config, weights, write_pages
+from training_case import (
+    BATCH,
+    PAGES,
+    assert_same_weights,
+    post_train_config,
+    record_denominators,
+    weights,
+    write_pages,
+)
 from transformers import AutoModelForImageTextToText
 
 from fcot_vl.data.dataset import Sample, SampleFolder, write_shard
@@ -55,13 +63,7 @@ def rows(folder: Path) -> list[dict]:
 
 def test_an_answer_token_weighs_the_same_in_every_step(tmp_path, student, data, monkeypatch):
     """Also in the short last step of each epoch: every sum is divided by the mean number of tokens per step."""
-    divisors = []
-    inner = answer_model.answer_cross_entropy
-    monkeypatch.setattr(
-        answer_model,
-        "answer_cross_entropy",
-        lambda *args, denominator: divisors.append(denominator) or inner(*args, denominator=denominator),
-    )
+    divisors = record_denominators(monkeypatch, answer_model, "answer_cross_entropy")
     output = post_train(post_train_config(tmp_path / "out"), student, data)
     pages = TrainingDataset(SampleFolder(data), FCoTVLProcessor.from_pretrained(student), 4096)
     assert divisors == pytest.approx([sum(pages.answers) / PAGES * BATCH] * 6)

@@ -7,7 +7,15 @@ import math
 
 import pytest
 import torch
-from training_case import BATCH, PAGES, assert_same_weights, realign_config, weights, write_pages
+from training_case import (
+    BATCH,
+    PAGES,
+    assert_same_weights,
+    realign_config,
+    record_denominators,
+    weights,
+    write_pages,
+)
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcot_vl.common.stage import StageError
@@ -139,13 +147,7 @@ def test_the_first_logged_loss_is_the_loss_of_the_untrained_student(tmp_path, to
 
 def test_an_answer_token_weighs_the_same_in_every_step(tmp_path, teacher_folder, data, monkeypatch):
     """Also in the short last step of each epoch: every sum is divided by the mean number of tokens per step."""
-    divisors = []
-    inner = realign_module.realign_loss
-    monkeypatch.setattr(
-        realign_module,
-        "realign_loss",
-        lambda *args, denominator: divisors.append(denominator) or inner(*args, denominator=denominator),
-    )
+    divisors = record_denominators(monkeypatch, realign_module, "realign_loss")
     realign(realign_config(tmp_path / "out", ratios=[2]), teacher_folder, data)
     pages = TrainingDataset(SampleFolder(data), FCoTVLProcessor.from_pretrained(teacher_folder), 4096)
     assert divisors == pytest.approx([sum(pages.answers) / PAGES * BATCH] * 6)

@@ -37,14 +37,14 @@ def test_equal_tokens_are_by_name_or_by_mean(made: tuple[Path, str], run: Path) 
     assert {row["other"] for row in content["equal_tokens"] if row["student"] == "student 4x"} == against
     found = gather(run)
     (student,) = (j for j in found.find("post-train") if j.variant.compress_ratio == 2)
-    peer = found.find("teacher", "random")[0]
-    difference = retention_difference(student, peer, found.teacher, TASKS)
-    one, two = (retention(model, found.teacher, TASKS) for model in (student, peer))
+    baseline = found.find("teacher", "random")[0]
+    difference = retention_difference(student, baseline, found.teacher, TASKS)
+    one, two = (retention(model, found.teacher, TASKS) for model in (student, baseline))
     assert difference is not None and one is not None and two is not None
     assert difference[0] == pytest.approx(one - two)
     assert difference[1][0] < difference[0] < difference[1][1]
-    assert retention_difference(peer, peer, found.teacher, TASKS) == (0.0, (0.0, 0.0))
-    other = retention_difference(peer, student, found.teacher, TASKS)
+    assert retention_difference(baseline, baseline, found.teacher, TASKS) == (0.0, (0.0, 0.0))
+    other = retention_difference(baseline, student, found.teacher, TASKS)
     assert other is not None and other[0] == pytest.approx(-difference[0])
 
 
