@@ -75,13 +75,13 @@ def evaluate(
     from fcot_vl.prune.method import Method
     from fcot_vl.stages.evaluate import evaluate as run
 
-    peer = Method(method, keep, layer, seed if method == "random" else 0)
+    baseline = Method(method, keep, layer, seed if method == "random" else 0)
     run(
         or_embedded_teacher(model),
         data,
         output,
         stage=stage,
-        method=peer,
+        method=baseline,
         seed=seed,
         split=split,
         batch_size=batch_size,

@@ -178,7 +178,7 @@ def _open(
 
 
 def _files_hash(data: Any, limit: int | None) -> str | None:
-    """Return the SHA-256 of the shards of a data folder, for recognising them without decoding; None for other data."""
+    """Return the SHA-256 of the shards of a data folder, for recognizing them without decoding; None for other data."""
     if not isinstance(data, str | Path) or not Path(data).is_dir():
         return None
     return hashlib.sha256(f"{SampleFolder(Path(data)).fingerprint()} {limit}".encode()).hexdigest()

@@ -36,7 +36,7 @@ def open_data(path: str | Path, seed: int = 0) -> SampleFolder | Source | Mixtur
 
     Raises:
         FileNotFoundError: If a folder has no shards.
-        ValueError: If the path is none of these or cannot be read, or if it has no sample.
+        ValueError: If the path is of another kind, cannot be read, or contains no samples.
     """
     samples = _open(Path(path), seed)
     if not len(samples):
