@@ -9,15 +9,10 @@ from fcot_vl.models import COMPRESSORS, FCoTVLConfig, build_compressor
 
 def test_weights_keep_their_names() -> None:
     """A renamed part would leave saved students unreadable."""
-    names = {
-        name: {
-            part.split(".")[0]
-            for part, _ in build_compressor(
-                FCoTVLConfig.from_teacher(teacher_config(), 4, name)
-            ).named_parameters()
-        }
-        for name in COMPRESSORS
-    }
+    names = {}
+    for name in COMPRESSORS:
+        compressor = build_compressor(FCoTVLConfig.from_teacher(teacher_config(), 4, name))
+        names[name] = {part.split(".")[0] for part, _ in compressor.named_parameters()}
     assert names == {
         "conv": {"weight", "bias"},
         "pooling": set(),
